@@ -1,0 +1,2 @@
+//! The pipe command.
+fn main() {}

@@ -1,0 +1,76 @@
+//! `P03xx` to `P05xx`: files and weights, nodes that do not go together, and the plan.
+
+use super::{Code, code};
+
+pub(super) const CODES: &[Code] = &[
+    code(
+        "P0301",
+        "a file or folder is missing",
+        "The path does not exist. Relative paths start from the folder of the document, not from the folder the command runs in; `~/` is the home folder.",
+    ),
+    code(
+        "P0302",
+        "a file of the wrong kind",
+        "The file exists but is not what the field needs: a pickle instead of safetensors, a folder instead of a file, weights of another kind of model. `pipe inspect FILE` shows what it is. Pickled checkpoints (`.ckpt`, `.pt`, `.bin`) can run code when loaded and are not read; convert them to safetensors first.",
+    ),
+    code(
+        "P0303",
+        "a damaged file",
+        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size.",
+    ),
+    code(
+        "P0304",
+        "weights are missing",
+        "The file lacks tensors that this architecture needs. The first missing names are listed. Either the file holds another architecture, or only a part of the model (an adapter, a text encoder), or it was written by a tool that drops tensors.",
+    ),
+    code(
+        "P0305",
+        "a tensor of the wrong shape",
+        "A tensor has another shape than the architecture gives it. The file usually holds another size or version of the model; `config:` describes reduced models whose sizes the shapes alone cannot tell.",
+    ),
+    code(
+        "P0306",
+        "no images",
+        "The folder holds no image of a known format (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`). Images in sub-folders count only where the node says so.",
+    ),
+    code(
+        "P0307",
+        "an image that cannot be decoded",
+        "The file has the name of an image but cannot be decoded. The other images are used; remove or replace this one.",
+    ),
+    code(
+        "P0308",
+        "a caption that is not UTF-8",
+        "Caption files are UTF-8 text. Save the file as UTF-8; guessing another encoding would train on wrong letters.",
+    ),
+    code(
+        "P0309",
+        "empty captions",
+        "An image has an empty caption file or none. Training on an empty caption is allowed, but it is rarely meant for many images.",
+    ),
+    code(
+        "P0310",
+        "a folder that cannot be read",
+        "The folder exists but may not be listed by this user, or the disk reported an error.",
+    ),
+    code(
+        "P0401",
+        "architectures that do not match",
+        "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",
+    ),
+    code(
+        "P0402",
+        "an option without effect",
+        "The field is known but has no effect with this architecture or these other options. It is an error since a value that does nothing looks as if it did something. Remove it.",
+    ),
+    code(
+        "P0403",
+        "options that do not go together",
+        "Two options contradict each other. The message names both; change one.",
+    ),
+    code(
+        "P0501",
+        "the run does not fit",
+        "The plan needs more memory than there is (or than `--memory` allows). The message names the phase and what takes most of it. The usual changes, cheapest first: a smaller `batch_size` with a larger `accumulate`, checkpointing, weights stored in 8 bits, a lower resolution.",
+    ),
+];

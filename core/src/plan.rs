@@ -1,0 +1,67 @@
+//! What a run will need: the numbers each node predicts. [`crate::schedule`] adds them up over phases.
+
+use serde::Serialize;
+
+/// What a number of bytes is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Frozen weights on the device.
+    Weights,
+    /// Trainable tensors (f32 masters).
+    Trainable,
+    /// Optimizer state.
+    OptimizerState,
+    /// Gradients of trainable tensors.
+    Gradients,
+    /// Activations at the peak of a step.
+    Activations,
+    /// Batches, latents and embeddings kept in memory.
+    Batch,
+    /// Working memory of a phase: decoding images, encoding latents, decoding previews.
+    Working,
+    /// The program itself.
+    Program,
+}
+
+/// Bytes with their purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bytes {
+    /// Purpose.
+    pub category: Category,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+/// What one node needs. All figures are for the whole run or for one occurrence as said.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct NodePlan {
+    /// Held from the moment the node's value is (re)loaded until the schedule unloads or drops it.
+    pub resident: Vec<Bytes>,
+    /// Extra while the node itself is built (a caching phase, a load), with FLOPs of it.
+    pub build: Vec<Bytes>,
+    /// FLOPs of building.
+    pub build_flops: u64,
+    /// Label of the build phase when it is worth a line of its own, such as `cache latents`.
+    pub build_label: Option<String>,
+    /// Extra inside every optimizer step (activations, gradients).
+    pub step: Vec<Bytes>,
+    /// FLOPs of one optimizer step.
+    pub step_flops: u64,
+    /// Extra when the node's event fires (a preview's decode, a save's buffer).
+    pub event: Vec<Bytes>,
+    /// FLOPs of one event.
+    pub event_flops: u64,
+    /// How often the event fires in the whole run.
+    pub event_count: u64,
+    /// Bytes this node will have on disk outside the cache when the run ends.
+    pub disk: u64,
+    /// Bytes this node will have in the cache folder.
+    pub cache_disk: u64,
+    /// Optimizer steps, if this node decides them.
+    pub steps: Option<u64>,
+    /// Epochs, if this node decides them.
+    pub epochs: Option<f64>,
+    /// Lines for the human report (parameter groups, buckets, …).
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,251 @@
+//! The run's life cycle as nodes see it: building values, the driver that steps, the listeners
+//! that save, preview and log.
+//!
+//! Owns the contract between nodes and the executor ([`crate::execute`]). Knows no tensor.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::node::SharedValue;
+use crate::settings::Settings;
+
+/// Why a run stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RunError {
+    /// Stable code.
+    pub code: &'static str,
+    /// Message without final period.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+    /// Field of the node that is to blame, if one is.
+    pub field: String,
+    /// Node to blame; filled in by the executor.
+    pub node: Option<String>,
+}
+
+impl RunError {
+    /// A new error.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        RunError { code, message: message.into(), help: None, field: String::new(), node: None }
+    }
+    /// With a fix.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+    /// At a field of the node.
+    pub fn at(mut self, field: &str) -> Self {
+        self.field = field.into();
+        self
+    }
+    /// True for the clean stop after Ctrl-C.
+    pub fn is_interrupt(&self) -> bool {
+        self.code == INTERRUPTED
+    }
+    /// The error that a driver returns when the stop flag was seen.
+    pub fn interrupted() -> Self {
+        RunError::new(INTERRUPTED, "interrupted")
+    }
+}
+
+/// Code of a clean stop.
+pub const INTERRUPTED: &str = "P0900";
+
+/// Set by Ctrl-C; drivers look at it between forward passes.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Asks the run to stop.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    /// Whether it was asked.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Where the run stands: everything is derived from the number of optimizer steps done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Position {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// All optimizer steps of the run.
+    pub total_steps: u64,
+    /// Optimizer steps of one epoch.
+    pub steps_per_epoch: u64,
+}
+
+impl Position {
+    /// Finished epochs.
+    pub fn epochs_done(&self) -> u64 {
+        self.step / self.steps_per_epoch.max(1)
+    }
+    /// True when the last step done closed an epoch.
+    pub fn at_epoch_end(&self) -> bool {
+        self.step > 0 && self.step.is_multiple_of(self.steps_per_epoch.max(1))
+    }
+    /// True at the end of the run.
+    pub fn is_last(&self) -> bool {
+        self.step >= self.total_steps
+    }
+    /// Whether `every` fires here (never at step 0).
+    pub fn due(&self, every: &crate::settings::Every) -> bool {
+        let by_steps = every.steps.is_some_and(|n| self.step > 0 && self.step.is_multiple_of(n.max(1)));
+        let by_epochs =
+            every.epochs.is_some_and(|n| self.at_epoch_end() && self.epochs_done().is_multiple_of(n.max(1)));
+        by_steps || by_epochs
+    }
+}
+
+/// What one optimizer step reports. `loss` is the mean over the step's forward passes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// Loss before weighting by accumulation.
+    pub loss: f64,
+    /// Named numbers for `metrics.jsonl`, in order: `lr`, `grad_norm`, ….
+    pub values: Vec<(String, f64)>,
+    /// Images seen in this step.
+    pub samples: u64,
+}
+
+/// The node that drives the run: an optimizer.
+pub trait Driver: Send {
+    /// Where the run stands.
+    fn position(&self) -> Position;
+    /// One optimizer step. Between forward passes it looks at `stop` and returns
+    /// [`RunError::interrupted`] with the partial step dropped.
+    fn step(&mut self, stop: &StopFlag) -> Result<StepReport, RunError>;
+    /// Writes everything a continued run needs into the empty folder `dir`.
+    fn save_state(&mut self, dir: &Path) -> Result<(), RunError>;
+    /// Restores what [`Driver::save_state`] wrote.
+    fn load_state(&mut self, dir: &Path) -> Result<(), RunError>;
+    /// Node-independent facts for the run's log: number of trainable parameters, device, ….
+    fn describe(&self) -> Vec<(String, String)>;
+}
+
+/// Why a listener is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the first step of a fresh run: rehearse what will be needed at the end.
+    Start,
+    /// Continuing from a state: drop what lies after it.
+    Resume,
+    /// After every optimizer step.
+    Step,
+    /// After the last step, also when the run is interrupted or fails.
+    End,
+}
+
+/// What a listener is called with.
+pub struct EventCx<'a> {
+    /// Why.
+    pub moment: Moment,
+    /// Where the run stands.
+    pub position: Position,
+    /// Report of the latest step (default at `Start` and `Resume`).
+    pub report: &'a StepReport,
+    /// Seconds of the latest step, and since the run began.
+    pub seconds: f64,
+    /// Seconds since this process began the run.
+    pub elapsed: f64,
+    /// The run's folder.
+    pub folder: &'a Path,
+    /// Lines and files to tell the user.
+    pub artifacts: &'a mut Vec<Artifact>,
+}
+
+/// A file the run made, told to the user as it appears and again at the end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Artifact {
+    /// `lora`, `checkpoint`, `preview`, `metrics`.
+    pub kind: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    /// True when it is a final result to list at the end.
+    pub final_result: bool,
+}
+
+/// A node that acts on events: savers, samplers, loggers.
+pub trait Listener: Send {
+    /// Order among listeners at one moment: savers 0, then samplers 10, then loggers 20 (save before preview).
+    fn priority(&self) -> u32;
+    /// Called at every moment; decides by itself whether it is due.
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError>;
+}
+
+/// Progress of long work inside a build, told to whoever watches the run.
+pub trait Progress: Send + Sync {
+    /// `done` of `total` of `what` (`encode latents`).
+    fn tick(&self, what: &str, done: u64, total: u64);
+    /// A line worth reading.
+    fn say(&self, line: &str);
+    /// A warning.
+    fn warn(&self, line: &str);
+}
+
+/// Context of a node's build.
+pub struct BuildCx<'a> {
+    /// The node's name in the document.
+    pub name: &'a str,
+    /// Run-wide settings.
+    pub settings: &'a Settings,
+    /// Folder that relative paths start from.
+    pub base_dir: &'a Path,
+    /// The run's folder.
+    pub folder: &'a Path,
+    /// Values of the inputs.
+    pub inputs: BTreeMap<&'static str, Vec<SharedValue>>,
+    /// What the check made known of the inputs.
+    pub facts: &'a crate::node::InputFacts,
+    /// Where to tell progress.
+    pub progress: Arc<dyn Progress>,
+    /// Set by Ctrl-C.
+    pub stop: StopFlag,
+}
+
+impl BuildCx<'_> {
+    /// Resolves a path of the document.
+    pub fn path(&self, text: &str) -> PathBuf {
+        crate::node::resolve(self.base_dir, text)
+    }
+    /// All values of a port.
+    pub fn values(&self, port: &str) -> &[SharedValue] {
+        self.inputs.get(port).map_or(&[], Vec::as_slice)
+    }
+    /// Values of a port, downcast.
+    pub fn typed<T: 'static>(&self, port: &str) -> Result<Vec<&T>, RunError> {
+        self.values(port)
+            .iter()
+            .map(|v| {
+                v.as_any().downcast_ref::<T>().ok_or_else(|| {
+                    RunError::new("P0902", format!("input `{port}` carries another kind of value than expected"))
+                        .at(port)
+                })
+            })
+            .collect()
+    }
+    /// The single value of a required port, downcast.
+    pub fn one<T: 'static>(&self, port: &str) -> Result<&T, RunError> {
+        self.typed::<T>(port)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| RunError::new("P0902", format!("input `{port}` is not filled")).at(port))
+    }
+}
+
+/// What a build gives.
+#[derive(Default)]
+pub struct Built {
+    /// One value an output port, in order.
+    pub outputs: Vec<SharedValue>,
+    /// The run's driver, from the optimizer.
+    pub driver: Option<Box<dyn Driver>>,
+    /// A listener, from savers, samplers and loggers.
+    pub listener: Option<Box<dyn Listener>>,
+}

@@ -1,0 +1,129 @@
+//! The order of building, and when each value is freed.
+//!
+//! The order is topological. Among nodes that could be built next, those that fill caches (nodes
+//! with a sample-rate input, and what they need) come first, then the document's order: encoders
+//! and caches are done and freed before the model is loaded, wherever the document puts it.
+//!
+//! Liveness: a value that only building and caching use is dropped after its last user; one that
+//! only events use beside that is unloaded until the event; one that steps use stays.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use petgraph::Direction;
+use petgraph::graph::NodeIndex;
+use petgraph::visit::EdgeRef;
+use serde::Serialize;
+
+use crate::graph::Graph;
+use crate::port::Rate;
+
+/// What happens to a value that is not needed for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Nobody uses it again.
+    Drop,
+    /// Events use it again: it is loaded then.
+    Unload,
+}
+
+/// How long a value is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Place in the order of the last node that uses it while it is built.
+    pub last_setup: Option<usize>,
+    /// Steps use it.
+    pub step: bool,
+    /// Events use it.
+    pub event: bool,
+}
+
+/// The schedule of a graph; `plan` and `run` both follow it.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    /// Nodes in the order of building. Nodes on a cycle are missing.
+    pub order: Vec<NodeIndex>,
+    /// For each place in the order: what is released once that node is built.
+    pub releases: Vec<Vec<(NodeIndex, Release)>>,
+    /// Uses of each node's values, by node index.
+    pub lives: Vec<Life>,
+}
+
+impl Schedule {
+    /// Schedules a graph.
+    pub fn new(graph: &Graph) -> Schedule {
+        let order = order(graph);
+        let mut position = vec![usize::MAX; graph.dag.node_count()];
+        for (place, node) in order.iter().enumerate() {
+            position[node.index()] = place;
+        }
+        let mut lives = vec![Life::default(); graph.dag.node_count()];
+        let mut releases = vec![Vec::new(); order.len()];
+        for (place, node) in order.iter().enumerate() {
+            let life = &mut lives[node.index()];
+            let mut used = false;
+            for edge in graph.dag.edges_directed(*node, Direction::Outgoing) {
+                used = true;
+                match edge.weight().rate {
+                    Rate::Setup | Rate::Sample => {
+                        let user = position[edge.target().index()];
+                        if user != usize::MAX {
+                            life.last_setup = life.last_setup.max(Some(user));
+                        }
+                    }
+                    Rate::Step => life.step = true,
+                    Rate::Event => life.event = true,
+                }
+            }
+            let after = life.last_setup.unwrap_or(place);
+            match (used, life.step, life.event) {
+                (true, false, true) => releases[after].push((*node, Release::Unload)),
+                (true, false, false) => releases[after].push((*node, Release::Drop)),
+                _ => {}
+            }
+        }
+        Schedule { order, releases, lives }
+    }
+
+    /// Nodes whose values are unloaded between events.
+    pub fn event_only(&self) -> impl Iterator<Item = NodeIndex> {
+        let released = self.releases.iter().flatten();
+        released.filter(|(_, how)| *how == Release::Unload).map(|(node, _)| *node)
+    }
+}
+
+/// Kahn's algorithm with a queue ordered by (fills no cache, place in the document).
+fn order(graph: &Graph) -> Vec<NodeIndex> {
+    let early = early(graph);
+    let key = |node: NodeIndex| Reverse((!early[node.index()], node));
+    let mut missing: Vec<usize> =
+        graph.dag.node_indices().map(|node| graph.dag.edges_directed(node, Direction::Incoming).count()).collect();
+    let mut ready: BinaryHeap<_> =
+        graph.dag.node_indices().filter(|node| missing[node.index()] == 0).map(key).collect();
+    let mut order = Vec::with_capacity(graph.dag.node_count());
+    while let Some(Reverse((_, node))) = ready.pop() {
+        order.push(node);
+        for edge in graph.dag.edges_directed(node, Direction::Outgoing) {
+            let next = edge.target();
+            missing[next.index()] -= 1;
+            if missing[next.index()] == 0 {
+                ready.push(key(next));
+            }
+        }
+    }
+    order
+}
+
+/// Nodes with a sample-rate input, and everything before them.
+fn early(graph: &Graph) -> Vec<bool> {
+    let mut early = vec![false; graph.dag.node_count()];
+    let caches = graph.dag.edge_references().filter(|edge| edge.weight().rate == Rate::Sample);
+    let mut stack: Vec<NodeIndex> = caches.map(|edge| edge.target()).collect();
+    while let Some(node) = stack.pop() {
+        if !std::mem::replace(&mut early[node.index()], true) {
+            stack.extend(graph.dag.neighbors_directed(node, Direction::Incoming));
+        }
+    }
+    early
+}

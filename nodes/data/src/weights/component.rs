@@ -1,0 +1,386 @@
+//! One part of a model (U-Net, VAE, text encoder) under its internal names, whatever file it comes from.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+
+use super::convert::to_f32;
+use super::dtype::DType;
+use super::error::FileError;
+use super::keymap::clip::{self, Slice};
+use super::keymap::{UnetMap, VaeMap, vae};
+use super::set::WeightSet;
+
+/// A part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Component {
+    /// The denoiser of SD1, SD2 and SDXL.
+    Unet,
+    /// The image autoencoder.
+    Vae,
+    /// The (first) CLIP text encoder.
+    TextEncoder,
+}
+
+impl Component {
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Component::Unet => "U-Net",
+            Component::Vae => "VAE",
+            Component::TextEncoder => "CLIP text encoder",
+        }
+    }
+
+    /// Its folder in a Diffusers pipeline.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Component::Unet => "unet",
+            Component::Vae => "vae",
+            Component::TextEncoder => "text_encoder",
+        }
+    }
+
+    /// Its prefixes in files that hold several parts, the longest first.
+    fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Component::Unet => &["model.diffusion_model.", "unet."],
+            Component::Vae => &["first_stage_model.", "vae."],
+            Component::TextEncoder => &[
+                "conditioner.embedders.0.transformer.",
+                "text_encoders.clip_l.transformer.",
+                "cond_stage_model.transformer.",
+                "cond_stage_model.model.",
+                "text_encoder.",
+                "transformer.",
+            ],
+        }
+    }
+
+    /// Tensors that only this part has; without one of them a file does not hold it.
+    fn markers(self) -> &'static [&'static str] {
+        match self {
+            Component::Unet => &["input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"],
+            Component::Vae => &["decoder.conv_in.weight", "encoder.conv_in.weight"],
+            Component::TextEncoder => &[
+                "text_model.embeddings.token_embedding.weight",
+                "embeddings.token_embedding.weight",
+                "token_embedding.weight",
+            ],
+        }
+    }
+}
+
+/// In what form a component was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// A whole model in one file, parts told apart by prefixes, names of the original code.
+    SingleFileLdm,
+    /// A file of this part alone with the original code's names.
+    LdmFile,
+    /// A file of this part with Diffusers or Transformers names.
+    DiffusersFile,
+    /// A Diffusers pipeline folder.
+    DiffusersDir,
+    /// The folder of this part alone.
+    ComponentDir,
+}
+
+/// What happens to a stored tensor to become an internal one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// Nothing.
+    None,
+    /// Same values, another shape.
+    Reshape(Vec<usize>),
+    /// Some of its rows.
+    Rows {
+        /// First row.
+        start: usize,
+        /// One past the last row.
+        end: usize,
+    },
+    /// Rows and columns exchanged.
+    Transpose,
+}
+
+/// A component's tensors by internal name.
+#[derive(Clone, Debug)]
+pub struct ComponentWeights {
+    /// Which part.
+    pub component: Component,
+    /// How it was found.
+    pub layout: Layout,
+    /// Internal name → stored name and what to do with it.
+    pub tensors: IndexMap<String, (String, Transform)>,
+    /// `config.json` of the component's folder.
+    pub config: Option<Json>,
+    /// Stored tensors of this part that carry no weight: buffers, scalars, second copies.
+    pub ignored: Vec<String>,
+    /// Stored tensors of this part with a name nothing is known about.
+    pub unexpected: Vec<String>,
+    set: Arc<WeightSet>,
+}
+
+/// Finds a component in a checkpoint file, a pipeline folder, a component folder or a component file.
+pub fn component(path: impl AsRef<Path>, component: Component) -> Result<ComponentWeights, FileError> {
+    ComponentWeights::open(path, component)
+}
+
+impl ComponentWeights {
+    /// Finds a component in a checkpoint file, a pipeline folder, a component folder or a component file.
+    pub fn open(path: impl AsRef<Path>, component: Component) -> Result<ComponentWeights, FileError> {
+        let path = path.as_ref();
+        let inner = path.join(component.folder());
+        if inner.is_dir() {
+            let found = Self::of_set(Arc::new(WeightSet::open(&inner)?), component)?;
+            return Ok(ComponentWeights { layout: Layout::DiffusersDir, ..found });
+        }
+        if path.join("model_index.json").is_file() {
+            let found = folders_of(path);
+            return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
+        }
+        let found = Self::of_set(Arc::new(WeightSet::open(path)?), component)?;
+        let layout = if path.is_dir() { Layout::ComponentDir } else { found.layout };
+        Ok(ComponentWeights { layout, ..found })
+    }
+
+    /// Finds a component in opened weights.
+    pub fn of_set(set: Arc<WeightSet>, component: Component) -> Result<ComponentWeights, FileError> {
+        let (prefixed, stored) = select(&set, component)?;
+        let has = |marker: &str| stored.iter().any(|(_, name)| *name == marker);
+        let names = || stored.iter().map(|(_, name)| *name);
+        // One source tensor gives one internal tensor, or three for OpenCLIP's joined projections.
+        type Rename<'a> = Box<dyn Fn(&str) -> Vec<(String, Slice)> + 'a>;
+        let whole = |name: Option<String>| name.map(|n| (n, Slice::Whole)).into_iter().collect::<Vec<_>>();
+        let (original, rename): (bool, Rename) = match component {
+            Component::Unet if has("input_blocks.0.0.weight") => {
+                let map = UnetMap::from_ldm(names());
+                (true, Box::new(move |name| whole(map.to_diffusers(name))))
+            }
+            Component::Unet => {
+                let map = UnetMap::from_diffusers(names());
+                (false, Box::new(move |name| whole(map.to_ldm(name).map(|_| name.to_owned()))))
+            }
+            Component::Vae if names().any(|n| n.starts_with("decoder.up.") || n.starts_with("encoder.down.")) => {
+                let map = VaeMap::from_ldm(names());
+                (true, Box::new(move |name| whole(map.to_diffusers(name))))
+            }
+            Component::Vae => {
+                let map = VaeMap::from_diffusers(names());
+                (false, Box::new(move |name| whole(map.to_ldm(name).map(|_| vae::current_name(name)))))
+            }
+            Component::TextEncoder if has("token_embedding.weight") => (true, Box::new(clip::from_open_clip)),
+            Component::TextEncoder => (false, Box::new(move |name| whole(clip::to_internal(name)))),
+        };
+        let (mut tensors, mut ignored, mut unexpected) = (IndexMap::new(), Vec::new(), Vec::new());
+        for (source, name) in &stored {
+            let renamed = if is_ignored(&set, source, name) { Vec::new() } else { rename(name) };
+            if renamed.is_empty() {
+                let list = if is_ignored(&set, source, name) { &mut ignored } else { &mut unexpected };
+                list.push((*source).to_owned());
+            }
+            for (internal, slice) in renamed {
+                if tensors.contains_key(&internal) {
+                    ignored.push((*source).to_owned());
+                    continue;
+                }
+                let transform = transform(&set, component, source, &internal, slice)?;
+                tensors.insert(internal, ((*source).to_owned(), transform));
+            }
+        }
+        let layout = match (prefixed, original) {
+            (true, _) => Layout::SingleFileLdm,
+            (false, true) => Layout::LdmFile,
+            (false, false) => Layout::DiffusersFile,
+        };
+        let config = set.config.clone();
+        drop(rename);
+        Ok(ComponentWeights { component, layout, tensors, config, ignored, unexpected, set })
+    }
+
+    /// The files behind it.
+    pub fn set(&self) -> &Arc<WeightSet> {
+        &self.set
+    }
+
+    /// Internal names.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Internal names and shapes.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        self.names().filter_map(|name| Some((name, self.shape(name)?)))
+    }
+
+    /// Shape of an internal tensor.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let (source, transform) = self.tensors.get(name)?;
+        let mut shape = self.set.info(source)?.shape.clone();
+        match transform {
+            Transform::None => {}
+            Transform::Reshape(to) => shape = to.clone(),
+            Transform::Rows { start, end } => shape[0] = end - start,
+            Transform::Transpose => shape.reverse(),
+        }
+        Some(shape)
+    }
+
+    /// Stored element type of an internal tensor.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        Some(self.set.info(&self.tensors.get(name)?.0)?.dtype)
+    }
+
+    /// Number of parameters.
+    pub fn elements(&self) -> usize {
+        self.shapes().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Bytes of an internal tensor in its stored type.
+    pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FileError> {
+        let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
+        let (source, transform) = self.tensors.get(name).ok_or_else(missing)?;
+        let info = self.set.info(source).ok_or_else(missing)?;
+        let bytes = self.set.bytes(source)?;
+        Ok(match transform {
+            Transform::None | Transform::Reshape(_) => Cow::Borrowed(bytes),
+            Transform::Rows { start, end } => {
+                let row = bytes.len() / info.shape[0];
+                Cow::Borrowed(&bytes[start * row..end * row])
+            }
+            Transform::Transpose => Cow::Owned(transposed(bytes, info.shape[0], info.shape[1], info.dtype.size())),
+        })
+    }
+
+    /// Values of an internal tensor, row-major in [`shape`](Self::shape).
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
+        let bytes = self.bytes(name)?;
+        let (source, dtype) = (&self.tensors[name].0, self.dtype(name).unwrap_or(DType::U8));
+        to_f32(dtype, &bytes).ok_or_else(|| FileError::WrongType {
+            path: self.set.path().into(),
+            tensor: source.clone(),
+            dtype,
+            wanted: "a float type is",
+        })
+    }
+}
+
+/// The stored names of a component and their names without prefix; whether there was a prefix.
+fn select(set: &WeightSet, component: Component) -> Result<(bool, Vec<(&str, &str)>), FileError> {
+    let path = set.path();
+    let of_prefix = |name: &'_ str| component.prefixes().iter().find(|prefix| name.starts_with(**prefix)).copied();
+    let marked = |stored: &[(&str, &str)]| stored.iter().any(|(_, name)| component.markers().contains(name));
+    let prefixed: Vec<(&str, &str)> =
+        set.names().filter_map(|name| Some((name, &name[of_prefix(name)?.len()..]))).collect();
+    let scaled = |name: &&str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
+    let (is_prefixed, stored) = if marked(&prefixed) {
+        (true, prefixed)
+    } else {
+        let bare: Vec<(&str, &str)> =
+            set.names().filter(|name| !is_foreign(component, name)).map(|name| (name, name)).collect();
+        if !marked(&bare) {
+            let found = describe(set);
+            return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
+        }
+        (false, bare)
+    };
+    if stored.iter().any(|(source, _)| scaled(source)) {
+        let problem = "its fp8 weights have separate scales, which is not supported".to_owned();
+        return Err(FileError::Unsupported { path: path.into(), problem });
+    }
+    Ok((is_prefixed, stored))
+}
+
+/// Top-level names in files of one part that belong to no network: training leftovers.
+fn is_foreign(component: Component, name: &str) -> bool {
+    let head = name.split('.').next().unwrap_or(name);
+    match component {
+        Component::Vae => !matches!(head, "encoder" | "decoder" | "quant_conv" | "post_quant_conv"),
+        _ => matches!(head, "model_ema" | "loss" | "discriminator"),
+    }
+}
+
+/// Tensors that carry no weight of the network.
+fn is_ignored(set: &WeightSet, source: &str, name: &str) -> bool {
+    clip::is_ignored(name)
+        || set.info(source).is_some_and(|info| info.start == info.end)
+        || ["loss.", "model_ema."].iter().any(|head| name.starts_with(head))
+}
+
+fn transform(
+    set: &WeightSet,
+    component: Component,
+    source: &str,
+    internal: &str,
+    slice: Slice,
+) -> Result<Transform, FileError> {
+    let shape = set.info(source).map(|info| info.shape.as_slice()).unwrap_or_default();
+    let wrong = |wanted: &str| FileError::WrongShape {
+        path: set.path().into(),
+        tensor: source.into(),
+        shape: shape.into(),
+        wanted: wanted.into(),
+    };
+    match slice {
+        Slice::Whole if component == Component::Vae && vae::is_attention_matrix(internal) => match *shape {
+            [_, _] => Ok(Transform::None),
+            [out, inputs, 1] | [out, inputs, 1, 1] => Ok(Transform::Reshape(vec![out, inputs])),
+            _ => Err(wrong("a matrix or a 1×1 convolution is")),
+        },
+        Slice::Whole => Ok(Transform::None),
+        Slice::Third(third) => match shape.first() {
+            Some(&rows) if rows > 0 && rows % 3 == 0 => {
+                Ok(Transform::Rows { start: rows / 3 * third, end: rows / 3 * (third + 1) })
+            }
+            _ => Err(wrong("three equal parts of its rows are")),
+        },
+        Slice::Transposed if shape.len() == 2 => Ok(Transform::Transpose),
+        Slice::Transposed => Err(wrong("a matrix is")),
+    }
+}
+
+fn transposed(bytes: &[u8], rows: usize, columns: usize, size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            let at = (row * columns + column) * size;
+            out.extend_from_slice(&bytes[at..at + size]);
+        }
+    }
+    out
+}
+
+/// What a file holds, in a few words, for the message that something else was wanted.
+fn describe(set: &WeightSet) -> String {
+    let known = [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().filter(|part| {
+        set.names().any(|name| {
+            let prefix = part.prefixes().iter().find(|prefix| name.starts_with(**prefix));
+            part.markers().contains(&prefix.map_or(name, |prefix| &name[prefix.len()..]))
+        })
+    });
+    let known: Vec<_> = known.map(|part| format!("a {}", part.name())).collect();
+    if !known.is_empty() {
+        return known.join(" and ");
+    }
+    if set.names().len() == 0 {
+        return "no tensors".into();
+    }
+    if let Some(what) = super::detect::lora_kind(set.names()) {
+        return format!("a LoRA ({what})");
+    }
+    let heads: BTreeSet<&str> = set.names().map(|name| name.split('.').next().unwrap_or(name)).take(10_000).collect();
+    let heads: Vec<String> = heads.into_iter().take(4).map(|head| format!("`{head}`")).collect();
+    format!("tensors named {}, …", heads.join(", "))
+}
+
+fn folders_of(path: &Path) -> String {
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    let folders = entries.filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok());
+    let folders: BTreeSet<String> = folders.map(|name| format!("`{name}`")).collect();
+    if folders.is_empty() { "no folders".into() } else { Vec::from_iter(folders).join(", ") }
+}

@@ -1,0 +1,270 @@
+//! What can be wrong with a weight file, in plain words.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why weights could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// Nothing at that path.
+    #[error("`{}` does not exist", path.display())]
+    Missing {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// A folder where a file is needed.
+    #[error("`{}` is a folder, not a file", path.display())]
+    IsFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Some other format.
+    #[error("`{}` is not a safetensors file: it looks like {looks_like}", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        looks_like: &'static str,
+    },
+    /// A safetensors file that breaks the format.
+    #[error("`{}` is damaged: {damage}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is broken.
+        damage: Damage,
+    },
+    /// A tensor type that exists but is not supported.
+    #[error("`{}` holds `{tensor}` as `{dtype}`, a type that is not supported", path.display())]
+    UnsupportedType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type as written.
+        dtype: String,
+    },
+    /// A tensor that is not there.
+    #[error("`{}` has no tensor `{tensor}`", path.display())]
+    NoTensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// The name asked for.
+        tensor: String,
+    },
+    /// A tensor of another kind of type than needed.
+    #[error("tensor `{tensor}` of `{}` is `{dtype}`, {wanted} needed", path.display())]
+    WrongType {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: super::DType,
+        /// What was needed, with its article.
+        wanted: &'static str,
+    },
+    /// A tensor whose shape does not fit.
+    #[error("tensor `{tensor}` of `{}` has shape {shape:?}, {wanted} needed", path.display())]
+    WrongShape {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// What was needed.
+        wanted: String,
+    },
+    /// A folder without weights.
+    #[error("`{}` holds no weights: {found}", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// What was looked for, or found instead.
+        found: String,
+    },
+    /// A shard index that cannot be followed.
+    #[error("`{}` cannot be followed: {problem}", path.display())]
+    BadIndex {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A model without the wanted part.
+    #[error("`{}` has no {component}: it holds {found}", path.display())]
+    NoComponent {
+        /// The file or folder.
+        path: PathBuf,
+        /// The part, in words.
+        component: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A model of a kind that cannot be used.
+    #[error("`{}` cannot be used: {problem}", path.display())]
+    Unsupported {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// What was to be written is not a valid set of tensors.
+    #[error("`{}` cannot be written: {problem}", path.display())]
+    BadTensors {
+        /// The file to be written.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// No room left.
+    #[error("`{}` cannot be written: the disk is full", path.display())]
+    DiskFull {
+        /// The file to be written.
+        path: PathBuf,
+    },
+    /// Anything the operating system refused.
+    #[error("`{}` cannot be {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `read`, `written`, …
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    /// Wraps a reading error, telling missing files apart.
+    pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FileError::Missing { path: path.into() },
+            io::ErrorKind::IsADirectory => FileError::IsFolder { path: path.into() },
+            _ => FileError::Io { path: path.into(), action: "read", source },
+        }
+    }
+
+    /// Wraps a writing error, telling a full disk apart.
+    pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FileError::DiskFull { path: path.into() },
+            _ => FileError::Io { path: path.into(), action: "written", source },
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, damage: Damage) -> Self {
+        FileError::Damaged { path: path.into(), damage }
+    }
+}
+
+/// How a safetensors file breaks the format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Damage {
+    /// Nothing in it.
+    Empty,
+    /// Not even the length of the header.
+    TooShort {
+        /// Bytes in the file.
+        bytes: u64,
+    },
+    /// A header length beyond what is reasonable.
+    HeaderTooLong {
+        /// The length it states.
+        stated: u64,
+    },
+    /// The file ends inside the header.
+    HeaderTruncated {
+        /// The length it states.
+        stated: u64,
+        /// Bytes after the length.
+        have: u64,
+    },
+    /// The header is not JSON of the right form.
+    Json(String),
+    /// A tensor listed twice.
+    Duplicate(String),
+    /// Sizes that multiply past what can be counted.
+    ShapeOverflow {
+        /// The tensor.
+        tensor: String,
+    },
+    /// Offsets that run backwards.
+    Backwards {
+        /// The tensor.
+        tensor: String,
+        /// First byte.
+        start: u64,
+        /// End.
+        end: u64,
+    },
+    /// More or fewer bytes than the shape needs.
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Bytes its shape and type need.
+        needed: u64,
+        /// Bytes its offsets give.
+        given: u64,
+    },
+    /// The file ends before the data do.
+    DataTruncated {
+        /// Bytes of data the header promises.
+        needed: u64,
+        /// Bytes of data in the file.
+        have: u64,
+    },
+    /// Bytes after the last tensor.
+    Trailing {
+        /// How many.
+        extra: u64,
+    },
+    /// Two tensors share bytes.
+    Overlap {
+        /// The earlier tensor.
+        first: String,
+        /// The later tensor.
+        second: String,
+    },
+    /// Bytes between tensors that belong to none.
+    Hole {
+        /// The tensor after the hole.
+        before: String,
+        /// Its length.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Empty => f.write_str("the file is empty"),
+            Damage::TooShort { bytes } => write!(f, "the file has only {bytes} bytes"),
+            Damage::HeaderTooLong { stated } => {
+                write!(f, "it states a header of {stated} bytes, more than the limit of {}", super::header::MAX_HEADER)
+            }
+            Damage::HeaderTruncated { stated, have } => {
+                write!(f, "it states a header of {stated} bytes, but only {have} follow (an unfinished download?)")
+            }
+            Damage::Json(problem) => write!(f, "its header is not valid: {problem}"),
+            Damage::Duplicate(tensor) => write!(f, "its header lists tensor `{tensor}` twice"),
+            Damage::ShapeOverflow { tensor } => write!(f, "the shape of tensor `{tensor}` is impossibly large"),
+            Damage::Backwards { tensor, start, end } => {
+                write!(f, "tensor `{tensor}` starts at byte {start} and ends before it, at {end}")
+            }
+            Damage::Size { tensor, needed, given } => {
+                write!(f, "tensor `{tensor}` needs {needed} bytes for its shape and has {given}")
+            }
+            Damage::DataTruncated { needed, have } => {
+                write!(f, "its tensors need {needed} bytes, but only {have} are there (an unfinished download?)")
+            }
+            Damage::Trailing { extra } => write!(f, "{extra} bytes after the last tensor belong to none"),
+            Damage::Overlap { first, second } => write!(f, "tensors `{first}` and `{second}` overlap"),
+            Damage::Hole { before, bytes } => write!(f, "{bytes} bytes before tensor `{before}` belong to none"),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Weight files: reading, naming, recognising and writing them.
+//!
+//! Owns the safetensors format (own header checks, memory-mapped data), the layouts public checkpoints come in and the
+//! names their weights have there. Knows nothing of tensors in a device's memory: values leave as `Vec<f32>` or bytes.
+//!
+//! ```no_run
+//! use pipe_data::weights::{Component, component};
+//! let unet = component("sd15.safetensors", Component::Unet)?;
+//! let kernel: Vec<f32> = unet.f32("conv_in.weight")?;
+//! # Ok::<(), pipe_data::weights::FileError>(())
+//! ```
+
+pub mod atomic;
+pub mod component;
+pub mod convert;
+pub mod detect;
+mod dtype;
+mod error;
+mod file;
+mod header;
+pub mod keymap;
+mod set;
+mod sniff;
+mod writer;
+
+pub use atomic::write_atomic;
+pub use component::{Component, ComponentWeights, Layout, Transform, component};
+pub use convert::{f32_to_bf16, f32_to_bytes, f32_to_f16};
+pub use detect::{Architecture, Detected, LoraKind, detect, detect_set};
+pub use dtype::DType;
+pub use error::{Damage, FileError};
+pub use file::WeightFile;
+pub use header::{Header, MAX_HEADER, TensorInfo};
+pub use set::WeightSet;
+pub use writer::{SafetensorsWriter, TensorData, TensorOut, write_safetensors};

@@ -1,0 +1,27 @@
+//! Networks as lists of segments over named weights, adapters on them, and the segment tape.
+//!
+//! - [`Weights`]: one component's tensors under their checkpoint names.
+//! - [`Net`]: what a network function is written with: `net.linear("to_q", &x)` finds the weight,
+//!   the adapter on it, and whether it learns.
+//! - [`Model`], [`Segment`]: a network as data; [`pass`] runs it forward and back, keeping or
+//!   recomputing each segment.
+//! - [`unet`], [`clip`], [`vae`]: the networks.
+//! - [`lora`]: low-rank adapters.
+//!
+//! It knows nothing of documents, images or files' layouts.
+
+pub mod clip;
+pub mod embed;
+pub mod lora;
+mod net;
+pub mod pass;
+mod segment;
+mod trainables;
+pub mod unet;
+pub mod vae;
+mod weights;
+
+pub use net::{Inputs, Net};
+pub use segment::{Builder, Model, Segment, Slot};
+pub use trainables::{Adapter, Dropouts, Trainables};
+pub use weights::{Weights, WeightsError};

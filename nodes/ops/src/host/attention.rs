@@ -1,0 +1,202 @@
+//! Attention on the CPU, chunked over queries: no S×S matrix is kept, forward or backward.
+//!
+//! Layout is `[B, S, H·D]` throughout: heads are strided views, nothing is permuted. Forward keeps
+//! the logarithm of the softmax denominator of each row (`[B, H, S]`); backward recomputes the
+//! probabilities of a chunk from it (Dao et al. 2022, FlashAttention, algorithm 4).
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::gemm::{Mat, gemm_into};
+use super::math::exp;
+
+/// Sizes of an attention call.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Batch.
+    pub b: usize,
+    /// Heads.
+    pub h: usize,
+    /// Query length.
+    pub sq: usize,
+    /// Key length.
+    pub sk: usize,
+    /// Width of a head.
+    pub d: usize,
+    /// Multiplies the logits.
+    pub scale: f32,
+    /// Queries see only keys up to their own index.
+    pub causal: bool,
+}
+
+/// Queries of a chunk: the score block stays in cache.
+const CHUNK: usize = 64;
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax_row(row: &mut [f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = row.chunks_exact(16);
+    let mut max = f32::NEG_INFINITY;
+    for &x in chunks.remainder() {
+        max = max.max(x);
+    }
+    for c in chunks {
+        for (l, &x) in lanes.iter_mut().zip(c) {
+            *l = l.max(x);
+        }
+    }
+    for l in lanes {
+        max = max.max(l);
+    }
+    if max == f32::NEG_INFINITY {
+        row.fill(0.0);
+        return f32::INFINITY;
+    }
+    for x in row.iter_mut() {
+        *x = exp(*x - max);
+    }
+    let total = super::act::sum(row);
+    let inv = 1.0 / total;
+    for x in row.iter_mut() {
+        *x *= inv;
+    }
+    max + total.ln()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn exp_row(row: &mut [f32], lse: f32) {
+    for x in row.iter_mut() {
+        *x = exp(*x - lse);
+    }
+}
+
+/// `ds = p·(dp − δ)·scale`, in place of `dp`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax_row_backward(p: &[f32], dp: &mut [f32], delta: f32, scale: f32) {
+    for (dp, &p) in dp.iter_mut().zip(p) {
+        *dp = p * (*dp - delta) * scale;
+    }
+}
+
+fn mask_scores(s: &Sizes, scores: &mut [f32], first: usize, mask: Option<&[f32]>) {
+    if let Some(mask) = mask {
+        for row in scores.chunks_mut(s.sk) {
+            for (x, &keep) in row.iter_mut().zip(mask) {
+                if keep == 0.0 {
+                    *x = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+    if s.causal {
+        for (i, row) in scores.chunks_mut(s.sk).enumerate() {
+            let from = (first + i + 1).min(s.sk);
+            row[from..].fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// `softmax(scale·q·kᵀ)·v`. `mask [B, Sk]`: 0 hides a key. Gives the result `[B, Sq, H·D]` and lse `[B, H, Sq]`.
+pub fn attention(s: Sizes, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[f32]>) -> (Vec<f32>, Vec<f32>) {
+    let width = s.h * s.d;
+    let mut lse = vec![0.0; s.b * s.h * s.sq];
+    let heads: Vec<Vec<f32>> = lse
+        .par_chunks_mut(s.sq)
+        .enumerate()
+        .map(|(i, lse)| {
+            let (b, h) = (i / s.h, i % s.h);
+            let (qo, ko) = (b * s.sq * width + h * s.d, b * s.sk * width + h * s.d);
+            let km = Mat::strided(&k[ko..], s.sk, s.d, width, 1);
+            let vm = Mat::strided(&v[ko..], s.sk, s.d, width, 1);
+            let mask = mask.map(|m| &m[b * s.sk..(b + 1) * s.sk]);
+            let mut out = super::buffer(s.sq * s.d);
+            let mut scores = super::buffer(CHUNK.min(s.sq) * s.sk);
+            for first in (0..s.sq).step_by(CHUNK) {
+                let rows = CHUNK.min(s.sq - first);
+                let scores = &mut scores[..rows * s.sk];
+                let qm = Mat::strided(&q[qo + first * width..], rows, s.d, width, 1);
+                gemm_into(scores, s.sk, qm, km.t(), 0.0, s.scale, false);
+                mask_scores(&s, scores, first, mask);
+                for (row, l) in scores.chunks_mut(s.sk).zip(&mut lse[first..]) {
+                    *l = softmax_row(row);
+                }
+                gemm_into(&mut out[first * s.d..], s.d, Mat::new(scores, rows, s.sk), vm, 0.0, 1.0, false);
+            }
+            out
+        })
+        .collect();
+    (gather_heads(&heads, s.b, s.h, s.sq, s.d), lse)
+}
+
+/// Gradients for q, k and v from the result `o`, its gradient `go` and `lse`.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_backward(
+    s: Sizes,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    mask: Option<&[f32]>,
+    o: &[f32],
+    lse: &[f32],
+    go: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let width = s.h * s.d;
+    let heads: Vec<[Vec<f32>; 3]> = (0..s.b * s.h)
+        .into_par_iter()
+        .map(|i| {
+            let (b, h) = (i / s.h, i % s.h);
+            let (qo, ko) = (b * s.sq * width + h * s.d, b * s.sk * width + h * s.d);
+            let km = Mat::strided(&k[ko..], s.sk, s.d, width, 1);
+            let vm = Mat::strided(&v[ko..], s.sk, s.d, width, 1);
+            let mask = mask.map(|m| &m[b * s.sk..(b + 1) * s.sk]);
+            let mut gq = super::buffer(s.sq * s.d);
+            let mut gk = super::buffer(s.sk * s.d);
+            let mut gv = super::buffer(s.sk * s.d);
+            let chunk = CHUNK.min(s.sq);
+            let mut p = super::buffer(chunk * s.sk);
+            let mut dp = super::buffer(chunk * s.sk);
+            for first in (0..s.sq).step_by(CHUNK) {
+                let rows = CHUNK.min(s.sq - first);
+                let (p, dp) = (&mut p[..rows * s.sk], &mut dp[..rows * s.sk]);
+                let at = qo + first * width;
+                let qm = Mat::strided(&q[at..], rows, s.d, width, 1);
+                let gom = Mat::strided(&go[at..], rows, s.d, width, 1);
+                gemm_into(p, s.sk, qm, km.t(), 0.0, s.scale, false);
+                mask_scores(&s, p, first, mask);
+                gemm_into(dp, s.sk, gom, vm.t(), 0.0, 1.0, false);
+                for r in 0..rows {
+                    let (p, dp) = (&mut p[r * s.sk..(r + 1) * s.sk], &mut dp[r * s.sk..(r + 1) * s.sk]);
+                    exp_row(p, lse[i * s.sq + first + r]);
+                    let row = at + r * width;
+                    let delta = super::act::dot(&o[row..row + s.d], &go[row..row + s.d]);
+                    softmax_row_backward(p, dp, delta, s.scale);
+                }
+                let pm = Mat::new(p, rows, s.sk);
+                let dsm = Mat::new(dp, rows, s.sk);
+                gemm_into(&mut gv, s.d, pm.t(), gom, 1.0, 1.0, false);
+                gemm_into(&mut gk, s.d, dsm.t(), qm, 1.0, 1.0, false);
+                gemm_into(&mut gq[first * s.d..], s.d, dsm, km, 0.0, 1.0, false);
+            }
+            [gq, gk, gv]
+        })
+        .collect();
+    let take = |n: usize| heads.iter().map(|h| h[n].as_slice()).collect::<Vec<_>>();
+    (
+        gather_heads(&take(0), s.b, s.h, s.sq, s.d),
+        gather_heads(&take(1), s.b, s.h, s.sk, s.d),
+        gather_heads(&take(2), s.b, s.h, s.sk, s.d),
+    )
+}
+
+/// `[B·H][S·D]` pieces into `[B, S, H·D]`.
+fn gather_heads(heads: &[impl AsRef<[f32]> + Sync], b: usize, h: usize, s: usize, d: usize) -> Vec<f32> {
+    let width = h * d;
+    let mut out = super::buffer(b * s * width);
+    out.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
+        let (bi, si) = (row / s, row % s);
+        for (hi, out) in out.chunks_mut(d).enumerate() {
+            out.copy_from_slice(&heads[bi * h + hi].as_ref()[si * d..(si + 1) * d]);
+        }
+    });
+    out
+}

@@ -1,0 +1,220 @@
+//! Two-dimensional convolution by im2col and matrix products, with both gradients.
+
+use rayon::prelude::*;
+
+use super::gemm::{Mat, gemm_into};
+
+/// Sizes of a convolution: input `[B, C, H, W]`, weight `[O, C, KH, KW]`, output `[B, O, OH, OW]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Batch.
+    pub b: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Input height.
+    pub h: usize,
+    /// Input width.
+    pub w: usize,
+    /// Output channels.
+    pub o: usize,
+    /// Kernel height.
+    pub kh: usize,
+    /// Kernel width.
+    pub kw: usize,
+    /// Stride of both axes.
+    pub stride: usize,
+    /// Zeros added at top, left, bottom, right.
+    pub pad: [usize; 4],
+}
+
+impl Sizes {
+    /// Output height.
+    pub fn oh(&self) -> usize {
+        (self.h + self.pad[0] + self.pad[2] - self.kh) / self.stride + 1
+    }
+    /// Output width.
+    pub fn ow(&self) -> usize {
+        (self.w + self.pad[1] + self.pad[3] - self.kw) / self.stride + 1
+    }
+    fn pointwise(&self) -> bool {
+        self.kh == 1 && self.kw == 1 && self.stride == 1 && self.pad == [0; 4]
+    }
+    fn rows(&self) -> usize {
+        self.c * self.kh * self.kw
+    }
+    fn out_span(&self) -> usize {
+        self.oh() * self.ow()
+    }
+    /// Columns of the output that kernel column `kx` reaches inside the input, and the input column of the first.
+    fn reach(&self, kx: usize) -> (usize, usize, usize) {
+        let first = self.pad[1].saturating_sub(kx).div_ceil(self.stride);
+        let limit = (self.w + self.pad[1]).saturating_sub(kx);
+        let last = limit.div_ceil(self.stride).min(self.ow());
+        (first.min(last), last, (first * self.stride + kx).saturating_sub(self.pad[1]))
+    }
+    fn row_of(&self, oy: usize, ky: usize) -> Option<usize> {
+        (oy * self.stride + ky).checked_sub(self.pad[0]).filter(|&y| y < self.h)
+    }
+}
+
+fn im2col(s: &Sizes, x: &[f32], col: &mut [f32]) {
+    let (oh, ow) = (s.oh(), s.ow());
+    for (r, row) in col.chunks_mut(oh * ow).enumerate() {
+        let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
+        let plane = &x[c * s.h * s.w..(c + 1) * s.h * s.w];
+        let (first, last, from) = s.reach(kx);
+        for (oy, out) in row.chunks_mut(ow).enumerate() {
+            let Some(y) = s.row_of(oy, ky) else {
+                out.fill(0.0);
+                continue;
+            };
+            out[..first].fill(0.0);
+            out[last..].fill(0.0);
+            if first == last {
+                continue;
+            }
+            let source = &plane[y * s.w + from..(y + 1) * s.w];
+            if s.stride == 1 {
+                out[first..last].copy_from_slice(&source[..last - first]);
+            } else {
+                for (o, x) in out[first..last].iter_mut().zip(source.iter().step_by(s.stride)) {
+                    *o = *x;
+                }
+            }
+        }
+    }
+}
+
+fn col2im(s: &Sizes, col: &[f32], x: &mut [f32]) {
+    let (oh, ow) = (s.oh(), s.ow());
+    for (r, row) in col.chunks(oh * ow).enumerate() {
+        let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
+        let plane = &mut x[c * s.h * s.w..(c + 1) * s.h * s.w];
+        let (first, last, from) = s.reach(kx);
+        if first == last {
+            continue;
+        }
+        for (oy, g) in row.chunks(ow).enumerate() {
+            let Some(y) = s.row_of(oy, ky) else { continue };
+            let target = &mut plane[y * s.w + from..(y + 1) * s.w];
+            if s.stride == 1 {
+                super::act::add_assign(&mut target[..last - first], &g[first..last]);
+            } else {
+                for (t, g) in target.iter_mut().step_by(s.stride).zip(&g[first..last]) {
+                    *t += *g;
+                }
+            }
+        }
+    }
+}
+
+/// One sample a worker when the batch fills the cores, else one sample at a time on all of them.
+fn by_sample(s: &Sizes) -> bool {
+    s.b >= rayon::current_num_threads()
+}
+
+/// `conv2d(x, w) + bias`.
+pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
+    let mut out = super::buffer(s.b * s.o * n);
+    let one = |x: &[f32], out: &mut [f32], col: &mut Vec<f32>, parallel: bool| {
+        let keep = if let Some(bias) = bias {
+            for (o, &b) in out.chunks_mut(n).zip(bias) {
+                o.fill(b);
+            }
+            1.0
+        } else {
+            0.0
+        };
+        let wm = Mat::new(w, s.o, k);
+        if s.pointwise() {
+            gemm_into(out, n, wm, Mat::new(x, k, n), keep, 1.0, parallel);
+        } else {
+            col.resize(k * n, 0.0);
+            im2col(&s, x, col);
+            gemm_into(out, n, wm, Mat::new(col, k, n), keep, 1.0, parallel);
+        }
+    };
+    if by_sample(&s) {
+        out.par_chunks_mut(s.o * n).zip(x.par_chunks(xs)).for_each_init(Vec::new, |col, (out, x)| one(x, out, col, false));
+    } else {
+        let mut col = Vec::new();
+        for (out, x) in out.chunks_mut(s.o * n).zip(x.chunks(xs)) {
+            one(x, out, &mut col, true);
+        }
+    }
+    out
+}
+
+/// Gradient of the input.
+pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
+    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
+    let mut gx = super::buffer(s.b * xs);
+    let one = |gy: &[f32], gx: &mut [f32], col: &mut Vec<f32>, parallel: bool| {
+        let wt = Mat::new(w, s.o, k).t();
+        if s.pointwise() {
+            gemm_into(gx, n, wt, Mat::new(gy, s.o, n), 0.0, 1.0, parallel);
+        } else {
+            col.resize(k * n, 0.0);
+            gemm_into(col, n, wt, Mat::new(gy, s.o, n), 0.0, 1.0, parallel);
+            col2im(&s, col, gx);
+        }
+    };
+    if by_sample(&s) {
+        gx.par_chunks_mut(xs).zip(gy.par_chunks(s.o * n)).for_each_init(Vec::new, |col, (gx, gy)| one(gy, gx, col, false));
+    } else {
+        let mut col = Vec::new();
+        for (gx, gy) in gx.chunks_mut(xs).zip(gy.chunks(s.o * n)) {
+            one(gy, gx, &mut col, true);
+        }
+    }
+    gx
+}
+
+/// Gradient of the weight. Samples are summed in a fixed order, so the result does not depend on timing.
+pub fn conv2d_weight_backward(s: Sizes, x: &[f32], gy: &[f32]) -> Vec<f32> {
+    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
+    let add = |gw: &mut [f32], x: &[f32], gy: &[f32], col: &mut Vec<f32>, parallel: bool| {
+        let gm = Mat::new(gy, s.o, n);
+        if s.pointwise() {
+            gemm_into(gw, k, gm, Mat::new(x, k, n).t(), 1.0, 1.0, parallel);
+        } else {
+            col.resize(k * n, 0.0);
+            im2col(&s, x, col);
+            gemm_into(gw, k, gm, Mat::new(col, k, n).t(), 1.0, 1.0, parallel);
+        }
+    };
+    let sum = |x: &[f32], gy: &[f32], parallel: bool| {
+        let mut gw = super::buffer(s.o * k);
+        let mut col = Vec::new();
+        for (x, gy) in x.chunks(xs).zip(gy.chunks(s.o * n)) {
+            add(&mut gw, x, gy, &mut col, parallel);
+        }
+        gw
+    };
+    if !by_sample(&s) {
+        return sum(x, gy, true);
+    }
+    let per = s.b.div_ceil(rayon::current_num_threads());
+    let parts: Vec<Vec<f32>> =
+        x.par_chunks(per * xs).zip(gy.par_chunks(per * s.o * n)).map(|(x, gy)| sum(x, gy, false)).collect();
+    parts
+        .into_iter()
+        .reduce(|mut a, b| {
+            super::act::add_assign(&mut a, &b);
+            a
+        })
+        .unwrap_or_default()
+}
+
+/// Gradient of the bias: sums over samples and pixels.
+pub fn conv2d_bias_backward(s: Sizes, gy: &[f32]) -> Vec<f32> {
+    let n = s.out_span();
+    let mut gb = vec![0.0; s.o];
+    for sample in gy.chunks(s.o * n) {
+        for (g, plane) in gb.iter_mut().zip(sample.chunks(n)) {
+            *g += super::act::sum(plane);
+        }
+    }
+    gb
+}

@@ -1,0 +1,20 @@
+//! Tensors, differentiable operations and randomness: what networks are written with.
+//!
+//! - [`Tensor`], [`Device`], [`DType`]: any rank, any device, or shapes only for planning.
+//! - [`op`]: the operations, each with a composed body and, on the CPU, a fused one.
+//! - [`Tape`], [`Var`], [`Cx`]: reverse-mode gradients for one segment of a network.
+//! - [`rng`]: counter-based randomness.
+//! - [`backend`]: which devices this build and machine have.
+//!
+//! It knows nothing of models, documents or files.
+
+pub mod backend;
+pub mod host;
+pub mod op;
+pub mod optim;
+pub mod rng;
+mod tape;
+mod tensor;
+
+pub use tape::{Cx, Tape, Var};
+pub use tensor::{DType, Device, Host, Meter, Tensor};
