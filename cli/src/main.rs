@@ -1,2 +1,35 @@
-//! The pipe command.
-fn main() {}
+//! `pipe`: trains diffusion models from a checked graph of nodes.
+//!
+//! Stages: the panic hook, the arguments, the terminal, the command, the exit code. Each command is a file under
+//! [`command`]; how anything is computed is the business of the crates below.
+
+mod args;
+mod command;
+mod describe;
+mod exit;
+mod fault;
+mod machine;
+mod progress;
+mod size;
+mod templates;
+mod terminal;
+mod text;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use crate::exit::Exit;
+use crate::terminal::Terminal;
+
+fn main() -> ExitCode {
+    fault::install_hook();
+    let cli = args::parse();
+    let terminal = Terminal::new(cli.color, cli.quiet);
+    let result = catch_unwind(AssertUnwindSafe(|| command::dispatch(cli.command, &terminal)));
+    let exit = match result {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(failure)) => terminal.fail(&failure),
+        Err(_) => Exit::Failed,
+    };
+    exit.into()
+}

@@ -16,7 +16,11 @@ pub mod check;
 pub mod codes;
 pub mod diagnostic;
 pub mod document;
+pub mod execute;
+pub mod folder;
 pub mod graph;
+pub mod graph_export;
+pub mod identity;
 pub mod node;
 pub mod plan;
 pub mod port;
@@ -25,3 +29,5 @@ pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod structure;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

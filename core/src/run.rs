@@ -42,6 +42,29 @@ impl RunError {
         self.field = field.into();
         self
     }
+    /// Of a node, unless one is named already.
+    pub fn of(mut self, node: &str) -> Self {
+        self.node.get_or_insert_with(|| node.to_owned());
+        self
+    }
+    /// A file that could not be read or written.
+    pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
+        let message = format!("cannot {action} `{}`: {}", path.display(), crate::document::plain(error));
+        RunError::new("P0903", message)
+    }
+    /// At the place of the node and field to blame.
+    pub fn diagnostic(&self, checked: &crate::check::Checked) -> crate::diagnostic::Diagnostic {
+        let span = checked.span_of(self.node.as_deref().unwrap_or_default(), &self.field);
+        let message = match &self.node {
+            Some(node) if !self.message.contains(&format!("`{node}`")) => format!("node `{node}`: {}", self.message),
+            _ => self.message.clone(),
+        };
+        let diagnostic = crate::diagnostic::Diagnostic::error(self.code, span, message);
+        match &self.help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    }
     /// True for the clean stop after Ctrl-C.
     pub fn is_interrupt(&self) -> bool {
         self.code == INTERRUPTED
@@ -187,6 +210,12 @@ pub trait Progress: Send + Sync {
     fn say(&self, line: &str);
     /// A warning.
     fn warn(&self, line: &str);
+    /// A node begins to be built, or training begins.
+    fn phase(&self, _name: &str) {}
+    /// An optimizer step is done.
+    fn step(&self, _position: &Position, _report: &StepReport, _seconds: f64) {}
+    /// A file appeared.
+    fn artifact(&self, _artifact: &Artifact) {}
 }
 
 /// Context of a node's build.

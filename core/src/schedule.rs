@@ -86,6 +86,19 @@ impl Schedule {
         Schedule { order, releases, lives }
     }
 
+    /// The releases in words: `after cached: drop clip`.
+    pub fn describe(&self, graph: &Graph) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (place, freed) in self.releases.iter().enumerate() {
+            let after = &graph.dag[self.order[place]].name;
+            for (node, how) in freed {
+                let verb = if *how == Release::Drop { "drop" } else { "unload" };
+                lines.push(format!("after {after}: {verb} {}", graph.dag[*node].name));
+            }
+        }
+        lines
+    }
+
     /// Nodes whose values are unloaded between events.
     pub fn event_only(&self) -> impl Iterator<Item = NodeIndex> {
         let released = self.releases.iter().flatten();

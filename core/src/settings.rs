@@ -14,7 +14,7 @@ pub struct Settings {
     pub version: u32,
     /// Name of the run: files and the run's folder are called after it.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
-    #[schemars(extend("x-form" = "letters, digits, `.`, `_` and `-`, the first a letter or digit"))]
+    #[schemars(extend("x-form" = "made of letters, digits, `.`, `_` and `-`, the first a letter or digit"))]
     pub name: String,
     /// Seed of every random draw of the run. Default 42.
     #[serde(default = "default_seed")]

@@ -1,1 +1,65 @@
-//! (in construction)
+//! The node types of `pipe`, one file each, and the registry that lists them.
+//!
+//! A node type is a config struct (its fields, schema and reference page), its ports, a check of
+//! headers and metadata, a plan, and a build. To add one: write its file, add one line to
+//! [`registry`]. See CONTRIBUTING.md.
+
+pub mod adapter;
+pub mod cacher;
+mod common;
+pub mod encoder;
+pub mod loader;
+pub mod logger;
+pub mod loss;
+pub mod model;
+pub mod optimizer;
+pub mod sampler;
+pub mod saver;
+
+use std::path::PathBuf;
+
+use pipe_core::node::Typed;
+use pipe_core::registry::Registry;
+use pipe_core::settings::Settings;
+use pipe_ops::backend::{self, Kind};
+
+/// Every node type.
+pub fn registry() -> Registry {
+    Registry::new(vec![
+        Typed::<loader::images::Images>::boxed(),
+        Typed::<loader::replay::ReplayLoader>::boxed(),
+        Typed::<cacher::memory::MemoryCacher>::boxed(),
+        Typed::<cacher::disk::DiskCacher>::boxed(),
+        Typed::<encoder::vae::VaeEncoder>::boxed(),
+        Typed::<encoder::clip_l::ClipL>::boxed(),
+        Typed::<model::sd1::Sd1Model>::boxed(),
+        Typed::<adapter::lora::Lora>::boxed(),
+        Typed::<adapter::full::Full>::boxed(),
+        Typed::<loss::diffusion::DiffusionLoss>::boxed(),
+        Typed::<loss::autoencoder::AutoencoderLoss>::boxed(),
+        Typed::<optimizer::adamw::AdamWOptimizer>::boxed(),
+        Typed::<saver::adapter::AdapterSaver>::boxed(),
+        Typed::<saver::checkpoint::CheckpointSaver>::boxed(),
+        Typed::<sampler::preview::Preview>::boxed(),
+        Typed::<logger::metrics::Metrics>::boxed(),
+        Typed::<logger::validation::Validation>::boxed(),
+    ])
+}
+
+/// Folder of the shared cache: `$PIPE_CACHE`, else `pipe` in the user's cache folder.
+pub fn cache_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("PIPE_CACHE")
+        .or_else(|| from("XDG_CACHE_HOME").map(|p| p.join("pipe")))
+        .or_else(|| from("LOCALAPPDATA").map(|p| p.join("pipe")))
+        .or_else(|| from("HOME").map(|p| p.join(".cache").join("pipe")))
+        .unwrap_or_else(|| std::env::temp_dir().join("pipe-cache"))
+}
+
+/// The device family a plan assumes: the one asked for, or for `auto` the best of this build.
+pub(crate) fn planned_kind(settings: &Settings) -> Kind {
+    match backend::parse(&settings.train.device) {
+        Some((Some(kind), _)) => kind,
+        _ => [Kind::Cuda, Kind::Wgpu].into_iter().find(|k| k.in_build()).unwrap_or(Kind::Cpu),
+    }
+}

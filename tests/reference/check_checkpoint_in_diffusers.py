@@ -49,7 +49,10 @@ class Parts:
         from transformers import CLIPTextConfig, CLIPTextModel
 
         if not self.single:
-            return CLIPTextModel.from_pretrained(self.model, subfolder="text_encoder", local_files_only=True).eval()
+            # Without a dtype transformers would compute in the precision of the file.
+            return CLIPTextModel.from_pretrained(
+                self.model, subfolder="text_encoder", dtype=torch.float32, local_files_only=True
+            ).eval()
         from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint
 
         prefix = "cond_stage_model.transformer."

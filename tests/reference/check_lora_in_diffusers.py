@@ -23,7 +23,9 @@ def pipeline_of(folder):
     local = dict(local_files_only=True)
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder, subfolder="vae", **local),
-        text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **local).eval(),
+        text_encoder=CLIPTextModel.from_pretrained(
+            folder, subfolder="text_encoder", dtype=torch.float32, **local
+        ).eval(),
         tokenizer=None,
         unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **local).eval(),
         scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **local),

@@ -131,7 +131,6 @@ def main():
     for key, value in text.items():
         single["cond_stage_model.transformer." + key] = value
     assert len(single) == len(unet) + len(vae) + len(text)
-    weights = dict(single)
     # Buffers that real files carry and that a loader has to ignore.
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     single["betas"] = betas
@@ -140,10 +139,10 @@ def main():
     path = FIXTURES / "single_file" / "model.safetensors"
     save_tensors(path, single)
 
-    verify(path, weights, unet, vae, text)
+    verify(path, unet, vae, text)
 
 
-def verify(path, weights, unet, vae, text):
+def verify(path, unet, vae, text):
     import json
 
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel

@@ -23,6 +23,8 @@ SHA256 = {
     "merges.txt": "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a",
 }
 
+# Left out on purpose, because common CLIP tokenizers disagree on them: a capital sigma at
+# the end of a word (lower-casing by word or by letter) and special tokens in another case.
 KNOWN = {
     "a photo of a cat": [49406, 320, 1125, 539, 320, 2368, 49407],
     "a cute shiba inu, 1girl, masterpiece!!": [49406, 320, 2242, 823, 1792, 512, 340, 267, 272, 1611, 267, 12066, 748, 49407],
@@ -60,7 +62,7 @@ PROMPTS = list(KNOWN) + [
     "Stra\u00dfe \u00c4\u00d6\u00dc \u00e4\u00f6\u00fc \u1e9e",
     "\u0130stanbul \u0131\u015f\u0131k",
     "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u041a\u043e\u0442",
-    "\u039f\u0394\u039f\u03a3 \u03bf\u03b4\u03cc\u03c2 \u0391\u03b8\u03ae\u03bd\u03b1",
+    "\u039f\u03b4\u03cc\u03c2 \u0391\u03b8\u03ae\u03bd\u03b1",
     "\u4e00\u53ea\u732b\u5750\u5728\u57ab\u5b50\u4e0a",
     "\u732b\u306e\u5199\u771f\u3001\u30a2\u30cb\u30e1\u98a8",
     "\uace0\uc591\uc774 \uc0ac\uc9c4",
@@ -76,7 +78,7 @@ PROMPTS = list(KNOWN) + [
     "zero\u200bwidth\u200dand\ufeffbom",
     "a<|endoftext|>b",
     "<|startoftext|> twice <|endoftext|>",
-    "<|EndOfText|> is not special",
+    "<b>bold</b> x<y, y>z </s> <|im_start|>",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",
     "asdkjhqwezxcmnbv qqqqqqqqqqqq zzzzzzzzzz",
     "photo of a sks-style v1.5 robot, trending on ArtStation, by Greg Rutkowski",

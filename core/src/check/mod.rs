@@ -8,7 +8,7 @@ mod hints;
 mod settings;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -97,17 +97,25 @@ pub fn check_text(registry: &Registry, text: &str, path: &Path, syntax: Syntax, 
 /// Checks a document that was read.
 pub fn check_document(registry: &Registry, mut document: Document) -> Checked {
     let mut out = std::mem::take(&mut document.diagnostics);
+    let misread: HashSet<Span> = out.iter().map(|fault| fault.span).collect();
+    let read = out.len();
     let base_dir = document.base_dir();
     let mut checked =
         Checked { document, settings: None, graph: None, nodes: IndexMap::new(), diagnostics: Vec::new(), base_dir };
     if let Some(tree) = checked.document.tree.take() {
-        let stage = Stage { registry, tree: &tree, budget: Cell::new(100), base_dir: &checked.base_dir };
+        let stage = Stage { registry, tree: &tree, budget: Cell::new(50), base_dir: &checked.base_dir };
         let (graph, nodes, settings) = stage.run(&mut out);
         checked.graph = graph;
         checked.nodes = nodes;
         checked.settings = settings;
         checked.document.tree = Some(tree);
     }
+    // What could not be read is not blamed again for having no sense.
+    let mut number = 0;
+    out.retain(|fault| {
+        number += 1;
+        number <= read || !misread.contains(&fault.span)
+    });
     tidy(&mut out);
     checked.diagnostics = out;
     checked
@@ -164,6 +172,8 @@ impl Stage<'_> {
         };
         match &entry.value.value {
             Value::Map(nodes) if !nodes.is_empty() => Some(nodes),
+            // A key that was reported and dropped may have been the only one.
+            Value::Map(_) if out.iter().any(|fault| fault.code == "P0013") => None,
             Value::Map(_) | Value::Null => {
                 out.push(Diagnostic::error("P0214", entry.key_span, "the document has no nodes").help(help));
                 None
@@ -219,7 +229,7 @@ impl Stage<'_> {
                 match writers.get(&normal(&path)) {
                     Some((other, first)) if *other != index => {
                         let other = &graph.dag[*other].name;
-                        let message = format!("`{other}` and `{}` both write `{}`", node.name, path.display());
+                        let message = format!("`{other}` and `{}` both write `{}`", node.name, normal(&path).display());
                         let label = format!("`{other}` writes it too");
                         out.push(Diagnostic::error("P0213", span, message).label(*first, label));
                     }

@@ -1,5 +1,7 @@
 //! Suggestions: the names nearest to a misspelt one.
 
+use std::borrow::Cow;
+
 /// At most three of `candidates` that `word` may stand for, the nearest first.
 ///
 /// ```
@@ -12,17 +14,18 @@ pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         return Vec::new();
     }
     let limit = (folded.chars().count() / 3).clamp(1, 4);
-    let mut near: Vec<(usize, &str)> = candidates
-        .into_iter()
-        .filter(|candidate| candidate.len().abs_diff(word.len()) <= limit + 8)
-        .filter_map(|candidate| {
-            let other = fold(candidate);
-            let distance = strsim::damerau_levenshtein(&folded, &other);
-            // `grad_norm` for `max_grad_norm`, `lr` is too short to tell.
-            let part = folded.len() >= 4 && (other.contains(&folded) || (other.len() >= 4 && folded.contains(&other)));
-            (distance <= limit || part).then_some((if part { distance.min(limit) } else { distance }, candidate))
-        })
-        .collect();
+    let length = folded.chars().count();
+    let mut near: Vec<(usize, &str)> = Vec::new();
+    for candidate in candidates {
+        let other = fold(candidate);
+        // `grad_norm` for `max_grad_norm`; `lr` is too short to tell.
+        let part = folded.len() >= 4 && (other.contains(&*folded) || (other.len() >= 4 && folded.contains(&*other)));
+        let close = other.chars().count().abs_diff(length) <= limit;
+        let distance = if close { strsim::osa_distance(&folded, &other) } else { usize::MAX };
+        if part || distance <= limit {
+            near.push((if part { distance.min(limit) } else { distance }, candidate));
+        }
+    }
     near.sort();
     near.dedup();
     near.truncate(3);
@@ -53,8 +56,12 @@ fn join<S: AsRef<str>>(names: &[S], word: &str) -> String {
     }
 }
 
-fn fold(word: &str) -> String {
-    word.to_lowercase().replace(['-', ' '], "_")
+/// Case and the kind of separator do not matter.
+fn fold(word: &str) -> Cow<'_, str> {
+    match word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.') {
+        true => Cow::Borrowed(word),
+        false => Cow::Owned(word.to_lowercase().replace(['-', ' '], "_")),
+    }
 }
 
 #[cfg(test)]

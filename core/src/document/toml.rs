@@ -354,6 +354,12 @@ fn syntax_error(error: &ParseError, text: &str, file: FileId, base: usize) -> Di
     if error.description().starts_with("cannot recurse") {
         return too_deep(span);
     }
+    let word = text.get(start..start + (span.end - span.start) as usize).unwrap_or("");
+    let bare = word.starts_with(|c: char| c.is_alphabetic() || "./~".contains(c)) && !word.contains(['\n', '"', '=']);
+    if bare && text[..start].trim_end().ends_with(['=', '[', ',']) {
+        let message = format!("`{word}` is no TOML value; text needs quotes");
+        return Diagnostic::error("P0004", span, message).help(format!("write \"{word}\""));
+    }
     let mut message = error.description().trim_end_matches('.').to_owned();
     if let Some(expected) = error.expected().filter(|expected| !expected.is_empty()) {
         let names: Vec<String> = expected
@@ -366,9 +372,5 @@ fn syntax_error(error: &ParseError, text: &str, file: FileId, base: usize) -> Di
             .collect();
         message.push_str(&format!(", expected {}", names.join(" or ")));
     }
-    let diagnostic = Diagnostic::error("P0004", span, message);
-    match error.description() {
-        "string values must be quoted" | "invalid unquoted string" => diagnostic.help("put text in quotes"),
-        _ => diagnostic,
-    }
+    Diagnostic::error("P0004", span, message)
 }

@@ -26,15 +26,17 @@ pub(super) fn parse(text: &str, file: FileId, base: usize) -> Parsed {
     options.flow_nesting_limit = MAX_DEPTH + 8;
     options.block_nesting_limit = MAX_DEPTH + 8;
     let mut documents = 0;
+    let mut read = 0;
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = match next {
             Ok(pair) => pair,
             Err(error) => {
-                builder.diagnostics.push(syntax_error(text, file, base, &error));
+                builder.diagnostics.push(syntax_error(text, file, base, &error, read));
                 return Parsed { tree: None, diagnostics: builder.diagnostics };
             }
         };
         let range = span.byte_range().unwrap_or(0..0);
+        read = range.end;
         let place = Span::new(file, base + range.start, base + range.end);
         if matches!(event, Event::DocumentStart(..)) {
             documents += 1;
@@ -297,7 +299,8 @@ impl Builder {
     }
 }
 
-fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanError) -> Diagnostic {
+/// `read` is the end of what was understood.
+fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanError, read: usize) -> Diagnostic {
     let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
     let end = text[at..].chars().next().filter(|c| *c != '\n').map_or(at, |c| at + c.len_utf8());
     let span = Span::new(file, base + at, base + end);
@@ -306,9 +309,18 @@ fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanError) -> Dia
         let span = Span::new(file, base + tab.start, base + tab.end);
         return Diagnostic::error("P0005", span, "a tab in the indentation").help("indent with blanks only");
     }
+    if let Some(range) = deeper_key(text, at)
+        && *error.kind() == ErrorKind::MappingValueNotAllowed
+    {
+        let span = Span::new(file, base + range.start, base + range.end);
+        let message =
+            format!("`{}` is indented deeper than the key before it, which has a value already", &text[range]);
+        return Diagnostic::error("P0003", span, message).help("keys of one table stand at the same indentation");
+    }
     let (code, message, help) = match error.kind() {
         ErrorKind::UnknownAnchor => {
-            let name: String = text[at..].chars().skip(1).take_while(|c| !c.is_whitespace() && *c != ',').collect();
+            let name: String =
+                text[at..].chars().skip(1).take_while(|c| !c.is_whitespace() && !",[]{}".contains(*c)).collect();
             let end = at + 1 + name.len();
             let span = Span::new(file, base + at, base + end.min(text.len()));
             return Diagnostic::error("P0010", span, format!("there is no anchor `&{name}` before this alias"))
@@ -343,7 +355,9 @@ fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanError) -> Dia
             ("P0003", "a `:` is missing after this key".to_owned(), Some("a blank must follow the `:`"))
         }
         ErrorKind::UnclosedQuotedScalar | ErrorKind::InvalidQuotedScalarIndent => {
-            ("P0003", "a quote is never closed".to_owned(), None)
+            let open = text.get(read..at).and_then(|rest| rest.find(['"', '\''])).map_or(at, |quote| read + quote);
+            let span = Span::new(file, base + open, base + (open + 1).min(text.len()));
+            return Diagnostic::error("P0003", span, "this quote is never closed");
         }
         _ => ("P0003", error.info().trim_end_matches('.').to_owned(), None),
     };
@@ -368,4 +382,16 @@ fn indentation_tab(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
         offset += line.len();
     }
     None
+}
+
+/// The key before a `:` that cannot stand there, when its line is indented deeper than the line
+/// before, which has a value: the two were read as one text.
+fn deeper_key(text: &str, colon: usize) -> Option<std::ops::Range<usize>> {
+    let start = text[..colon].rfind('\n')? + 1;
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let key = start + indent(&text[start..colon])..colon;
+    let before = text[..start].lines().rev().find(|line| !line.trim().is_empty())?;
+    let plain = text[key.clone()].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let valued = before.split_once(": ").is_some_and(|(_, value)| !value.trim().is_empty());
+    (plain && !key.is_empty() && valued && indent(before) < key.start - start).then_some(key)
 }

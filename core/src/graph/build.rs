@@ -6,10 +6,12 @@ use std::collections::HashSet;
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
+use super::edge::Unresolved;
 use super::{Graph, GraphNode, cycle, edge};
 use crate::diagnostic::suggest::and_list;
 use crate::diagnostic::{Diagnostic, did_you_mean, suggest};
 use crate::document::{Entry, Map};
+use crate::port::PortType;
 use crate::registry::{Kind, Registry};
 
 /// Builds the graph of a `nodes` table. Problems of the whole graph are found as well.
@@ -138,7 +140,7 @@ fn driver(registry: &Registry, graph: &mut Graph, nodes: &Map, out: &mut Vec<Dia
 /// Nodes whose outputs nobody takes. A node is not blamed when some field names it, be it in a
 /// port that is wrong for another reason, or under a misspelt key; nor when a misspelt reference
 /// may mean it.
-fn unused(registry: &Registry, graph: &Graph, nodes: &Map, unresolved: &[String], out: &mut Vec<Diagnostic>) {
+fn unused(registry: &Registry, graph: &Graph, nodes: &Map, unresolved: &Unresolved, out: &mut Vec<Diagnostic>) {
     let mut lone: Vec<NodeIndex> = Vec::new();
     for index in graph.dag.node_indices() {
         let kind = graph.kind(registry, index);
@@ -147,18 +149,23 @@ fn unused(registry: &Registry, graph: &Graph, nodes: &Map, unresolved: &[String]
             lone.push(index);
         }
     }
-    if lone.is_empty() {
+    if lone.is_empty() || unresolved.many {
         return;
     }
+    // Without a driver, what a driver would take is not blamed.
+    let no_driver = graph.driver.is_none();
+    let driven = |kind: &Kind| kind.outputs.iter().any(|output| drives_on(registry, output.ty));
     let mentioned = mentioned(registry, nodes);
     let takers = edge::Takers::new(registry, graph);
     for index in lone {
         let node = &graph.dag[index];
-        let meant = |word: &String| suggest(word, [node.name.as_str()]).len() == 1;
-        if mentioned.contains(node.name.as_str()) || unresolved.iter().take(50).any(meant) {
+        if mentioned.contains(node.name.as_str()) || unresolved.meant.contains(&node.name) {
             continue;
         }
         let kind = graph.kind(registry, index);
+        if no_driver && driven(kind) {
+            continue;
+        }
         let gives = edge::gives(kind);
         let message = format!("node `{}` ({}) is not used by any other node", node.name, node.type_name);
         let help = match takers.of(kind) {
@@ -169,6 +176,11 @@ fn unused(registry: &Registry, graph: &Graph, nodes: &Map, unresolved: &[String]
         };
         out.push(Diagnostic::error("P0208", node.span, message).help(help));
     }
+}
+
+fn drives_on(registry: &Registry, ty: PortType) -> bool {
+    let mut drivers = registry.kinds().filter(|kind| kind.is_driver());
+    drivers.any(|kind| kind.inputs.iter().any(|input| input.accepts.contains(&ty)))
 }
 
 /// Node names that stand in a field which is a port, unknown, or of a node of unknown type.

@@ -1,7 +1,7 @@
 //! Ports to edges: resolving references, types and rates.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 
 use petgraph::graph::NodeIndex;
 
@@ -12,16 +12,25 @@ use crate::document::{Map, Tree, Value};
 use crate::port::{Arity, Input, PortType};
 use crate::registry::{Kind, Registry};
 
-/// Adds all edges; gives the references that named no node.
+/// References that name no node.
+#[derive(Default)]
+pub(super) struct Unresolved {
+    /// Nodes that were suggested instead.
+    pub meant: HashSet<String>,
+    /// True when there were too many to suggest something for each.
+    pub many: bool,
+}
+
+/// Adds all edges.
 pub(super) fn connect(
     registry: &Registry,
     nodes: &Map,
     graph: &mut Graph,
     budget: &Cell<u32>,
     out: &mut Vec<Diagnostic>,
-) -> Vec<String> {
+) -> Unresolved {
     let givers = Givers::new(registry, graph);
-    let mut unresolved = Vec::new();
+    let unresolved = RefCell::new(Unresolved::default());
     for index in graph.dag.node_indices() {
         let name = graph.dag[index].name.clone();
         let kind = graph.kind(registry, index);
@@ -35,7 +44,8 @@ pub(super) fn connect(
             let mut links: Vec<Link> = Vec::new();
             let mut seen: HashMap<(NodeIndex, usize), Span> = HashMap::new();
             for (text, span) in references(&entry.value, input.arity) {
-                let port = Port { registry, nodes, graph, givers: &givers, budget, index, input };
+                let port =
+                    Port { registry, nodes, graph, givers: &givers, unresolved: &unresolved, budget, index, input };
                 match port.resolve(text, span) {
                     Ok(link) => {
                         if let Some(first) = seen.insert((link.node, link.output), span) {
@@ -46,9 +56,8 @@ pub(super) fn connect(
                             links.push(link);
                         }
                     }
-                    Err(fault) => {
-                        unresolved
-                            .extend((fault.code == "P0202").then(|| text.split('.').next().unwrap_or(text).to_owned()));
+                    Err(None) => graph.dag[index].broken = true,
+                    Err(Some(fault)) => {
                         out.push(*fault);
                         graph.dag[index].broken = true;
                     }
@@ -64,7 +73,7 @@ pub(super) fn connect(
             }
         }
     }
-    unresolved
+    unresolved.into_inner()
 }
 
 /// The names a port holds; values of another type are reported by the structural check.
@@ -139,19 +148,23 @@ impl Takers {
     }
 }
 
+/// What is wrong with a reference; nothing to say when the node it names was reported already.
+type Fault = Option<Box<Diagnostic>>;
+
 /// One port of one node, while it is resolved.
 struct Port<'a> {
     registry: &'a Registry,
     nodes: &'a Map,
     graph: &'a Graph,
     givers: &'a Givers,
+    unresolved: &'a RefCell<Unresolved>,
     budget: &'a Cell<u32>,
     index: NodeIndex,
     input: &'a Input,
 }
 
 impl Port<'_> {
-    fn resolve(&self, text: &str, span: Span) -> Result<Link, Box<Diagnostic>> {
+    fn resolve(&self, text: &str, span: Span) -> Result<Link, Fault> {
         let own = self.graph.dag[self.index].name.as_str();
         let (name, wanted) = match text.split_once('.') {
             Some((name, output)) => (name, Some(output)),
@@ -160,10 +173,11 @@ impl Port<'_> {
         let port = format!("port `{}` of node `{own}`", self.input.name);
         if name == own {
             let fault = Diagnostic::error("P0209", span, format!("{port} names the node itself"));
-            return Err(Box::new(self.help_fitting(fault, own)));
+            return fail(self.help_fitting(fault, own));
         }
         let Some(&from) = self.graph.by_name.get(name) else {
-            return Err(Box::new(self.unknown(name, &port, span)));
+            // A node of unknown type is reported once, at its `type`.
+            return if self.nodes.contains_key(name) { Err(None) } else { fail(self.unknown(name, &port, span)) };
         };
         let kind = self.graph.kind(self.registry, from);
         let output = match wanted {
@@ -172,17 +186,17 @@ impl Port<'_> {
                 let message = format!("node `{name}` ({}) has no output `{wanted}`", kind.about.type_name);
                 let fault = Diagnostic::error("P0203", span, message)
                     .note(did_you_mean(&suggest(wanted, names.iter().copied())));
-                Box::new(match names.as_slice() {
+                Some(Box::new(match names.as_slice() {
                     [] => fault.help("it has no outputs: it acts on events only"),
                     [_] => fault.help(format!("it has one output; write `{name}`")),
                     _ => fault.help(format!("its outputs are {}", and_list(&names))),
-                })
+                }))
             })?,
             None => self.only_output(name, kind, &port, span, from)?,
         };
         let given = &kind.outputs[output];
         if !self.input.accepts.contains(&given.ty) {
-            return Err(Box::new(self.wrong_type(name, given.ty.name(), &port, span, from)));
+            return fail(self.wrong_type(name, given.ty.name(), &port, span, from));
         }
         if given.rate > self.input.rate {
             let message = format!(
@@ -191,49 +205,36 @@ impl Port<'_> {
                 kind.about.type_name,
                 given.rate.name()
             );
-            return Err(Box::new(
-                Diagnostic::error("P0205", span, message).label(self.graph.dag[from].span, "made here"),
-            ));
+            return fail(Diagnostic::error("P0205", span, message).label(self.graph.dag[from].span, "made here"));
         }
         Ok(Link { node: from, output, span })
     }
 
     /// The output a bare name stands for: the only one, or the only one that fits.
-    fn only_output(
-        &self,
-        name: &str,
-        kind: &Kind,
-        port: &str,
-        span: Span,
-        from: NodeIndex,
-    ) -> Result<usize, Box<Diagnostic>> {
+    fn only_output(&self, name: &str, kind: &Kind, port: &str, span: Span, from: NodeIndex) -> Result<usize, Fault> {
         let fits = |index: &usize| self.input.accepts.contains(&kind.outputs[*index].ty);
         match (kind.outputs.len(), (0..kind.outputs.len()).filter(fits).collect::<Vec<_>>().as_slice()) {
             (1, _) => Ok(0),
             (_, [one]) => Ok(*one),
-            (0, _) | (_, []) => Err(Box::new(self.wrong_type(name, &gives(kind), port, span, from))),
+            (0, _) | (_, []) => fail(self.wrong_type(name, &gives(kind), port, span, from)),
             (_, several) => {
                 let names: Vec<String> = several.iter().map(|i| format!("{name}.{}", kind.outputs[*i].name)).collect();
                 let message = format!("{port} names `{name}`, which has several outputs that fit");
-                Err(Box::new(Diagnostic::error("P0216", span, message).help(format!("write {}", or_list(&names)))))
+                fail(Diagnostic::error("P0216", span, message).help(format!("write {}", or_list(&names))))
             }
         }
     }
 
     fn unknown(&self, name: &str, port: &str, span: Span) -> Diagnostic {
-        let message = match self.nodes.contains_key(name) {
-            true => format!("{port} names `{name}`, whose type is not known"),
-            false => format!("{port} names `{name}`, but there is no such node"),
-        };
+        let message = format!("{port} names `{name}`, but there is no such node");
         let fault = Diagnostic::error("P0202", span, message);
-        if let Some(entry) = self.nodes.get(name) {
-            return fault.label(entry.key_span, "this node");
-        }
         if self.budget.get() == 0 {
+            self.unresolved.borrow_mut().many = true;
             return fault;
         }
         self.budget.set(self.budget.get() - 1);
         let near = suggest(name, self.nodes.keys().map(String::as_str));
+        self.unresolved.borrow_mut().meant.extend(near.iter().map(|name| (*name).to_owned()));
         match near.is_empty() {
             true => self.help_fitting(fault, &self.graph.dag[self.index].name),
             false => fault.note(did_you_mean(&near)),
@@ -256,4 +257,8 @@ impl Port<'_> {
             None => fault.help(format!("no node of this document gives {}", takes.join(" or "))),
         }
     }
+}
+
+fn fail<T>(diagnostic: Diagnostic) -> Result<T, Fault> {
+    Err(Some(Box::new(diagnostic)))
 }

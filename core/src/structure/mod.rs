@@ -50,6 +50,8 @@ pub struct Structure<'a> {
     /// Suggestions cost time; a document with thousands of faults gets them for the first ones.
     budget: &'a Cell<u32>,
     skip: &'a [&'a str],
+    /// Variants of the tagged union whose chosen one is checked next, with the name of the tag.
+    variants: Option<(&'a str, Vec<&'a Json>)>,
     out: Vec<Diagnostic>,
 }
 
@@ -66,7 +68,7 @@ pub(crate) enum Step<'p> {
 impl<'a> Structure<'a> {
     /// A checker for values of `root`, whose `$ref`s point into its own `$defs`.
     pub fn new(root: &'a Json, subject: Subject<'a>, hints: &'a dyn Hints, budget: &'a Cell<u32>) -> Self {
-        Structure { root, subject, hints, budget, skip: &[], out: Vec::new() }
+        Structure { root, subject, hints, budget, skip: &[], variants: None, out: Vec::new() }
     }
     /// Fields of the root table that are checked elsewhere.
     pub fn skip(mut self, fields: &'a [&'a str]) -> Self {
@@ -82,7 +84,7 @@ impl<'a> Structure<'a> {
 
     /// A checker that reports apart, to try a branch of a union.
     fn trial(&self) -> Structure<'a> {
-        Structure { out: Vec::new(), skip: &[], ..*self }
+        Structure { out: Vec::new(), skip: &[], variants: None, ..*self }
     }
 
     /// Follows `$ref`s to the schema they stand for.

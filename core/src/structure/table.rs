@@ -2,9 +2,10 @@
 
 use serde_json::Value as Json;
 
+use super::union::constant;
 use super::{Path, Step, Structure, place, words};
 use crate::diagnostic::suggest::{and_list, or_list};
-use crate::diagnostic::{Diagnostic, Span, did_you_mean};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, suggest};
 use crate::document::{Map, Tree};
 
 impl<'a> Structure<'a> {
@@ -18,6 +19,7 @@ impl<'a> Structure<'a> {
     ) {
         let known = schema.get("properties").and_then(Json::as_object);
         let rest = schema.get("additionalProperties");
+        let variants = self.variants.take();
         let skip = if path.is_empty() { self.skip } else { &[] };
         let mut meant: Vec<&str> = Vec::new();
         for (name, entry) in map {
@@ -36,7 +38,8 @@ impl<'a> Structure<'a> {
                     let names = known.into_iter().flatten().map(|(name, _)| name.as_str());
                     let near = self.suggestions(name, names.filter(|known| !map.contains_key(*known)));
                     meant.extend(near.first().copied());
-                    self.unknown(name, entry.key_span, &near, schema, path);
+                    let of = variants.as_ref().and_then(|variants| variants_with(name, variants));
+                    self.unknown(name, entry.key_span, &near, of, map, schema, path);
                 }
             }
         }
@@ -69,18 +72,36 @@ impl<'a> Structure<'a> {
         }
     }
 
-    fn unknown(&mut self, name: &str, span: Span, near: &[&str], schema: &Json, path: &Path) {
+    #[allow(clippy::too_many_arguments)]
+    fn unknown(
+        &mut self,
+        name: &str,
+        span: Span,
+        near: &[&str],
+        variants: Option<String>,
+        map: &Map,
+        schema: &'a Json,
+        path: &Path,
+    ) {
         let message = format!("unknown field `{name}` {}", words::within(path, self.subject));
         let mut diagnostic = Diagnostic::error("P0104", span, message).note(did_you_mean(near));
         if near.is_empty() && self.budget.get() > 0 {
             self.budget.set(self.budget.get() - 1);
+            let known = schema.get("properties").and_then(Json::as_object);
+            let names: Vec<&str> = known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let given = suggest(name, names.iter().copied().filter(|known| map.contains_key(*known)));
             let inner = if path.is_empty() { self.nested(name) } else { None };
             let inner = inner.map(|place| format!("`{name}` is a field of `{place}`"));
-            if let Some(hint) = inner.or_else(|| self.hints.elsewhere(name, self.subject)) {
+            if let Some(hint) = variants.or(inner).or_else(|| self.hints.elsewhere(name, self.subject)) {
                 diagnostic = diagnostic.help(hint);
-            } else if let Some(known) = schema.get("properties").and_then(Json::as_object).filter(|k| k.len() <= 12) {
-                let names: Vec<&String> = known.keys().filter(|name| *name != "$schema").collect();
-                diagnostic = diagnostic.help(format!("the fields here are {}", and_list(&names)));
+            } else if let [given] = given.as_slice() {
+                diagnostic = diagnostic.note(Some(format!("`{given}` is given already")));
+            } else if names.len() <= 12 {
+                let names: Vec<&str> = names.into_iter().filter(|name| *name != "$schema").collect();
+                diagnostic = diagnostic.help(match names.as_slice() {
+                    [one] => format!("the only field here is `{one}`"),
+                    _ => format!("the fields here are {}", and_list(&names)),
+                });
             }
         }
         self.out.push(diagnostic);
@@ -142,4 +163,11 @@ fn groups(keyword: Option<&Json>) -> Vec<Vec<&str>> {
         return vec![items.iter().filter_map(Json::as_str).collect()];
     }
     items.iter().map(|group| group.as_array().into_iter().flatten().filter_map(Json::as_str).collect()).collect()
+}
+
+/// Variants of a tagged union that have a field which the chosen one lacks.
+fn variants_with(field: &str, (tag, branches): &(&str, Vec<&Json>)) -> Option<String> {
+    let has = |branch: &&&Json| branch.get("properties").is_some_and(|known| known.get(field).is_some());
+    let names: Vec<&str> = branches.iter().filter(has).filter_map(|branch| constant(branch, tag)).collect();
+    (!names.is_empty()).then(|| format!("`{field}` is a field of {} only", or_list(&names)))
 }

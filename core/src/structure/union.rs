@@ -69,7 +69,10 @@ impl<'a> Structure<'a> {
         };
         let chosen = entry.value.as_str().and_then(|text| names.iter().position(|name| *name == text));
         match chosen {
-            Some(index) => self.value(tree, key, branches[index], path),
+            Some(index) => {
+                self.variants = Some((tag, branches.to_vec()));
+                self.value(tree, key, branches[index], path);
+            }
             None => {
                 path.push(Step::Field(tag_key));
                 let near = entry.value.as_str().map(|text| self.suggestions(text, names.iter().copied()));
@@ -150,7 +153,7 @@ impl<'a> Structure<'a> {
     }
 }
 
-fn constant<'j>(branch: &'j Json, name: &str) -> Option<&'j str> {
+pub(super) fn constant<'j>(branch: &'j Json, name: &str) -> Option<&'j str> {
     let field = branch.get("properties")?.get(name)?;
     match field.get("enum").and_then(Json::as_array) {
         Some(values) if values.len() == 1 => values[0].as_str(),

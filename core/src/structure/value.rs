@@ -164,6 +164,7 @@ fn quoting(tree: &Tree, wanted: &Json) -> Option<String> {
                 Some(format!("a number in quotes is text; write {text} without quotes"))
             }
             Value::Bool(_) if wants("boolean") => Some(format!("in quotes it is text; write {text} without quotes")),
+            _ if wants("array") => Some(format!("write a list: [{text}]")),
             _ if wants("boolean") => match text.to_lowercase().as_str() {
                 "yes" | "on" | "y" => Some(format!("`{text}` is text in YAML 1.2; write true")),
                 "no" | "off" | "n" => Some(format!("`{text}` is text in YAML 1.2; write false")),
@@ -174,7 +175,9 @@ fn quoting(tree: &Tree, wanted: &Json) -> Option<String> {
         Value::Int(_) | Value::Float(_) | Value::Bool(_) if wants("string") => {
             Some(format!("put it in quotes if text is meant: \"{}\"", words::literal(&tree.to_json())))
         }
-        _ if wants("array") && !matches!(tree.value, Value::Map(_)) => Some("write a list: [first, second]".into()),
+        Value::Seq(items) if wants("string") && items.len() == 1 => {
+            items[0].as_str().map(|text| format!("it takes one; write {text} without the brackets"))
+        }
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::{Path, Step, Subject};
-use crate::diagnostic::suggest::or_list;
+use crate::diagnostic::suggest::{and_list, or_list};
 
 /// `` `schedule.warmup` ``, `` item 2 of `betas` ``, or the subject itself.
 pub(super) fn name(path: &Path, subject: Subject) -> String {
@@ -84,10 +84,21 @@ pub(super) fn expected<'a>(schema: &'a Json, resolve: &impl Fn(&'a Json) -> &'a 
             "string" => "text".into(),
             "boolean" => "`true` or `false`".into(),
             "array" => "a list".into(),
-            _ => "a table".into(),
+            _ => table(schema),
         })
         .collect();
     if words.is_empty() { "a value".into() } else { words.join(" or ") }
+}
+
+/// `a table with `steps` or `ratio``, when that is short.
+fn table(schema: &Json) -> String {
+    let names: Vec<&String> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    let either = schema.get("x-one-of").or(schema.get("x-exclusive")).and_then(Json::as_array);
+    match (names.len(), either) {
+        (2..=4, Some(either)) if either.len() == names.len() => format!("a table with {}", or_list(&names)),
+        (1..=4, _) => format!("a table with {}", and_list(&names)),
+        _ => "a table".into(),
+    }
 }
 
 /// `from 1 to 8`, `of at least 1`, `of more than 0`.

@@ -12,7 +12,7 @@ use crate::segment::{Builder, Slot};
 pub const WINDOW: usize = 77;
 
 /// Sizes of a CLIP text encoder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ClipConfig {
     /// Width.
     pub width: usize,

@@ -11,7 +11,7 @@ use crate::net::Net;
 use crate::segment::{Builder, Slot};
 
 /// Shapes of a U-Net.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct UnetConfig {
     /// Latent channels in and out.
     pub channels: usize,

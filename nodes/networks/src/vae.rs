@@ -10,7 +10,7 @@ use crate::net::Net;
 use crate::segment::{Builder, Slot};
 
 /// Sizes of an autoencoder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct VaeConfig {
     /// Width of each level, from full resolution down.
     pub widths: Vec<usize>,

@@ -65,8 +65,9 @@ impl Weights {
             return Err(WeightsError::Missing(missing));
         }
         let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
-        let unexpected: Vec<String> =
+        let mut unexpected: Vec<String> =
             file.names().filter(|n| !known.contains(n) && !optional(n)).map(String::from).collect();
+        unexpected.extend(file.unexpected.iter().cloned());
         if !unexpected.is_empty() {
             return Err(WeightsError::Unexpected(unexpected));
         }

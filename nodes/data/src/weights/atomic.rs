@@ -48,7 +48,8 @@ where
 
 fn create_temporary(path: &Path, folder: &Path) -> io::Result<(File, Temporary)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name"))?;
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name"))?;
     // Long names must leave room for the ending within the usual limit of 255 bytes.
     let stem: String = name.to_string_lossy().chars().take(50).collect();
     loop {

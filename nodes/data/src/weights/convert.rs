@@ -112,11 +112,8 @@ fn f8_value(bits: u8, mantissa_bits: u32, bias: i32) -> f32 {
     }
     let exponent = i32::from(magnitude >> mantissa_bits);
     let fraction = f32::from(magnitude & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits) as f32;
-    let value = if exponent == 0 {
-        fraction * 2f32.powi(1 - bias)
-    } else {
-        (1.0 + fraction) * 2f32.powi(exponent - bias)
-    };
+    let value =
+        if exponent == 0 { fraction * 2f32.powi(1 - bias) } else { (1.0 + fraction) * 2f32.powi(exponent - bias) };
     sign * value
 }
 

@@ -83,7 +83,8 @@ impl Header {
         if head.is_empty() {
             return Err(damaged(Damage::Empty));
         }
-        let other_format = || looks_like(&head).map(|looks_like| FileError::NotSafetensors { path: path.into(), looks_like });
+        let other_format =
+            || looks_like(&head).map(|looks_like| FileError::NotSafetensors { path: path.into(), looks_like });
         let Some(stated) = head.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)) else {
             return Err(other_format().unwrap_or_else(|| damaged(Damage::TooShort { bytes: len })));
         };

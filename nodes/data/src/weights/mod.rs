@@ -17,9 +17,13 @@ pub mod detect;
 mod dtype;
 mod error;
 mod file;
+pub mod hash;
 mod header;
 pub mod keymap;
+pub mod lora_names;
+pub mod metadata;
 mod set;
+pub mod shapes;
 mod sniff;
 mod writer;
 

@@ -153,6 +153,7 @@ fn find_weights(folder: &Path) -> Result<PathBuf, FileError> {
     let mut safetensors = ending("safetensors");
     let found = match (safetensors.next(), safetensors.next()) {
         (Some(one), None) => return Ok(one.clone()),
+        _ if folder.join("model_index.json").is_file() => "it is a whole Diffusers pipeline; name one of its folders",
         (Some(_), Some(_)) => "several safetensors files, none with the usual name; name one of them",
         _ if ["bin", "ckpt", "pt", "pth"].iter().any(|e| ending(e).next().is_some()) => {
             "only PyTorch files; convert them to safetensors first"

@@ -2,8 +2,12 @@
 
 /// What these first bytes look like, if they are something known. `head` is the start of the file.
 pub(crate) fn looks_like(head: &[u8]) -> Option<&'static str> {
-    let text: String =
-        head.iter().skip_while(|b| b.is_ascii_whitespace()).take(64).map(|&b| (b as char).to_ascii_lowercase()).collect();
+    let text: String = head
+        .iter()
+        .skip_while(|b| b.is_ascii_whitespace())
+        .take(64)
+        .map(|&b| (b as char).to_ascii_lowercase())
+        .collect();
     let starts = |magic: &[u8]| head.starts_with(magic);
     Some(if starts(b"PK\x03\x04") || starts(b"PK\x05\x06") {
         "a zip archive, most likely a PyTorch checkpoint (`.ckpt`, `.pt`, `.bin`); convert it to safetensors first"
@@ -23,7 +27,8 @@ pub(crate) fn looks_like(head: &[u8]) -> Option<&'static str> {
         "a compressed archive"
     } else if starts(b"\x89HDF") {
         "an HDF5 file"
-    } else if starts(b"\x89PNG") || starts(&[0xff, 0xd8, 0xff]) || (starts(b"RIFF") && head.get(8..12) == Some(b"WEBP")) {
+    } else if starts(b"\x89PNG") || starts(&[0xff, 0xd8, 0xff]) || (starts(b"RIFF") && head.get(8..12) == Some(b"WEBP"))
+    {
         "an image"
     } else if starts(b"\x08\x00\x00\x00") && head.get(8..11) == Some(b"ON") {
         "an ONNX model"

@@ -49,7 +49,7 @@ impl fmt::Display for LoraKind {
 /// The kind of adapter these tensors are, if they are one.
 pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
     // The rarer kinds may mix with plain pairs in one file, so the most special one decides.
-    const ENDINGS: [(&str, LoraKind); 19] = [
+    const ENDINGS: [(&str, LoraKind); 20] = [
         (".hada_w1_a", LoraKind::LoHa),
         (".lokr_w1", LoraKind::LoKr),
         (".lokr_w1_a", LoraKind::LoKr),
@@ -65,6 +65,7 @@ pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
         (".lora_A.weight", LoraKind::Peft),
         (".lora_B.weight", LoraKind::Peft),
         (".lora_A.default.weight", LoraKind::Peft),
+        (".lora_B.default.weight", LoraKind::Peft),
         (".lora.down.weight", LoraKind::DiffusersOld),
         ("_lora.down.weight", LoraKind::DiffusersOld),
         (".diff", LoraKind::Full),
@@ -94,10 +95,11 @@ pub fn lora_base(shapes: &HashMap<&str, &[usize]>) -> Option<&'static str> {
     if any("lora_unet_layers_") {
         return Some("Lumina");
     }
-    let down = |name: &str| name.ends_with("lora_down.weight") || name.ends_with("lora_A.weight") || name.ends_with("lora.down.weight");
-    let context = shapes.iter().find(|(name, _)| {
-        (name.contains("attn2_to_k") || name.contains("attn2.to_k")) && down(name)
-    });
+    let down = |name: &str| {
+        name.ends_with("lora_down.weight") || name.ends_with("lora_A.weight") || name.ends_with("lora.down.weight")
+    };
+    let context =
+        shapes.iter().find(|(name, _)| (name.contains("attn2_to_k") || name.contains("attn2.to_k")) && down(name));
     match context.and_then(|(_, shape)| shape.get(1)) {
         Some(768) => Some("SD1"),
         Some(1024) => Some("SD2"),

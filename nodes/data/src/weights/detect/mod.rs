@@ -91,7 +91,6 @@ impl fmt::Display for Architecture {
 
 /// A part found in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum FoundPart {
     Unet,
     Transformer,
@@ -137,10 +136,7 @@ pub fn detect_set(set: &WeightSet) -> Detected {
 }
 
 /// Says what model tensors of these names and shapes are.
-pub fn detect_shapes<'a>(
-    shapes: impl Iterator<Item = (&'a str, &'a [usize])>,
-    declared: Option<String>,
-) -> Detected {
+pub fn detect_shapes<'a>(shapes: impl Iterator<Item = (&'a str, &'a [usize])>, declared: Option<String>) -> Detected {
     let names = Names(shapes.collect());
     let mut notes = Vec::new();
     let architecture = match lora_kind(names.0.keys().copied()) {
@@ -187,7 +183,9 @@ impl<'a> Names<'a> {
     }
 
     fn starts(&self, head: &str) -> bool {
-        self.0.keys().any(|name| name.starts_with(head) || name.strip_prefix(PREFIX).is_some_and(|n| n.starts_with(head)))
+        self.0
+            .keys()
+            .any(|name| name.starts_with(head) || name.strip_prefix(PREFIX).is_some_and(|n| n.starts_with(head)))
     }
 
     /// The diffusion model, if there is one.
@@ -213,11 +211,13 @@ impl<'a> Names<'a> {
             });
         }
         if self.has("joint_blocks.0.context_block.attn.qkv.weight") {
-            return Some(match (self.has("joint_blocks.0.context_block.attn.ln_k.weight"), self.any(".x_block.attn2.")) {
-                (false, _) => Sd3Medium,
-                (true, true) => Sd35Medium,
-                (true, false) => Sd35Large,
-            });
+            return Some(
+                match (self.has("joint_blocks.0.context_block.attn.ln_k.weight"), self.any(".x_block.attn2.")) {
+                    (false, _) => Sd3Medium,
+                    (true, true) => Sd35Medium,
+                    (true, false) => Sd35Large,
+                },
+            );
         }
         if self.has("pos_embed.pos_embed") && self.has("transformer_blocks.0.attn.add_k_proj.bias") {
             return Some(match (self.has("transformer_blocks.0.attn.norm_k.weight"), self.any(".attn2.")) {
@@ -281,10 +281,9 @@ impl<'a> Names<'a> {
             }
         }
         let width = |name: &str| self.0.get(name).and_then(|s| s.get(1)).copied();
-        let hugging_face =
-            ["text_model.", "", "cond_stage_model.transformer.text_model.", "text_encoder.text_model."]
-                .iter()
-                .find_map(|prefix| width(&format!("{prefix}embeddings.token_embedding.weight")));
+        let hugging_face = ["text_model.", "", "cond_stage_model.transformer.text_model.", "text_encoder.text_model."]
+            .iter()
+            .find_map(|prefix| width(&format!("{prefix}embeddings.token_embedding.weight")));
         let open_clip = ["", "cond_stage_model.model."]
             .iter()
             .find(|prefix| self.0.contains_key(format!("{prefix}positional_embedding").as_str()))
@@ -346,12 +345,12 @@ impl<'a> Names<'a> {
     }
 
     fn layout(&self, components: &[FoundPart]) -> Option<Layout> {
-        let prefixes =
-            [PREFIX, "first_stage_model.", "cond_stage_model.", "conditioner.embedders.", "text_encoders."];
+        let prefixes = [PREFIX, "first_stage_model.", "cond_stage_model.", "conditioner.embedders.", "text_encoders."];
         if self.0.keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
             return Some(Layout::SingleFileLdm);
         }
-        let original = ["input_blocks.0.", "double_blocks.0.", "joint_blocks.0.", "decoder.up.0.", "transformer.resblocks."];
+        let original =
+            ["input_blocks.0.", "double_blocks.0.", "joint_blocks.0.", "decoder.up.0.", "transformer.resblocks."];
         if original.iter().any(|head| self.starts(head)) {
             return Some(Layout::LdmFile);
         }

@@ -9,26 +9,16 @@ use super::{after, number, swap_head};
 const OUTER: [(&str, &str); 3] = [("conv_in", "conv_in"), ("norm_out", "conv_norm_out"), ("conv_out", "conv_out")];
 
 /// Names in a residual block.
-const RESNET: [(&str, &str); 5] = [
-    ("norm1", "norm1"),
-    ("conv1", "conv1"),
-    ("norm2", "norm2"),
-    ("conv2", "conv2"),
-    ("nin_shortcut", "conv_shortcut"),
-];
+const RESNET: [(&str, &str); 5] =
+    [("norm1", "norm1"), ("conv1", "conv1"), ("norm2", "norm2"), ("conv2", "conv2"), ("nin_shortcut", "conv_shortcut")];
 
 /// Names in the attention block.
 const ATTENTION: [(&str, &str); 5] =
     [("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
 
 /// Names in the attention block, as Diffusers wrote them before version 0.15.
-const OLD_ATTENTION: [(&str, &str); 5] = [
-    ("norm", "group_norm"),
-    ("query", "to_q"),
-    ("key", "to_k"),
-    ("value", "to_v"),
-    ("proj_attn", "to_out.0"),
-];
+const OLD_ATTENTION: [(&str, &str); 5] =
+    [("norm", "group_norm"), ("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
 
 /// Convolutions outside encoder and decoder, named alike everywhere.
 const QUANT: [&str; 2] = ["quant_conv", "post_quant_conv"];
@@ -92,7 +82,7 @@ impl VaeMap {
         let encoder = side == "encoder";
         let (way, sampler) = if encoder { ("down", "downsample") } else { ("up", "upsample") };
         let (level, rest) = after(rest, way).and_then(number)?;
-        let level = if encoder { level } else { self.levels.checked_sub(level + 1)? };
+        let level = if encoder { level } else { self.levels.checked_sub(1)?.checked_sub(level)? };
         if let Some(inner) = after(rest, sampler) {
             return Some(format!("{side}.{way}_blocks.{level}.{sampler}rs.0.{inner}"));
         }
@@ -121,7 +111,7 @@ impl VaeMap {
         let encoder = side == "encoder";
         let (way, sampler) = if encoder { ("down", "downsample") } else { ("up", "upsample") };
         let (level, rest) = after(rest, &format!("{way}_blocks")).and_then(number)?;
-        let level = if encoder { level } else { self.levels.checked_sub(level + 1)? };
+        let level = if encoder { level } else { self.levels.checked_sub(1)?.checked_sub(level)? };
         if let Some(inner) = after(rest, &format!("{sampler}rs.0")) {
             return Some(format!("{side}.{way}.{level}.{sampler}.{inner}"));
         }

@@ -1,6 +1,15 @@
-//! What a run will need: the numbers each node predicts. [`crate::schedule`] adds them up over phases.
+//! What a run will need: the numbers each node predicts, added up over the phases of the schedule.
+//!
+//! Owns the vocabulary ([`NodePlan`], [`Category`]), the sum ([`plan_document`]) and its report
+//! ([`Plan::render`]). The numbers themselves are the nodes'.
+
+mod document;
+mod render;
 
 use serde::Serialize;
+
+pub use document::{Misfit, Phase, PhaseKind, Plan, PlannedNode, plan_document};
+pub use render::{bytes_text, count_text, seconds_text};
 
 /// What a number of bytes is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -22,6 +31,33 @@ pub enum Category {
     Working,
     /// The program itself.
     Program,
+}
+
+impl Category {
+    /// All, in the order of the report.
+    pub const ALL: [Category; 8] = [
+        Category::Weights,
+        Category::Trainable,
+        Category::OptimizerState,
+        Category::Gradients,
+        Category::Activations,
+        Category::Batch,
+        Category::Working,
+        Category::Program,
+    ];
+    /// The name used in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Weights => "weights",
+            Category::Trainable => "trainable",
+            Category::OptimizerState => "optimizer state",
+            Category::Gradients => "gradients",
+            Category::Activations => "activations",
+            Category::Batch => "batch",
+            Category::Working => "working",
+            Category::Program => "program",
+        }
+    }
 }
 
 /// Bytes with their purpose.
@@ -62,6 +98,7 @@ pub struct NodePlan {
     pub steps: Option<u64>,
     /// Epochs, if this node decides them.
     pub epochs: Option<f64>,
-    /// Lines for the human report (parameter groups, buckets, …).
+    /// Lines for the human report (parameter groups, buckets, …). A line that begins with `try ` is
+    /// a change that would need less memory; it is shown when the run does not fit.
     pub notes: Vec<String>,
 }

@@ -1,7 +1,8 @@
 //! One part of a model (U-Net, VAE, text encoder) under its internal names, whatever file it comes from.
 
+mod find;
+
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::error::FileError;
 use super::keymap::clip::{self, Slice};
 use super::keymap::{UnetMap, VaeMap, vae};
 use super::set::WeightSet;
+use find::{Selected, folders_of, select};
 
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,7 +153,7 @@ impl ComponentWeights {
 
     /// Finds a component in opened weights.
     pub fn of_set(set: Arc<WeightSet>, component: Component) -> Result<ComponentWeights, FileError> {
-        let (prefixed, stored) = select(&set, component)?;
+        let Selected { prefixed, stored } = select(&set, component)?;
         let has = |marker: &str| stored.iter().any(|(_, name)| *name == marker);
         let names = || stored.iter().map(|(_, name)| *name);
         // One source tensor gives one internal tensor, or three for OpenCLIP's joined projections.
@@ -270,41 +272,6 @@ impl ComponentWeights {
     }
 }
 
-/// The stored names of a component and their names without prefix; whether there was a prefix.
-fn select(set: &WeightSet, component: Component) -> Result<(bool, Vec<(&str, &str)>), FileError> {
-    let path = set.path();
-    let of_prefix = |name: &'_ str| component.prefixes().iter().find(|prefix| name.starts_with(**prefix)).copied();
-    let marked = |stored: &[(&str, &str)]| stored.iter().any(|(_, name)| component.markers().contains(name));
-    let prefixed: Vec<(&str, &str)> =
-        set.names().filter_map(|name| Some((name, &name[of_prefix(name)?.len()..]))).collect();
-    let scaled = |name: &&str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
-    let (is_prefixed, stored) = if marked(&prefixed) {
-        (true, prefixed)
-    } else {
-        let bare: Vec<(&str, &str)> =
-            set.names().filter(|name| !is_foreign(component, name)).map(|name| (name, name)).collect();
-        if !marked(&bare) {
-            let found = describe(set);
-            return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
-        }
-        (false, bare)
-    };
-    if stored.iter().any(|(source, _)| scaled(source)) {
-        let problem = "its fp8 weights have separate scales, which is not supported".to_owned();
-        return Err(FileError::Unsupported { path: path.into(), problem });
-    }
-    Ok((is_prefixed, stored))
-}
-
-/// Top-level names in files of one part that belong to no network: training leftovers.
-fn is_foreign(component: Component, name: &str) -> bool {
-    let head = name.split('.').next().unwrap_or(name);
-    match component {
-        Component::Vae => !matches!(head, "encoder" | "decoder" | "quant_conv" | "post_quant_conv"),
-        _ => matches!(head, "model_ema" | "loss" | "discriminator"),
-    }
-}
-
 /// Tensors that carry no weight of the network.
 fn is_ignored(set: &WeightSet, source: &str, name: &str) -> bool {
     clip::is_ignored(name)
@@ -353,34 +320,4 @@ fn transposed(bytes: &[u8], rows: usize, columns: usize, size: usize) -> Vec<u8>
         }
     }
     out
-}
-
-/// What a file holds, in a few words, for the message that something else was wanted.
-fn describe(set: &WeightSet) -> String {
-    let known = [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().filter(|part| {
-        set.names().any(|name| {
-            let prefix = part.prefixes().iter().find(|prefix| name.starts_with(**prefix));
-            part.markers().contains(&prefix.map_or(name, |prefix| &name[prefix.len()..]))
-        })
-    });
-    let known: Vec<_> = known.map(|part| format!("a {}", part.name())).collect();
-    if !known.is_empty() {
-        return known.join(" and ");
-    }
-    if set.names().len() == 0 {
-        return "no tensors".into();
-    }
-    if let Some(what) = super::detect::lora_kind(set.names()) {
-        return format!("a LoRA ({what})");
-    }
-    let heads: BTreeSet<&str> = set.names().map(|name| name.split('.').next().unwrap_or(name)).take(10_000).collect();
-    let heads: Vec<String> = heads.into_iter().take(4).map(|head| format!("`{head}`")).collect();
-    format!("tensors named {}, …", heads.join(", "))
-}
-
-fn folders_of(path: &Path) -> String {
-    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
-    let folders = entries.filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok());
-    let folders: BTreeSet<String> = folders.map(|name| format!("`{name}`")).collect();
-    if folders.is_empty() { "no folders".into() } else { Vec::from_iter(folders).join(", ") }
 }

@@ -1,0 +1,94 @@
+//! `pipe explain`: what a diagnostic code, a node type or a field means.
+
+use std::fmt::Write as _;
+
+use pipe_core::codes;
+use pipe_core::diagnostic::{did_you_mean, suggest};
+use pipe_core::registry::{Kind, Registry};
+
+use super::nodes;
+use crate::describe::{self, Field};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::terminal::{Paint, Terminal};
+
+/// Explain a code (P0104), a node type (adapter.lora) or a field (adapter.lora.rank, train.steps).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A code, a node type, or a field.
+    #[arg(value_name = "CODE|TYPE|FIELD")]
+    pub topic: String,
+}
+
+pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
+    let registry = pipe_nodes::registry();
+    match explain(&args.topic, &registry, terminal.paint()) {
+        Ok(text) => terminal.out(&text).map(|()| Exit::Done),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn explain(topic: &str, registry: &Registry, paint: Paint) -> Result<String, Failure> {
+    if let Some(code) = codes::find(topic) {
+        return Ok(format!("{}: {}\n\n{}\n", paint.bold(code.code), code.title, code.text.trim()));
+    }
+    if let Some(kind) = registry.kind(topic) {
+        return Ok(nodes::page(kind, paint));
+    }
+    if let Some((kind, field)) = split(topic, registry) {
+        return of_node(kind, field, paint);
+    }
+    let settings = describe::fields(registry.settings_schema());
+    if let Some(text) = of_fields(topic, "the document", &settings, paint) {
+        return Ok(text);
+    }
+    Err(unknown(topic, registry, &settings))
+}
+
+/// `adapter.lora.rank` as the type and the rest.
+fn split<'r, 't>(topic: &'t str, registry: &'r Registry) -> Option<(&'r Kind, &'t str)> {
+    topic.match_indices('.').rev().find_map(|(at, _)| Some((registry.kind(&topic[..at])?, &topic[at + 1..])))
+}
+
+fn of_node(kind: &Kind, path: &str, paint: Paint) -> Result<String, Failure> {
+    let name = kind.about.type_name;
+    if let Some(input) = kind.input(path) {
+        return Ok(format!("input of {}\n\n{}", paint.bold(name), nodes::input_line(input, paint)));
+    }
+    if path == "type" {
+        return Ok(format!("{}: the type of the node, `{name}`\n", paint.bold("type")));
+    }
+    let own = describe::fields(&kind.schema);
+    of_fields(path, name, &own, paint).ok_or_else(|| {
+        let names = own.iter().map(|field| field.path.as_str()).chain(kind.inputs.iter().map(|input| input.name));
+        let near = suggest(path, names);
+        Failure::new(format!("`{name}` has no field `{path}`"))
+            .help(did_you_mean(&near).unwrap_or_else(|| format!("`pipe nodes {name}` lists its fields")))
+    })
+}
+
+/// A field, with the fields of the table it is.
+fn of_fields(path: &str, owner: &str, all: &[Field], paint: Paint) -> Option<String> {
+    let inner = format!("{path}.");
+    let found: Vec<&Field> = all.iter().filter(|field| field.path == path).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let mut out = format!("field of {}\n\n", paint.bold(owner));
+    for field in found.into_iter().chain(all.iter().filter(|field| field.path.starts_with(&inner))) {
+        let _ = write!(out, "{}", nodes::field_lines(field, paint));
+    }
+    Some(out)
+}
+
+fn unknown(topic: &str, registry: &Registry, settings: &[Field]) -> Failure {
+    let mut all: Vec<&str> = registry.names().collect();
+    all.extend(codes::all().map(|code| code.code));
+    all.extend(settings.iter().map(|field| field.path.as_str()));
+    let mut near = suggest(topic, all);
+    if near.is_empty() {
+        // `adaptor.lora.rank`: the type is misspelt, the field may be right.
+        near = topic.rsplit_once('.').map_or(Vec::new(), |(head, _)| suggest(head, registry.names()));
+    }
+    let help = "codes stand in brackets in each message, as in error[P0104]; `pipe nodes` lists the types".to_owned();
+    Failure::new(format!("there is no code, node type or field `{topic}`")).help(did_you_mean(&near).unwrap_or(help))
+}

@@ -1,0 +1,122 @@
+//! `pipe nodes`: the node types of this build, and all about one of them.
+
+use std::fmt::Write as _;
+
+use pipe_core::diagnostic::{did_you_mean, suggest};
+use pipe_core::port::{Arity, Input};
+use pipe_core::registry::{Kind, Registry};
+
+use crate::describe::{Field, fields};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::terminal::{Paint, Terminal};
+
+/// List the node types, or show the ports, fields and an example of one.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A node type, such as adapter.lora.
+    #[arg(value_name = "TYPE")]
+    pub type_name: Option<String>,
+}
+
+pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
+    let registry = pipe_nodes::registry();
+    let text = match &args.type_name {
+        None => list(&registry, None, terminal.paint()),
+        Some(name) => match registry.kind(name) {
+            Some(kind) => page(kind, terminal.paint()),
+            None if registry.names().any(|known| kind_of(known) == name) => {
+                list(&registry, Some(name), terminal.paint())
+            }
+            None => return Err(unknown(name, &registry)),
+        },
+    };
+    terminal.out(&text)?;
+    Ok(Exit::Done)
+}
+
+fn kind_of(type_name: &str) -> &str {
+    type_name.split('.').next().unwrap_or(type_name)
+}
+
+fn unknown(name: &str, registry: &Registry) -> Failure {
+    let near = suggest(name, registry.names());
+    Failure::new(format!("there is no node type `{name}`"))
+        .help(did_you_mean(&near).unwrap_or_else(|| "`pipe nodes` lists them all".into()))
+}
+
+/// Types by kind, in the order of a pipeline.
+fn list(registry: &Registry, only: Option<&str>, paint: Paint) -> String {
+    let width = registry.names().map(str::len).max().unwrap_or(0);
+    let mut out = String::new();
+    let mut heading = "";
+    for name in registry.names().filter(|name| only.is_none_or(|only| kind_of(name) == only)) {
+        if kind_of(name) != heading {
+            if !heading.is_empty() {
+                out.push('\n');
+            }
+            heading = kind_of(name);
+            let _ = writeln!(out, "{}", paint.bold(heading));
+        }
+        let summary = registry.kind(name).map_or("", |kind| kind.about.summary);
+        let _ = writeln!(out, "  {}  {summary}", paint.cyan(&format!("{name:<width$}")));
+    }
+    out
+}
+
+/// Everything about a type.
+pub fn page(kind: &Kind, paint: Paint) -> String {
+    let about = &kind.about;
+    let mut out = format!("{}: {}\n", paint.bold(about.type_name), about.summary);
+    let details = about.details.trim();
+    if !details.is_empty() {
+        let _ = writeln!(out, "\n{details}");
+    }
+    if !kind.inputs.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.bold("inputs"));
+        kind.inputs.iter().for_each(|input| out.push_str(&input_line(input, paint)));
+    }
+    if !kind.outputs.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.bold("outputs"));
+        for output in &kind.outputs {
+            let ty = format!("{}, from {} on", output.ty.name(), output.rate.name());
+            let _ = writeln!(out, "  {}  {}\n      {}", paint.cyan(output.name), paint.dim(&ty), output.doc);
+        }
+    }
+    let own = fields(&kind.schema);
+    if !own.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.bold("fields"));
+        own.iter().for_each(|field| out.push_str(&field_lines(field, paint)));
+    }
+    let _ = writeln!(out, "\n{}", paint.bold("example"));
+    about.example.lines().for_each(|line| {
+        let _ = writeln!(out, "  {line}");
+    });
+    out
+}
+
+/// An input port in two lines.
+pub fn input_line(input: &Input, paint: Paint) -> String {
+    let types: Vec<&str> = input.accepts.iter().map(|ty| ty.name()).collect();
+    let arity = match input.arity {
+        Arity::One => "required",
+        Arity::Optional => "optional",
+        Arity::Many => "any number",
+    };
+    let ty = format!("{}, {arity}, used at {}", types.join(" or "), input.rate.name());
+    format!("  {}  {}\n      {}\n", paint.cyan(input.name), paint.dim(&ty), input.doc)
+}
+
+/// A field in two lines or more.
+pub fn field_lines(field: &Field, paint: Paint) -> String {
+    let mut facts = vec![field.ty.clone()];
+    if field.required {
+        facts.push("required".into());
+    }
+    facts.extend(field.default.iter().map(|default| format!("default {default}")));
+    facts.extend(field.when.iter().map(|when| format!("with `{when}`")));
+    let mut out = format!("  {}  {}\n", paint.cyan(&field.path), paint.dim(&facts.join("; ")));
+    for line in field.doc.lines() {
+        let _ = writeln!(out, "{}", format!("      {line}").trim_end());
+    }
+    out
+}

@@ -1,0 +1,67 @@
+//! Exit codes, and the one error type of the commands.
+
+use std::process::ExitCode;
+
+/// How `pipe` ends. Scripts rely on these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Errors were found, or the run failed.
+    Failed,
+    /// The command line cannot be understood.
+    Usage,
+    /// The plan does not fit.
+    Misfit,
+    /// Interrupted after a clean save.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Misfit => 3,
+            Exit::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// Why a command could not do its work.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The exit code it leads to.
+    pub exit: Exit,
+    /// Message without final period.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
+impl Failure {
+    /// Something could not be done.
+    pub fn new(message: impl Into<String>) -> Self {
+        Failure { exit: Exit::Failed, message: message.into(), help: None }
+    }
+    /// The command line asks for something that does not exist.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure { exit: Exit::Usage, ..Self::new(message) }
+    }
+    /// With a fix.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// What every command returns.
+pub type Outcome = Result<Exit, Failure>;

@@ -1,0 +1,156 @@
+//! The numbers of a run as they are shown: smoothed loss, pace, time left, memory.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use pipe_core::plan::{bytes_text, seconds_text};
+use pipe_core::run::{Position, StepReport};
+
+use crate::machine;
+
+/// Weight of the past in the smoothed loss.
+const BETA: f64 = 0.95;
+/// Steps whose pace is averaged.
+const WINDOW: usize = 50;
+/// How often the memory is asked for.
+const MEMORY_EVERY: Duration = Duration::from_millis(500);
+
+/// The numbers so far.
+#[derive(Debug, Default)]
+pub struct Meter {
+    position: Position,
+    losses: Vec<f64>,
+    /// Σ βⁿ⁻ⁱ lossᵢ and Σ βⁿ⁻ⁱ: their quotient is not drawn towards zero in the first steps.
+    smooth: (f64, f64),
+    rate: Option<f64>,
+    ends: VecDeque<Instant>,
+    step_seconds: f64,
+    memory: Option<(Instant, u64)>,
+}
+
+/// The mean loss at the beginning and at the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossChange {
+    /// Of the first steps.
+    pub first: f64,
+    /// Of the last steps.
+    pub last: f64,
+    /// How many steps each mean is over.
+    pub steps: usize,
+}
+
+impl Meter {
+    /// Takes in a step.
+    pub fn update(&mut self, position: &Position, report: &StepReport, seconds: f64) {
+        self.position = *position;
+        self.losses.push(report.loss);
+        self.smooth = (BETA * self.smooth.0 + report.loss, BETA * self.smooth.1 + 1.0);
+        self.rate = report.values.iter().find(|(name, _)| name == "lr" || name.starts_with("lr_")).map(|(_, lr)| *lr);
+        self.step_seconds = seconds;
+        self.ends.push_back(Instant::now());
+        if self.ends.len() > WINDOW + 1 {
+            self.ends.pop_front();
+        }
+        if self.memory.is_none_or(|(asked, _)| asked.elapsed() > MEMORY_EVERY) {
+            self.memory = machine::resident().map(|bytes| (Instant::now(), bytes));
+        }
+    }
+
+    /// The loss, averaged over the last steps with weights that fade.
+    pub fn loss(&self) -> f64 {
+        self.smooth.0 / self.smooth.1
+    }
+
+    /// Seconds from one step to the next, saves and previews included.
+    pub fn pace(&self) -> f64 {
+        match (self.ends.front(), self.ends.back()) {
+            (Some(first), Some(last)) if self.ends.len() > 1 => {
+                last.duration_since(*first).as_secs_f64() / (self.ends.len() - 1) as f64
+            }
+            _ => self.step_seconds,
+        }
+    }
+
+    /// Everything but the step: `epoch 3/8  loss 0.1234  lr 1.0e-4  2.31 steps/s  12 s left  RAM 412 MiB`.
+    pub fn line(&self) -> String {
+        let Position { step, total_steps, steps_per_epoch } = self.position;
+        let per_epoch = steps_per_epoch.max(1);
+        let (epoch, epochs) = (step.div_ceil(per_epoch).max(1), total_steps.div_ceil(per_epoch).max(1));
+        let mut parts = vec![format!("epoch {epoch}/{epochs}"), format!("loss {}", number(self.loss()))];
+        parts.extend(self.rate.map(|rate| format!("lr {rate:.1e}")));
+        let pace = self.pace();
+        parts.push(if pace < 1.0 { format!("{:.2} steps/s", 1.0 / pace) } else { format!("{pace:.2} s/step") });
+        let left = total_steps.saturating_sub(step);
+        if left > 0 {
+            parts.push(format!("{} left", seconds_text(pace * left as f64)));
+        }
+        parts.extend(self.memory.map(|(_, bytes)| format!("RAM {}", bytes_text(bytes))));
+        parts.join("  ")
+    }
+
+    /// How the loss went, once there are enough steps to say.
+    pub fn loss_change(&self) -> Option<LossChange> {
+        let steps = (self.losses.len() / 10).clamp(1, 50);
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        (self.losses.len() >= 2).then(|| LossChange {
+            first: mean(&self.losses[..steps]),
+            last: mean(&self.losses[self.losses.len() - steps..]),
+            steps,
+        })
+    }
+}
+
+/// A loss in four significant digits.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if !(1e-3..1e4).contains(&size) => format!("{value:.3e}"),
+        size if size < 1.0 => format!("{value:.4}"),
+        size => format!("{value:.*}", 3usize.saturating_sub(size.log10() as usize)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(losses: &[f64]) -> Meter {
+        let mut meter = Meter::default();
+        for (at, loss) in losses.iter().enumerate() {
+            let position = Position { step: at as u64 + 1, total_steps: 20, steps_per_epoch: 5 };
+            let report = StepReport { loss: *loss, values: vec![("lr".into(), 1e-4)], samples: 1 };
+            meter.update(&position, &report, 2.0);
+        }
+        meter
+    }
+
+    #[test]
+    fn the_first_loss_is_shown_as_it_is() {
+        assert_eq!(fed(&[0.5]).loss(), 0.5);
+        assert!((fed(&[0.4, 0.4, 0.4]).loss() - 0.4).abs() < 1e-12);
+        let line = fed(&[0.5]).line();
+        assert!(line.starts_with("epoch 1/4  loss 0.5000  lr 1.0e-4  2.00 s/step  38 s left"), "{line}");
+    }
+
+    #[test]
+    fn epochs_count_from_one() {
+        assert!(fed(&[1.0; 5]).line().starts_with("epoch 1/4"));
+        assert!(fed(&[1.0; 6]).line().starts_with("epoch 2/4"));
+        assert!(fed(&[1.0; 20]).line().starts_with("epoch 4/4"));
+    }
+
+    #[test]
+    fn change_of_the_loss() {
+        assert_eq!(fed(&[1.0]).loss_change(), None);
+        let losses: Vec<f64> = (0..20).map(|i| 20.0 - f64::from(i)).collect();
+        assert_eq!(fed(&losses).loss_change(), Some(LossChange { first: 19.5, last: 1.5, steps: 2 }));
+    }
+
+    #[test]
+    fn four_digits() {
+        assert_eq!(
+            [0.12345, 1.23456, 12.3456, 1234.5, 0.00012, 0.0].map(number),
+            ["0.1235", "1.235", "12.35", "1234", "1.200e-4", "0"]
+        );
+    }
+}

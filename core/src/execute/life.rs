@@ -1,0 +1,163 @@
+//! The life cycle: start or resume, step after step with its listeners, end.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::Status;
+use super::build::Nodes;
+use super::log::Log;
+use super::state::{self, Saved};
+use crate::identity::Identity;
+use crate::run::{Artifact, EventCx, Moment, Position, Progress, RunError, StepReport, StopFlag};
+use crate::settings::Settings;
+
+/// Minutes between states when the document says nothing.
+const STATE_MINUTES: f64 = 5.0;
+
+/// A run from its first step to its end.
+pub(super) struct Life<'a> {
+    nodes: Nodes,
+    settings: &'a Settings,
+    identity: &'a Identity,
+    folder: &'a Path,
+    log: Log,
+    stop: StopFlag,
+    begun: Instant,
+    /// When and at which step the latest state was saved.
+    saved: (Instant, Option<u64>),
+    pub position: Position,
+    pub report: StepReport,
+    pub artifacts: Vec<Artifact>,
+}
+
+impl<'a> Life<'a> {
+    pub(super) fn new(
+        nodes: Nodes,
+        settings: &'a Settings,
+        identity: &'a Identity,
+        folder: &'a Path,
+        log: Log,
+        stop: StopFlag,
+        begun: Instant,
+    ) -> Self {
+        let position = nodes.driver.position();
+        let saved = (Instant::now(), None);
+        let (report, artifacts) = Default::default();
+        Life { nodes, settings, identity, folder, log, stop, begun, saved, position, report, artifacts }
+    }
+
+    /// Lives. Listeners hear of the end in every case, also of an end by failure.
+    pub(super) fn live(&mut self, from: Option<&Saved>) -> Result<Status, RunError> {
+        for (name, value) in self.nodes.driver.describe() {
+            self.log.line(&format!("{name}: {value}"));
+        }
+        let lived = self.begin(from).and_then(|()| self.steps()).and_then(|status| {
+            self.save_state()?;
+            Ok(status)
+        });
+        let ended = self.tell(Moment::End, 0.0);
+        let status = lived?;
+        ended.map(|()| status)
+    }
+
+    fn begin(&mut self, from: Option<&Saved>) -> Result<(), RunError> {
+        let Some(saved) = from else { return self.tell(Moment::Start, 0.0) };
+        self.nodes.driver.load_state(&saved.path).map_err(|error| error.of(&self.nodes.driver_name))?;
+        self.position = self.nodes.driver.position();
+        if self.position.step != saved.step {
+            let message = format!("the driver stands at step {} after loading step {}", self.position.step, saved.step);
+            return Err(RunError::new("P0909", message).of(&self.nodes.driver_name));
+        }
+        self.saved = (Instant::now(), Some(saved.step));
+        self.log.say(&format!("continuing after step {} of {}", saved.step, self.position.total_steps));
+        self.tell(Moment::Resume, 0.0)
+    }
+
+    fn steps(&mut self) -> Result<Status, RunError> {
+        self.log.phase("train");
+        while !self.position.is_last() {
+            if self.stop.is_set() {
+                return Ok(Status::Interrupted);
+            }
+            let clock = Instant::now();
+            match self.nodes.driver.step(&self.stop) {
+                Ok(report) => self.report = report,
+                Err(error) if error.is_interrupt() => return Ok(Status::Interrupted),
+                Err(error) => return Err(error.of(&self.nodes.driver_name)),
+            }
+            let before = self.position.step;
+            self.position = self.nodes.driver.position();
+            if self.position.step != before + 1 {
+                let message = format!("one step led from step {before} to step {}", self.position.step);
+                return Err(RunError::new("P0910", message).of(&self.nodes.driver_name));
+            }
+            if !self.report.loss.is_finite() {
+                let message = format!("the loss of step {} is {}", self.position.step, self.report.loss);
+                let help =
+                    "lower the learning rate, or use bf16 or f32; the states and checkpoints before it are whole";
+                return Err(RunError::new("P0901", message).help(help).of(&self.nodes.driver_name));
+            }
+            let seconds = clock.elapsed().as_secs_f64();
+            self.log.step(&self.position, &self.report, seconds);
+            self.tell(Moment::Step, seconds)?;
+            // After the listeners: a run continued from this state need not repeat them.
+            if self.state_is_due() {
+                self.save_state()?;
+            }
+        }
+        Ok(Status::Finished)
+    }
+
+    fn state_is_due(&self) -> bool {
+        let cadence = &self.settings.train.save_state;
+        let by_steps = cadence.steps.is_some_and(|steps| self.position.step.is_multiple_of(steps.max(1)));
+        let minutes = cadence.minutes.or(cadence.steps.is_none().then_some(STATE_MINUTES));
+        by_steps || minutes.is_some_and(|minutes| self.saved.0.elapsed().as_secs_f64() >= minutes * 60.0)
+    }
+
+    fn save_state(&mut self) -> Result<(), RunError> {
+        let step = self.position.step;
+        if step == 0 || self.saved.1 == Some(step) {
+            return Ok(());
+        }
+        let driver = self.nodes.driver.as_mut();
+        state::save(self.folder, self.identity, &self.position, driver)
+            .map_err(|error| error.of(&self.nodes.driver_name))?;
+        self.saved = (Instant::now(), Some(step));
+        self.log.line(&format!("saved the state of step {step}"));
+        Ok(())
+    }
+
+    /// Calls the listeners in their order. At the end all are called, whatever the first says.
+    fn tell(&mut self, moment: Moment, seconds: f64) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for (name, listener) in &mut self.nodes.listeners {
+            let mut made = Vec::new();
+            let mut cx = EventCx {
+                moment,
+                position: self.position,
+                report: &self.report,
+                seconds,
+                elapsed: self.begun.elapsed().as_secs_f64(),
+                folder: self.folder,
+                artifacts: &mut made,
+            };
+            let heard = listener.on(&mut cx).map_err(|error| error.of(name));
+            for artifact in made {
+                self.log.artifact(&artifact);
+                self.artifacts.push(artifact);
+            }
+            if let Err(error) = heard {
+                self.log.line(&format!("node `{name}` failed: {error}"));
+                if result.is_ok() {
+                    result = Err(error);
+                }
+                if moment != Moment::End {
+                    break;
+                }
+            }
+        }
+        self.nodes.event_only.iter().for_each(|value| value.unload());
+        result
+    }
+}

@@ -1,0 +1,161 @@
+//! The run: builds the nodes, then drives the training from its first step, or from a saved
+//! state, to its end.
+//!
+//! Stages, in [`run`]: folder and lock → state to resume from → build → life cycle. Killed at any
+//! moment, a run leaves whole files only, and `--resume` goes on from the newest state.
+
+mod build;
+mod life;
+mod log;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::check::Checked;
+use crate::folder::{LOCK_JSON, RunFolder, atomic_write};
+use crate::identity::{Change, Identity, resolved};
+use crate::registry::Registry;
+use crate::run::{Artifact, Position, Progress, RunError, StepReport, StopFlag};
+use crate::settings::Settings;
+
+use log::Log;
+
+/// How a run is carried out.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// Go on from the newest state, if there is one.
+    pub resume: bool,
+    /// Where to tell progress.
+    pub progress: Arc<dyn Progress>,
+    /// Set by Ctrl-C.
+    pub stop: StopFlag,
+}
+
+/// How a run ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All steps are done.
+    Finished,
+    /// Stopped on demand, with its state saved when any step was done.
+    Interrupted,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// Where it stands.
+    pub position: Position,
+    /// Report of the last step done by this process.
+    pub report: StepReport,
+    /// Files made by this process.
+    pub artifacts: Vec<Artifact>,
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// Step of the state it went on from.
+    pub resumed_from: Option<u64>,
+    /// Seconds of this process, building included.
+    pub seconds: f64,
+}
+
+/// The run's folder when none is given: `output`, else `runs/<name>`.
+pub fn default_folder(settings: &Settings) -> PathBuf {
+    match &settings.output {
+        Some(output) => crate::node::resolve(std::path::Path::new(""), output),
+        None => PathBuf::from("runs").join(&settings.name),
+    }
+}
+
+/// Carries out a checked document.
+pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Result<Outcome, RunError> {
+    let begun = Instant::now();
+    let (Some(settings), Some(graph), true) = (&checked.settings, &checked.graph, checked.ok()) else {
+        return Err(RunError::new("P0911", "the document has errors; `pipe check` lists them"));
+    };
+    let identity = Identity::of(registry, checked);
+    let folder = RunFolder::open(&options.folder, options.resume)?;
+    state::sweep(folder.path());
+    let log = Log::open(folder.path(), options.progress.clone())?;
+    log.line(&format!("pipe {} runs `{}`", env!("CARGO_PKG_VERSION"), settings.name));
+
+    let state = if options.resume { resume_point(folder.path(), &identity, &log)? } else { None };
+    atomic_write(&folder.path().join(LOCK_JSON), |file| {
+        serde_json::to_writer_pretty(file, &resolved(registry, checked, &identity)).map_err(Into::into)
+    })?;
+
+    let parts = build::Parts {
+        registry,
+        checked,
+        settings,
+        graph,
+        folder: folder.path(),
+        log: log.clone(),
+        stop: options.stop.clone(),
+    };
+    let built = match parts.build() {
+        Ok(built) => built,
+        Err(error) if error.is_interrupt() => {
+            log.line("interrupted before the first step");
+            return Ok(Outcome {
+                status: Status::Interrupted,
+                position: Position::default(),
+                report: StepReport::default(),
+                artifacts: Vec::new(),
+                folder: options.folder,
+                resumed_from: None,
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+        }
+        Err(error) => {
+            log.line(&format!("failed: {error}"));
+            return Err(error);
+        }
+    };
+    let mut life = life::Life::new(built, settings, &identity, folder.path(), log.clone(), options.stop, begun);
+    let result = life.live(state.as_ref());
+    match &result {
+        Ok(status) => log.line(&format!("{status:?} at step {}", life.position.step).to_lowercase()),
+        Err(error) => log.line(&format!("failed at step {}: {error}", life.position.step)),
+    }
+    Ok(Outcome {
+        status: result?,
+        position: life.position,
+        report: life.report,
+        artifacts: life.artifacts,
+        folder: options.folder,
+        resumed_from: state.map(|state| state.step),
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// The newest state, when it belongs to this pipeline.
+fn resume_point(folder: &std::path::Path, identity: &Identity, log: &Log) -> Result<Option<state::Saved>, RunError> {
+    let Some(saved) = state::newest(folder)? else {
+        log.say("there is no saved state, so the run starts from its first step");
+        return Ok(None);
+    };
+    let changes = identity.changes(&saved.identity);
+    if changes.is_empty() {
+        return Ok(Some(saved));
+    }
+    let list: Vec<String> = changes.iter().take(5).map(Change::to_string).collect();
+    let more = if changes.len() > 5 { format!(" and {} more", changes.len() - 5) } else { String::new() };
+    let message = format!("the pipeline changed since the state of step {}: {}{more}", saved.step, list.join(", "));
+    let help =
+        "undo the change, or start a new run in another folder; steps, device, output and event nodes may change";
+    let error = RunError::new("P0908", message).help(help);
+    Err(
+        match changes.iter().find_map(|change| match change {
+            Change::Node(name) | Change::Added(name) => Some(name),
+            _ => None,
+        }) {
+            Some(name) => error.of(name),
+            None => error,
+        },
+    )
+}

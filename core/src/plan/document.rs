@@ -1,0 +1,294 @@
+//! The plan of a document: phases by the schedule's liveness.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+
+use super::{Bytes, Category, NodePlan};
+use crate::check::Checked;
+use crate::diagnostic::Diagnostic;
+use crate::node::PlanCx;
+use crate::registry::Registry;
+use crate::schedule::Schedule;
+
+/// What a document's run will need.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    /// Optimizer steps of the run.
+    pub steps: Option<u64>,
+    /// Passes over the data.
+    pub epochs: Option<f64>,
+    /// Largest total of any phase.
+    pub peak_bytes: u64,
+    /// Name of that phase.
+    pub peak_phase: String,
+    /// Phases in the order they first happen.
+    pub phases: Vec<Phase>,
+    /// Bytes in the cache folder when the run ends.
+    pub cache_disk: u64,
+    /// Bytes of the run's own files when it ends.
+    pub disk: u64,
+    /// The nodes' own numbers and notes, in the order of building.
+    pub nodes: IndexMap<String, PlannedNode>,
+}
+
+/// What a node predicted.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedNode {
+    /// Its type name.
+    pub type_name: &'static str,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub plan: NodePlan,
+}
+
+/// What a phase is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseKind {
+    /// A node is built: weights are loaded, caches filled.
+    Build,
+    /// The optimizer steps.
+    Train,
+    /// A save or a preview.
+    Event,
+}
+
+/// A stretch of the run with one set of values in memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phase {
+    /// `cache latents`, `train`, `event preview`.
+    pub name: String,
+    /// What it is.
+    pub kind: PhaseKind,
+    /// The node it belongs to, except for training.
+    pub node: Option<String>,
+    /// Bytes by purpose at the peak of the phase.
+    pub bytes: BTreeMap<Category, u64>,
+    /// Their sum.
+    pub total: u64,
+    /// FLOPs of the whole phase: all steps, all events.
+    pub flops: u64,
+    /// How often it happens.
+    pub count: u64,
+    /// Seconds of the whole phase, once the speed of the device is known.
+    pub seconds: Option<f64>,
+}
+
+impl Phase {
+    fn new(
+        name: String,
+        kind: PhaseKind,
+        node: Option<&str>,
+        bytes: BTreeMap<Category, u64>,
+        flops: u64,
+        count: u64,
+    ) -> Phase {
+        let total = bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        Phase { name, kind, node: node.map(str::to_owned), bytes, total, flops, count, seconds: None }
+    }
+}
+
+/// Plans a checked document. Nodes with errors count as nothing.
+pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
+    let (Some(graph), Some(settings)) = (&checked.graph, &checked.settings) else { return Plan::default() };
+    let schedule = Schedule::new(graph);
+    let mut plan = Plan::default();
+    let mut plans: Vec<NodePlan> = vec![NodePlan::default(); graph.dag.node_count()];
+    for index in &schedule.order {
+        let node = &graph.dag[*index];
+        let state = &checked.nodes[&node.name];
+        let (name, inputs, facts) = (node.name.as_str(), &state.inputs, &state.facts);
+        let cx = PlanCx { name, settings, base_dir: &checked.base_dir, inputs, facts };
+        if state.ok {
+            plans[index.index()] = graph.kind(registry, *index).node.plan(&state.config, &cx);
+        }
+    }
+    let of = |index: NodeIndex| &plans[index.index()];
+    plan.steps = schedule.order.iter().rev().find_map(|index| of(*index).steps);
+    plan.epochs = schedule.order.iter().rev().find_map(|index| of(*index).epochs);
+    let steps = plan.steps.unwrap_or(settings.train.steps.unwrap_or(1));
+    plan.steps.get_or_insert(steps);
+
+    let mut resident = Sum::new();
+    let mut quiet: Option<Phase> = None;
+    for (place, index) in schedule.order.iter().enumerate() {
+        let (name, node) = (graph.dag[*index].name.as_str(), of(*index));
+        add(&mut resident, &node.resident);
+        let mut bytes = resident.clone();
+        add(&mut bytes, &node.build);
+        let label = node.build_label.clone().unwrap_or_else(|| format!("load {name}"));
+        let phase = Phase::new(label, PhaseKind::Build, Some(name), bytes, node.build_flops, 1);
+        if node.build_label.is_some() {
+            plan.phases.push(phase);
+        } else if quiet.as_ref().is_none_or(|quiet| phase.total > quiet.total) {
+            quiet = Some(phase);
+        }
+        for (freed, _) in &schedule.releases[place] {
+            remove(&mut resident, &of(*freed).resident);
+        }
+    }
+    let mut train = resident.clone();
+    schedule.order.iter().for_each(|index| add(&mut train, &of(*index).step));
+    let flops = schedule.order.iter().fold(0u64, |sum, index| sum.saturating_add(of(*index).step_flops));
+    plan.phases.push(Phase::new("train".into(), PhaseKind::Train, None, train, flops.saturating_mul(steps), steps));
+    let mut unloaded = vec![false; graph.dag.node_count()];
+    schedule.event_only().for_each(|index| unloaded[index.index()] = true);
+    for index in &schedule.order {
+        let (name, node) = (graph.dag[*index].name.as_str(), of(*index));
+        if !graph.kind(registry, *index).is_event() || (node.event.is_empty() && node.event_flops == 0) {
+            continue;
+        }
+        let needs = graph.dag[*index].inputs.iter().flat_map(|(_, links)| links).map(|link| link.node);
+        let mut bytes = resident.clone();
+        for source in needs.filter(|source| unloaded[source.index()]) {
+            add(&mut bytes, &of(source).resident);
+        }
+        add(&mut bytes, &node.event);
+        let flops = node.event_flops.saturating_mul(node.event_count);
+        plan.phases.push(Phase::new(
+            format!("event {name}"),
+            PhaseKind::Event,
+            Some(name),
+            bytes,
+            flops,
+            node.event_count,
+        ));
+    }
+    // A load that is nobody's line of its own is shown only when it is the peak.
+    if let Some(quiet) = quiet
+        && plan.phases.iter().all(|phase| phase.total < quiet.total)
+    {
+        plan.phases.insert(0, quiet);
+    }
+    for index in &schedule.order {
+        let node = &graph.dag[*index];
+        let numbers = std::mem::take(&mut plans[index.index()]);
+        plan.cache_disk = plan.cache_disk.saturating_add(numbers.cache_disk);
+        plan.disk = plan.disk.saturating_add(numbers.disk);
+        plan.nodes.insert(node.name.clone(), PlannedNode { type_name: node.type_name, plan: numbers });
+    }
+    plan.find_peak();
+    plan
+}
+
+type Sum = BTreeMap<Category, u64>;
+
+fn add(sum: &mut Sum, more: &[Bytes]) {
+    for bytes in more {
+        let entry = sum.entry(bytes.category).or_default();
+        *entry = entry.saturating_add(bytes.bytes);
+    }
+}
+
+fn remove(sum: &mut Sum, less: &[Bytes]) {
+    for bytes in less {
+        let entry = sum.entry(bytes.category).or_default();
+        *entry = entry.saturating_sub(bytes.bytes);
+    }
+}
+
+impl Plan {
+    fn find_peak(&mut self) {
+        if let Some(peak) = self.phases.iter().rev().max_by_key(|phase| phase.total) {
+            self.peak_bytes = peak.total;
+            self.peak_phase = peak.name.clone();
+        }
+    }
+
+    /// Adds what the program itself takes to every phase.
+    pub fn with_program(mut self, bytes: u64) -> Plan {
+        for phase in &mut self.phases {
+            *phase.bytes.entry(Category::Program).or_default() += bytes;
+            phase.total = phase.total.saturating_add(bytes);
+        }
+        self.find_peak();
+        self
+    }
+
+    /// Estimates times from FLOPs a second, one figure each kind of phase.
+    pub fn with_speed(mut self, flops_per_second: impl Fn(PhaseKind) -> f64) -> Plan {
+        for phase in &mut self.phases {
+            let speed = flops_per_second(phase.kind);
+            phase.seconds = (phase.flops > 0 && speed > 0.0).then(|| phase.flops as f64 / speed);
+        }
+        self
+    }
+
+    /// Whether every phase fits into `memory` bytes; if not, the phase that is farthest off.
+    pub fn fits(&self, memory: u64) -> Result<(), Misfit> {
+        let Some(phase) = self.phases.iter().rev().max_by_key(|phase| phase.total) else { return Ok(()) };
+        if phase.total <= memory {
+            return Ok(());
+        }
+        let (category, bytes) =
+            phase.bytes.iter().max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
+        let tries = self.nodes.values().flat_map(|node| &node.plan.notes);
+        let mut suggestions: Vec<String> =
+            tries.filter_map(|note| note.strip_prefix("try ")).map(str::to_owned).collect();
+        if suggestions.is_empty() {
+            suggestions.push(general(category).to_owned());
+        }
+        suggestions.truncate(4);
+        Err(Misfit { phase: phase.name.clone(), total: phase.total, memory, category, bytes, suggestions })
+    }
+}
+
+fn general(category: Category) -> &'static str {
+    match category {
+        Category::Weights => "store the frozen weights in 8 bits, or choose a smaller model",
+        Category::Trainable | Category::Gradients => "train fewer parameters: a smaller rank, or fewer targets",
+        Category::OptimizerState => "an optimizer with a smaller state",
+        Category::Activations => {
+            "a smaller `batch_size` with a larger `accumulate`, checkpointing, or a lower resolution"
+        }
+        Category::Batch => "keep the cache on disk instead of in memory",
+        Category::Working => "a lower resolution, or smaller tiles",
+        Category::Program => "close other programs",
+    }
+}
+
+/// Why a run does not fit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Misfit {
+    /// The largest phase.
+    pub phase: String,
+    /// Bytes it needs.
+    pub total: u64,
+    /// Bytes there are.
+    pub memory: u64,
+    /// What takes most of it.
+    pub category: Category,
+    /// How much that is.
+    pub bytes: u64,
+    /// Changes that would help, the cheapest first.
+    pub suggestions: Vec<String>,
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = super::bytes_text;
+        write!(
+            f,
+            "`{}` needs {}, {} more than the {} there are; most of it ({}) is {}",
+            self.phase,
+            text(self.total),
+            text(self.total.saturating_sub(self.memory)),
+            text(self.memory),
+            text(self.bytes),
+            self.category.name()
+        )
+    }
+}
+
+impl Misfit {
+    /// As a diagnostic of the document, at its `train` table or its start.
+    pub fn diagnostic(&self, checked: &Checked) -> Diagnostic {
+        let place = checked.document.tree.as_ref().map(|tree| tree.deepest("train").span());
+        let start = crate::diagnostic::Span::new(checked.document.main, 0, 0);
+        let span = place.filter(|span| span.start > 0).unwrap_or(start);
+        Diagnostic::error("P0501", span, self.to_string()).help(format!("try {}", self.suggestions.join("; or ")))
+    }
+}

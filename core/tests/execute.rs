@@ -1,0 +1,237 @@
+//! The life cycle over the toy registry: order of building, freeing, resume, interrupt, failures.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use pipe_core::check::{Checked, check_text};
+use pipe_core::diagnostic::{Format, render};
+use pipe_core::document::Syntax;
+use pipe_core::execute::{Outcome, RunOptions, Status, run};
+use pipe_core::run::{Progress, RunError, StopFlag};
+use pipe_core::testing;
+
+#[derive(Default)]
+struct Quiet(Mutex<Vec<String>>);
+
+impl Progress for Quiet {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, line: &str) {
+        self.0.lock().unwrap().push(line.into());
+    }
+    fn warn(&self, line: &str) {
+        self.say(line);
+    }
+}
+
+fn checked(text: &str) -> Checked {
+    let checked = check_text(&testing::registry(), text, Path::new("toy.yaml"), Syntax::Yaml, &[]);
+    assert!(checked.ok(), "{}", render(&checked.diagnostics, checked.files(), Format::Human, false));
+    checked
+}
+
+fn go(text: &str, folder: &Path, resume: bool) -> Result<Outcome, RunError> {
+    go_with(text, folder, resume, &StopFlag::default())
+}
+
+fn go_with(text: &str, folder: &Path, resume: bool, stop: &StopFlag) -> Result<Outcome, RunError> {
+    let options =
+        RunOptions { folder: folder.into(), resume, progress: Arc::new(Quiet::default()), stop: stop.clone() };
+    run(&testing::registry(), &checked(text), options)
+}
+
+fn faulty(field: &str) -> String {
+    let start = testing::GOOD.find("  adamw:").unwrap();
+    let end = testing::GOOD.find("  save:").unwrap();
+    let node = format!("  adamw: {{ type: optimizer.faulty, loss: loss{field} }}\n");
+    format!("{}{node}{}", &testing::GOOD[..start], &testing::GOOD[end..])
+}
+
+fn files(folder: &Path, name: &str) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder.join(name)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn encoders_are_freed_before_the_model_is_built() {
+    let dir = tempfile::tempdir().unwrap();
+    testing::trace();
+    let outcome = go(testing::GOOD, dir.path(), false).unwrap();
+    assert_eq!(outcome.status, Status::Finished);
+    assert_eq!(outcome.position.step, 10);
+    let trace = testing::trace();
+    // The document names the model first; the graph builds it after the cache.
+    assert_eq!(
+        trace[..12],
+        [
+            "build photos",
+            "build vae",
+            "build clip",
+            "build cached",
+            "drop photos",
+            "unload vae",
+            "drop clip",
+            "build unet",
+            "build lora",
+            "build loss",
+            "build adamw",
+            "save Start 0",
+        ]
+        .map(String::from)
+    );
+    let steps: Vec<&str> =
+        trace.iter().map(String::as_str).filter(|l| l.contains("Step 5") || l.contains("at 5")).collect();
+    assert_eq!(steps, ["save Step 5", "preview draws at 5"]);
+    assert_eq!(trace.iter().filter(|line| *line == "unload vae").count(), 1 + 12);
+    assert_eq!(files(dir.path(), "checkpoints"), ["step-0005.txt", "step-0010.txt"]);
+    assert_eq!(files(dir.path(), "state"), ["step-00000008", "step-00000010"]);
+    assert_eq!(outcome.artifacts.iter().filter(|a| a.final_result).count(), 1);
+    let lock: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.path().join("pipeline.lock.json")).unwrap()).unwrap();
+    assert_eq!(lock["nodes"]["photos"]["repeats"], 1, "defaults are filled in");
+    assert_eq!(lock["settings"]["train"]["accumulate"], 1);
+    assert!(fs::read_to_string(dir.path().join("run.log")).unwrap().contains("finished at step 10"));
+}
+
+#[test]
+fn an_interrupted_run_continues_exactly() {
+    let whole = tempfile::tempdir().unwrap();
+    go(&faulty(""), whole.path(), false).unwrap();
+    for at in [1, 2, 6, 10] {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = go(&faulty(&format!(", interrupt_at: {at}")), dir.path(), false).unwrap();
+        assert_eq!((outcome.status, outcome.position.step), (Status::Interrupted, at - 1));
+        // The node that interrupts is part of training, so the state is handed to its healthy twin.
+        let healthy = faulty("");
+        let state = dir.path().join("state");
+        if state.exists() {
+            rename_identity(dir.path(), &healthy);
+        }
+        let outcome = go(&healthy, dir.path(), true).unwrap();
+        assert_eq!(outcome.status, Status::Finished);
+        assert_eq!(outcome.resumed_from, (at > 1).then(|| at - 1));
+        for name in ["metrics.jsonl", "checkpoints/step-0010.txt"] {
+            let (a, b) = (whole.path().join(name), dir.path().join(name));
+            assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap(), "{name}, interrupted in step {at}");
+        }
+    }
+}
+
+/// Gives the states of a folder the identity of another document.
+fn rename_identity(folder: &Path, text: &str) {
+    let identity = pipe_core::identity::Identity::of(&testing::registry(), &checked(text));
+    for entry in fs::read_dir(folder.join("state")).unwrap() {
+        let file = entry.unwrap().path().join("state.json");
+        let mut state: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        state["identity"] = serde_json::to_value(&identity).unwrap();
+        fs::write(file, state.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn killed_between_states_a_run_repeats_what_was_lost() {
+    let whole = tempfile::tempdir().unwrap();
+    go(testing::GOOD, whole.path(), false).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    go(testing::GOOD, dir.path(), false).unwrap();
+    // As if killed after step 9: the state of step 10 and the last files are not there.
+    fs::remove_dir_all(dir.path().join("state/step-00000010")).unwrap();
+    fs::create_dir(dir.path().join("state/step-00000009.tmp-1-1")).unwrap();
+    let outcome = go(testing::GOOD, dir.path(), true).unwrap();
+    assert_eq!(outcome.resumed_from, Some(8));
+    let name = "metrics.jsonl";
+    assert_eq!(fs::read(whole.path().join(name)).unwrap(), fs::read(dir.path().join(name)).unwrap());
+    assert_eq!(files(dir.path(), "state"), ["step-00000008", "step-00000010"]);
+}
+
+#[test]
+fn resume_refuses_another_pipeline_but_not_more_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    go(testing::GOOD, dir.path(), false).unwrap();
+    let error = go(&testing::GOOD.replace("rank: 8", "rank: 4"), dir.path(), true).unwrap_err();
+    assert_eq!((error.code, error.node.as_deref()), ("P0908", Some("lora")));
+    assert!(error.message.contains("node `lora` changed"), "{}", error.message);
+    let error = go(&testing::GOOD.replace("seed: 7", "seed: 8"), dir.path(), true).unwrap_err();
+    assert!(error.message.contains("`seed`"), "{}", error.message);
+
+    let longer = testing::GOOD
+        .replace("steps: 10,", "steps: 12, device: cpu,")
+        .replace("every: { steps: 5 }", "every: { steps: 6 }");
+    let outcome = go(&longer, dir.path(), true).unwrap();
+    assert_eq!((outcome.resumed_from, outcome.position.step), (Some(10), 12));
+}
+
+#[test]
+fn a_folder_with_a_run_is_not_reused() {
+    let dir = tempfile::tempdir().unwrap();
+    go(testing::GOOD, dir.path(), false).unwrap();
+    assert_eq!(go(testing::GOOD, dir.path(), false).unwrap_err().code, "P0907");
+    // A finished run continued has nothing to do, and ends again.
+    assert_eq!(go(testing::GOOD, dir.path(), true).unwrap().status, Status::Finished);
+}
+
+#[test]
+fn resume_without_a_state_starts_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let progress = Arc::new(Quiet::default());
+    let options =
+        RunOptions { folder: dir.path().into(), resume: true, progress: progress.clone(), stop: StopFlag::default() };
+    let outcome = run(&testing::registry(), &checked(testing::GOOD), options).unwrap();
+    assert_eq!((outcome.resumed_from, outcome.position.step), (None, 10));
+    assert!(progress.0.lock().unwrap().iter().any(|line| line.contains("no saved state")));
+}
+
+#[test]
+fn a_failing_driver_stops_the_run_and_tells_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    testing::trace();
+    let error = go(&faulty(", fail_at: 7"), dir.path(), false).unwrap_err();
+    assert_eq!((error.code, error.node.as_deref()), ("P0905", Some("adamw")));
+    assert!(testing::trace().contains(&"save End 6".to_owned()));
+    assert_eq!(files(dir.path(), "state"), ["step-00000004"]);
+    assert_eq!(files(dir.path(), "checkpoints"), ["step-0005.txt"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = go(&faulty(", nan_at: 3"), dir.path(), false).unwrap_err();
+    assert_eq!(error.code, "P0901");
+    assert!(error.message.contains("step 3"), "{}", error.message);
+    assert!(!dir.path().join("state").exists());
+}
+
+#[test]
+fn a_failing_listener_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = testing::GOOD.replace("prompts: [a fox]", "prompts: [a fox], fail_at: 5");
+    let error = go(&text, dir.path(), false).unwrap_err();
+    assert_eq!((error.code, error.node.as_deref()), ("P0911", Some("preview")));
+    let checked = checked(&text);
+    let shown = render(&[error.diagnostic(&checked)], checked.files(), Format::Concise, false);
+    assert_eq!(shown, "toy.yaml:19:3: error[P0911]: node `preview`: the preview could not be drawn\n");
+    // Saved before the preview.
+    assert_eq!(files(dir.path(), "checkpoints"), ["step-0005.txt"]);
+}
+
+#[test]
+fn a_damaged_state_is_told_and_the_one_before_it_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    go(testing::GOOD, dir.path(), false).unwrap();
+    fs::write(dir.path().join("state/step-00000010/state.json"), "{").unwrap();
+    assert_eq!(go(testing::GOOD, dir.path(), true).unwrap_err().code, "P0909");
+    fs::remove_dir_all(dir.path().join("state/step-00000010")).unwrap();
+    assert_eq!(go(testing::GOOD, dir.path(), true).unwrap().resumed_from, Some(8));
+}
+
+#[test]
+fn stopped_while_building_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = StopFlag::default();
+    stop.set();
+    let outcome = go_with(testing::GOOD, dir.path(), false, &stop).unwrap();
+    assert_eq!((outcome.status, outcome.position.step), (Status::Interrupted, 0));
+    assert_eq!(go(testing::GOOD, dir.path(), false).unwrap().status, Status::Finished);
+}

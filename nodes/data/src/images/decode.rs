@@ -1,0 +1,81 @@
+//! Decodes an image file to 8-bit RGB.
+//!
+//! Alpha is dropped, not blended; palettes and grey become RGB; 16-bit values are rounded; EXIF orientation and colour
+//! profiles are ignored. That is how the reference loads images, and what its results depend on.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::Rgb8;
+use super::error::ImageError;
+use super::probe::{Format, probe_header};
+
+/// Most pixels decoded, the point where Pillow suspects an attack.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Decodes an image file.
+pub fn decode(path: impl AsRef<Path>) -> Result<Rgb8, ImageError> {
+    let path = path.as_ref();
+    let probe = probe_header(path)?;
+    let (width, height) = (probe.width, probe.height);
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(ImageError::TooLarge { path: path.into(), width, height });
+    }
+    if probe.components == Some(4) {
+        return Err(ImageError::Cmyk { path: path.into() });
+    }
+    let bytes = fs::read(path).map_err(|e| ImageError::reading(path, e))?;
+    if probe.format == Format::Jpeg && !jpeg_is_complete(&bytes) {
+        return Err(ImageError::damaged(path, "it ends before its last row"));
+    }
+    let format = match probe.format {
+        Format::Png => ImageFormat::Png,
+        Format::Jpeg => ImageFormat::Jpeg,
+        Format::WebP => ImageFormat::WebP,
+        Format::Bmp => ImageFormat::Bmp,
+    };
+    let damaged = |e: image::ImageError| ImageError::damaged(path, plain_words(&e));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(damaged)?;
+    if decoder.dimensions() != (width, height) {
+        return Err(ImageError::damaged(path, "it states two different sizes"));
+    }
+    let image = image::DynamicImage::from_decoder(decoder).map_err(damaged)?.into_rgb8();
+    Ok(Rgb8 { width: width as usize, height: height as usize, pixels: image.into_raw() })
+}
+
+/// Whether the end mark follows the start of the pixels: decoders would fill what is missing with grey.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    let scan = jpeg_scan(bytes).unwrap_or(bytes.len());
+    // In the pixels' bytes 0xff is always followed by zero or a restart mark, so this cannot be a value.
+    bytes[scan..].windows(2).rev().any(|pair| pair == [0xff, 0xd9])
+}
+
+/// Where the pixels of a JPEG start, walking its segments, so that an embedded thumbnail is passed over.
+fn jpeg_scan(bytes: &[u8]) -> Option<usize> {
+    let mut at = 2;
+    loop {
+        match (*bytes.get(at)?, *bytes.get(at + 1)?) {
+            (0xff, 0xda) => return Some(at),
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd9) => at += 2,
+            (0xff, 0xff) => at += 1,
+            (0xff, _) => at += 2 + usize::from(u16::from_be_bytes(*bytes.get(at + 2..)?.first_chunk()?)),
+            _ => at += 1,
+        }
+    }
+}
+
+/// The decoder's message on one line, without its own preamble.
+fn plain_words(error: &image::ImageError) -> String {
+    let text = match error {
+        image::ImageError::Decoding(e) => std::error::Error::source(e).map_or(e.to_string(), ToString::to_string),
+        other => other.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,29 @@
+//! Helpers of the integration tests: where the fixtures are, and safetensors files built by hand.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+/// A file made by the reference scripts; missing ones fail the test.
+pub fn fixture(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    assert!(path.exists(), "`{}` is missing: make the fixtures with the scripts in tests/reference", path.display());
+    path
+}
+
+/// A safetensors file with that header text and data, header length as it is.
+pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// A safetensors file of zeros with these tensor names and shapes, as `F32`.
+pub fn zeros<'a>(path: &Path, shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>) {
+    use pipe_data::weights::{DType, TensorOut, write_safetensors};
+    let tensors = shapes.into_iter().map(|(name, shape)| {
+        let len = shape.iter().product::<usize>();
+        TensorOut::f32(name, DType::F32, shape, vec![0.0; len])
+    });
+    write_safetensors(path, tensors, &Default::default()).unwrap();
+}

@@ -1,0 +1,213 @@
+//! Images are found, decoded, resized and written as Pillow and OpenCV do; broken ones are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pipe_data::images::{
+    self, Filter, ImageError, MAX_PIXELS, Rgb8, buckets, caption_candidates, caption_text, decode, from_tensor, png,
+    probe, read_caption, resize, resize_with, scan, to_tensor,
+};
+use serde_json::Value as Json;
+
+fn here(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name)
+}
+
+fn expected() -> Json {
+    serde_json::from_slice(&fs::read(here("expected.json")).unwrap()).unwrap()
+}
+
+fn pixels(json: &Json) -> Vec<u8> {
+    json.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u8).collect()
+}
+
+fn size(json: &Json) -> (usize, usize) {
+    (json[0].as_u64().unwrap() as usize, json[1].as_u64().unwrap() as usize)
+}
+
+fn pattern(width: usize, height: usize) -> Rgb8 {
+    let mut image = Rgb8::new(width, height);
+    for (i, x) in image.pixels.iter_mut().enumerate() {
+        let (x_at, y, c) = (i / 3 % width, i / 3 / width, i % 3);
+        *x = ((37 * x_at + 71 * y + 101 * c + 13 * x_at * y) % 256) as u8;
+    }
+    image
+}
+
+#[test]
+fn every_colour_kind_decodes_as_in_pillow() {
+    let expected = expected();
+    let files = expected["files"].as_object().unwrap();
+    assert!(files.len() >= 15);
+    for (name, json) in files {
+        let path = here(name);
+        let (width, height) = size(&json["size"]);
+        assert_eq!(probe(&path).unwrap(), (width as u32, height as u32), "{name}");
+        if name == "cmyk.jpg" {
+            assert!(matches!(decode(&path), Err(ImageError::Cmyk { .. })));
+            continue;
+        }
+        let image = decode(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((image.width, image.height), (width, height), "{name}");
+        // Lossy decoders may round differently, above all where chroma is interpolated.
+        let allowed = match name.rsplit('.').next() {
+            Some("jpg" | "jpeg") => 4,
+            Some("webp") if name == "smooth.webp" => 4,
+            _ => 0,
+        };
+        for (i, (ours, theirs)) in image.pixels.iter().zip(pixels(&json["pixels"])).enumerate() {
+            assert!(ours.abs_diff(theirs) <= allowed, "{name} at {i}: {ours} for {theirs}");
+        }
+    }
+}
+
+#[test]
+fn resizing_is_that_of_opencv_and_pillow() {
+    for case in expected()["resize"].as_array().unwrap() {
+        let (from, to) = (size(&case["from"]), size(&case["to"]));
+        let (filter, allowed) = if case["filter"] == "area" { (Filter::Area, 1) } else { (Filter::Lanczos, 0) };
+        let ours = resize_with(&pattern(from.0, from.1), to.0, to.1, filter);
+        for (i, (ours, theirs)) in ours.pixels.iter().zip(pixels(&case["pixels"])).enumerate() {
+            assert!(ours.abs_diff(theirs) <= allowed, "{case} at {i}: {ours} for {theirs}");
+        }
+    }
+    assert_eq!(Filter::automatic((8, 8), (8, 4)), Filter::Area);
+    assert_eq!(Filter::automatic((8, 8), (9, 4)), Filter::Lanczos);
+    let image = pattern(4, 4);
+    assert_eq!(resize(&image, 4, 4), image);
+    let flat = Rgb8 { width: 50, height: 31, pixels: vec![77; 50 * 31 * 3] };
+    for (w, h) in [(7, 9), (50, 31), (49, 30), (64, 33), (1, 1)] {
+        assert!(resize(&flat, w, h).pixels.iter().all(|x| *x == 77), "{w}×{h}");
+    }
+    assert_eq!(resize(&Rgb8::new(0, 0), 2, 2), Rgb8::new(2, 2));
+}
+
+#[test]
+fn crops_flips_and_tensors() {
+    let image = pattern(5, 3);
+    let middle = image.centre_crop(2, 2);
+    assert_eq!(middle, image.crop(1, 0, 2, 2));
+    assert_eq!(middle.row(1), &image.row(1)[3..9]);
+    assert_eq!(image.flipped().flipped(), image);
+    assert_eq!(image.flipped().row(0)[..3], image.row(0)[12..]);
+    assert_eq!(image.crop(4, 2, 3, 3).row(0)[..3], image.row(2)[12..]);
+    let tensor = to_tensor(&image);
+    assert_eq!(tensor.len(), 45);
+    assert_eq!(tensor[15 + 7], (f32::from(image.pixels[3 * 7 + 1]) / 255.0 - 0.5) / 0.5);
+    assert!(tensor.iter().all(|x| (-1.0..=1.0).contains(x)));
+    assert_eq!(from_tensor(&tensor, 5, 3), image);
+    assert_eq!(from_tensor(&[2.0, f32::NAN], 1, 2).pixels, [255, 0, 0, 0, 0, 0]);
+    let fit = buckets::cover((2, 2), (5, 3));
+    assert_eq!((fit.resized, image.fitted(&fit).pixels.len()), ((3, 2), 12));
+}
+
+#[test]
+fn broken_images_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    for name in ["rgb.png", "palette.png", "smooth.jpg", "progressive.jpeg", "lossless.webp", "smooth.webp", "rgb.bmp"]
+    {
+        let whole = fs::read(here(name)).unwrap();
+        for cut in (0..whole.len() - 12).step_by(7) {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert!(decode(&path).is_err(), "{name} cut at {cut}");
+        }
+        // Any single wrong byte may change colours, but must not panic.
+        for at in (0..whole.len()).step_by(3) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x55;
+            fs::write(&path, &bytes).unwrap();
+            let _ = decode(&path);
+        }
+    }
+    let mut bomb = fs::read(here("rgb.png")).unwrap();
+    bomb[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+    fs::write(&path, &bomb).unwrap();
+    assert!(matches!(decode(&path), Err(ImageError::TooLarge { width: 65535, .. })));
+    const { assert!(65535u64 * 65535 > MAX_PIXELS) };
+    fs::write(&path, b"").unwrap();
+    assert!(probe(&path).unwrap_err().to_string().ends_with("it is empty"));
+    fs::write(&path, b"GIF89a.......................").unwrap();
+    assert!(matches!(probe(&path), Err(ImageError::UnknownFormat { empty: false, .. })));
+    assert!(matches!(probe(folder.path().join("none.png")), Err(ImageError::Missing { .. })));
+    // The name says nothing; the bytes do.
+    fs::copy(here("smooth.jpg"), &path).unwrap();
+    assert_eq!(decode(&path).unwrap().width, 28);
+}
+
+#[test]
+fn folders_are_scanned_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["b.PNG", "a.jpg", "a.png", "c.webp", "notes.txt", "f_1_20_30_40.jpeg", "deep", "d.gif"] {
+        fs::write(at(name), b"x").unwrap();
+    }
+    fs::create_dir(at("inner.png")).unwrap();
+    fs::write(at("a.txt"), "one").unwrap();
+    fs::write(at("a.caption"), "two").unwrap();
+    fs::write(at("f.txt"), "face").unwrap();
+    let found = scan(folder.path(), &[".caption", "txt"]).unwrap();
+    let names: Vec<(String, Option<String>)> = found
+        .iter()
+        .map(|e| {
+            let name = |p: &Path| p.file_name().unwrap().to_string_lossy().into_owned();
+            (name(&e.path), e.caption_path.as_deref().map(name))
+        })
+        .collect();
+    let pair = |image: &str, caption: Option<&str>| (image.to_owned(), caption.map(str::to_owned));
+    assert_eq!(
+        names,
+        [
+            pair("a.jpg", Some("a.caption")),
+            pair("a.png", Some("a.caption")),
+            pair("b.PNG", None),
+            pair("c.webp", None),
+            pair("f_1_20_30_40.jpeg", Some("f.txt")),
+        ]
+    );
+    assert_eq!(caption_candidates(folder.path()).unwrap(), ["caption", "txt"]);
+    assert!(matches!(scan(at("a.txt"), &["txt"]), Err(ImageError::NotFolder { .. })));
+    assert!(matches!(scan(at("none"), &["txt"]), Err(ImageError::Missing { .. })));
+}
+
+#[test]
+fn captions_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    fs::write(&path, b"\xef\xbb\xbf a cat \r\n\n  a dog\n").unwrap();
+    let text = read_caption(&path).unwrap();
+    assert_eq!(caption_text(&text, false), "a cat");
+    assert_eq!(caption_text(&text, true), "a cat\na dog");
+    fs::write(&path, b"caf\xe9").unwrap();
+    assert!(matches!(read_caption(&path), Err(ImageError::NotUtf8 { at: 3, .. })));
+    fs::write(&path, b"\xef\xbb\xbf \n").unwrap();
+    assert!(matches!(read_caption(&path), Err(ImageError::EmptyCaption { .. })));
+}
+
+#[test]
+fn previews_are_written_with_their_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sheet.png");
+    let labels = ["step 0".to_owned(), "a label that is too long".to_owned(), "\u{732b}".to_owned()];
+    let sheet = png::grid(&[pattern(64, 48), pattern(32, 16), pattern(64, 48)], 2, Some(&labels));
+    assert_eq!((sheet.width, sheet.height), (4 + 2 * 68, 4 + 2 * (48 + 11 + 4)));
+    assert_eq!(sheet.crop(4, 4, 64, 48), pattern(64, 48));
+    assert_eq!(png::grid(&[], 3, None), Rgb8 { width: 4 + 4, height: 4, pixels: vec![24; 8 * 4 * 3] });
+    let parameters = png::Parameters {
+        prompt: "a caf\u{e9}".into(),
+        negative_prompt: "blurry".into(),
+        steps: Some(20),
+        guidance: Some(7.5),
+        seed: Some(42),
+        size: Some((64, 48)),
+        ..Default::default()
+    };
+    let text = parameters.text();
+    assert_eq!(text, "a caf\u{e9}\nNegative prompt: blurry\nSteps: 20, CFG scale: 7.5, Seed: 42, Size: 64x48");
+    png::write(&path, &sheet, &[("parameters", &text), ("note", "\u{732b}")]).unwrap();
+    assert_eq!(decode(&path).unwrap(), sheet);
+    let bytes = fs::read(&path).unwrap();
+    let has = |wanted: &[u8]| bytes.windows(wanted.len()).any(|w| w == wanted);
+    assert!(has(b"tEXtparameters\0a caf\xe9\n") && has(b"iTXtnote"));
+    assert_eq!(images::content_hash(&path).unwrap(), *blake3::hash(&bytes).as_bytes());
+}

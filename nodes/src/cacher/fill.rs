@@ -1,0 +1,300 @@
+//! Filling a cache, and serving batches from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use pipe_core::run::{BuildCx, RunError};
+use pipe_data::captions::{self, CaptionOptions};
+use pipe_data::images;
+use pipe_ops::rng::{self, Purpose};
+
+use super::store::{Store, key};
+use crate::common::autoencoder::Autoencoder;
+use crate::common::batch::{Batch, BatchSource, DataAbout, HostTensor, epoch_order};
+use crate::common::text::TextEncoder;
+use crate::loader::images::{Sample, Samples};
+
+/// Encodes what is not cached yet and gives the source of batches.
+pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, RunError> {
+    let samples = cx.one::<Samples>("samples")?.clone();
+    let vae = cx.typed::<Autoencoder>("vae")?.into_iter().next();
+    let text = cx.typed::<TextEncoder>("text")?.into_iter().next();
+    let mut cached = Cached {
+        store,
+        samples: samples.clone(),
+        usable: Vec::new(),
+        image_keys: HashMap::new(),
+        text_keys: HashMap::new(),
+        latent_scale: vae.map(|v| (v.scale, v.shift)),
+        seed: cx.settings.seed,
+        batch: cx.settings.train.batch_size as usize,
+        order: Mutex::new(None),
+    };
+    cached.fill_images(cx, vae, vae_batch)?;
+    if let Some(text) = text {
+        cached.fill_captions(cx, text)?;
+    }
+    if cached.usable.is_empty() {
+        return Err(RunError::new("P0306", "no usable image is left").at("samples"));
+    }
+    Ok(cached)
+}
+
+/// Batches from a filled cache.
+pub struct Cached {
+    store: Store,
+    samples: Samples,
+    /// Indices of images that could be decoded.
+    usable: Vec<usize>,
+    /// (image, mirrored) → key.
+    image_keys: HashMap<(usize, bool), String>,
+    /// Caption → key.
+    text_keys: HashMap<String, String>,
+    /// Scale and shift of the latents, when images were encoded.
+    latent_scale: Option<(f32, f32)>,
+    seed: u64,
+    batch: usize,
+    order: Mutex<Option<(u64, Arc<Vec<Vec<usize>>>)>>,
+}
+
+struct Todo {
+    sample: usize,
+    mirrored: bool,
+    key: String,
+}
+
+impl Cached {
+    fn fill_images(&mut self, cx: &BuildCx, vae: Option<&Autoencoder>, vae_batch: usize) -> Result<(), RunError> {
+        let items = self.samples.items.clone();
+        let fingerprint = vae.map_or("pixels", |v| v.fingerprint.as_str()).to_string();
+        let mirrors: &[bool] = if self.samples.flip { &[false, true] } else { &[false] };
+        let mut todo: BTreeMap<(usize, usize), Vec<Todo>> = BTreeMap::new();
+        for (i, sample) in items.iter().enumerate() {
+            let content = match images::content_hash(&sample.path) {
+                Ok(hash) => hash,
+                Err(e) => {
+                    cx.progress.warn(&format!("set aside: {e}"));
+                    continue;
+                }
+            };
+            let shape = self.value_shape(sample, vae);
+            for &mirrored in mirrors {
+                let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
+                let key = key(&[b"image", &content, fit.as_bytes(), fingerprint.as_bytes()]);
+                if !self.store.has(&key, &shape) {
+                    todo.entry(sample.fit.bucket).or_default().push(Todo { sample: i, mirrored, key: key.clone() });
+                }
+                self.image_keys.insert((i, mirrored), key);
+            }
+            self.usable.push(i);
+        }
+        let total: u64 = todo.values().map(|v| v.len() as u64).sum();
+        let what = if vae.is_some() { "encode images" } else { "read images" };
+        let mut done = 0;
+        for (bucket, list) in todo {
+            for chunk in list.chunks(vae_batch.max(1)) {
+                if cx.stop.is_set() {
+                    return Err(RunError::interrupted());
+                }
+                self.fill_chunk(cx, vae, bucket, chunk, &items)?;
+                done += chunk.len() as u64;
+                cx.progress.tick(what, done, total);
+            }
+        }
+        let bad: std::collections::HashSet<usize> =
+            self.usable.iter().copied().filter(|&i| !self.image_keys.contains_key(&(i, false))).collect();
+        self.usable.retain(|i| !bad.contains(i));
+        Ok(())
+    }
+
+    fn value_shape(&self, sample: &Sample, vae: Option<&Autoencoder>) -> Vec<usize> {
+        let (w, h) = sample.fit.bucket;
+        match vae {
+            Some(v) => vec![2 * v.config.latent, h / v.config.factor(), w / v.config.factor()],
+            None => vec![3, h, w],
+        }
+    }
+
+    /// Decodes, fits and encodes images of one bucket. An image that does not decode is set aside.
+    fn fill_chunk(
+        &mut self,
+        cx: &BuildCx,
+        vae: Option<&Autoencoder>,
+        (w, h): (usize, usize),
+        chunk: &[Todo],
+        items: &[Sample],
+    ) -> Result<(), RunError> {
+        let (mut pixels, mut good) = (Vec::new(), Vec::new());
+        for todo in chunk {
+            let sample = &items[todo.sample];
+            match images::decode(&sample.path) {
+                Ok(image) => {
+                    let image = image.fitted(&sample.fit);
+                    let image = if todo.mirrored { image.flipped() } else { image };
+                    pixels.extend(images::to_tensor(&image));
+                    good.push(todo);
+                }
+                Err(e) => {
+                    cx.progress.warn(&format!("set aside: {e}"));
+                    self.image_keys.remove(&(todo.sample, todo.mirrored));
+                    self.image_keys.remove(&(todo.sample, false));
+                }
+            }
+        }
+        if good.is_empty() {
+            return Ok(());
+        }
+        let (values, shape) = match vae {
+            Some(vae) => {
+                let moments = vae.encode(pixels, &[good.len(), 3, h, w])?;
+                let shape = moments.shape()[1..].to_vec();
+                (moments.into_vec(), shape)
+            }
+            None => (pixels, vec![3, h, w]),
+        };
+        let span: usize = shape.iter().product();
+        for (todo, values) in good.iter().zip(values.chunks(span)) {
+            if values.iter().any(|v| !v.is_finite()) {
+                let name = items[todo.sample].path.display();
+                return Err(RunError::new("P0901", format!("the autoencoder gives values that are not finite for `{name}`")).at("vae"));
+            }
+            self.store.put(&todo.key, HostTensor { values: values.to_vec(), shape: shape.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn fill_captions(&mut self, cx: &BuildCx, text: &TextEncoder) -> Result<(), RunError> {
+        let mut captions: Vec<String> = self.usable.iter().map(|&i| self.samples.items[i].caption.clone()).collect();
+        captions.push(String::new()); // dropped captions
+        captions.sort();
+        captions.dedup();
+        let shape = [pipe_networks::clip::WINDOW, text.config.width];
+        let mut todo = Vec::new();
+        for caption in captions {
+            let key = key(&[b"text", caption.as_bytes(), text.fingerprint.as_bytes()]);
+            if !self.store.has(&key, &shape) {
+                todo.push((caption.clone(), key.clone()));
+            }
+            self.text_keys.insert(caption, key);
+        }
+        let total = todo.len() as u64;
+        for (n, chunk) in todo.chunks(8).enumerate() {
+            if cx.stop.is_set() {
+                return Err(RunError::interrupted());
+            }
+            let texts: Vec<String> = chunk.iter().map(|(c, _)| c.clone()).collect();
+            let values = text.encode(&texts, None)?.to_vec();
+            for ((_, key), values) in chunk.iter().zip(values.chunks(shape[0] * shape[1])) {
+                self.store.put(key, HostTensor { values: values.to_vec(), shape: shape.to_vec() })?;
+            }
+            cx.progress.tick("encode captions", (n as u64 * 8 + chunk.len() as u64).min(total), total);
+        }
+        Ok(())
+    }
+
+    /// Entries (image, repeat) by bucket; an entry's number is `position·repeats + repeat`.
+    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
+        let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let repeats = self.samples.repeats as usize;
+        for (position, &i) in self.usable.iter().enumerate() {
+            let list = buckets.entry(self.samples.items[i].fit.bucket).or_default();
+            list.extend((0..repeats).map(|r| position * repeats + r));
+        }
+        buckets
+    }
+
+    fn order(&self, epoch: u64) -> Arc<Vec<Vec<usize>>> {
+        let mut slot = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        match &*slot {
+            Some((e, order)) if *e == epoch => order.clone(),
+            _ => {
+                let buckets: Vec<Vec<usize>> = self.buckets().into_values().collect();
+                let order = Arc::new(epoch_order(&buckets, self.batch, self.seed, epoch));
+                *slot = Some((epoch, order.clone()));
+                order
+            }
+        }
+    }
+
+    fn caption(&self, sample: &Sample, epoch: u64, entry: u64) -> String {
+        let rules = self.samples.captions;
+        let options = CaptionOptions {
+            dropout: rules.dropout,
+            shuffle: rules.shuffle,
+            keep_tokens: rules.keep_tokens as usize,
+            ..CaptionOptions::default()
+        };
+        if options.is_constant() {
+            return sample.caption.clone();
+        }
+        let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
+        let mut random = move || rand::Rng::next_u64(&mut stream);
+        captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
+    }
+}
+
+impl BatchSource for Cached {
+    fn per_epoch(&self) -> u64 {
+        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+    }
+
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
+        let order = self.order(epoch);
+        let entries = &order[index as usize % order.len()];
+        let repeats = self.samples.repeats as usize;
+        let mut batch = Batch::default();
+        let (mut images, mut contexts) = (HostTensor::default(), HostTensor::default());
+        for &entry in entries {
+            let i = self.usable[entry / repeats];
+            let sample = &self.samples.items[i];
+            let mirrored = self.samples.flip
+                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0] < 0.5;
+            push(&mut images, self.store.get(&self.image_keys[&(i, mirrored)])?);
+            let caption = self.caption(sample, epoch, entry as u64);
+            if let Some(key) = self.text_keys.get(&caption) {
+                push(&mut contexts, self.store.get(key)?);
+            }
+            batch.names.push(sample.path.display().to_string());
+            batch.captions.push(caption);
+            batch.weights.push(1.0);
+        }
+        if self.latent_scale.is_some() {
+            batch.latent_scale = self.latent_scale;
+            batch.moments = Some(images);
+        } else {
+            batch.images = Some(images);
+        }
+        if !self.text_keys.is_empty() {
+            batch.context = Some(contexts);
+        }
+        Ok(batch)
+    }
+
+    fn about(&self) -> DataAbout {
+        let s = &self.samples;
+        let mut tags: BTreeMap<String, u64> = BTreeMap::new();
+        for &i in &self.usable {
+            for tag in s.items[i].caption.split(',').map(|t| t.trim().to_lowercase()).filter(|t| !t.is_empty()) {
+                *tags.entry(tag).or_default() += 1;
+            }
+        }
+        DataAbout {
+            images: self.usable.len() as u64 * s.repeats,
+            folders: vec![(s.folder.clone(), s.repeats, self.usable.len() as u64)],
+            tags: vec![(s.folder.clone(), tags.into_iter().collect())],
+            resolution: s.resolution,
+            buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
+            batch_size: self.batch as u64,
+        }
+    }
+}
+
+/// Adds one more row to a stack.
+fn push(stack: &mut HostTensor, row: HostTensor) {
+    if stack.shape.is_empty() {
+        stack.shape = vec![0];
+        stack.shape.extend(&row.shape);
+    }
+    stack.shape[0] += 1;
+    stack.values.extend(row.values);
+}

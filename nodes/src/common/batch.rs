@@ -1,0 +1,131 @@
+//! Batches: what a source of training data gives, as a pure function of (epoch, index).
+
+use std::sync::Arc;
+
+use pipe_core::run::RunError;
+use pipe_ops::rng::{self, Purpose};
+use rand::seq::SliceRandom;
+
+use super::plain_value;
+
+/// One forward pass of data, on the host.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Names of the images, for messages.
+    pub names: Vec<String>,
+    /// Captions after processing; empty strings where dropped.
+    pub captions: Vec<String>,
+    /// VAE moments `[B, 2Z, h, w]` (mean | logvar), when a VAE was cached.
+    pub moments: Option<HostTensor>,
+    /// Scale and shift that make model-space latents of the moments.
+    pub latent_scale: Option<(f32, f32)>,
+    /// Images `[B, 3, H, W]` in [−1, 1], when no VAE was cached.
+    pub images: Option<HostTensor>,
+    /// Text embeddings `[B, S, D]`, when a text encoder was cached.
+    pub context: Option<HostTensor>,
+    /// Given latents, noise and timesteps, which override every draw.
+    pub replay: Option<Replay>,
+    /// Weight of each sample in the loss.
+    pub weights: Vec<f32>,
+}
+
+/// f32 values with a shape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    /// The values, row-major.
+    pub values: Vec<f32>,
+    /// Sizes.
+    pub shape: Vec<usize>,
+}
+
+/// Draws taken from a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replay {
+    /// Model-space latents `[B, C, h, w]`.
+    pub latents: HostTensor,
+    /// Noise of the same shape.
+    pub noise: HostTensor,
+    /// Timesteps.
+    pub timesteps: Vec<f32>,
+}
+
+impl Batch {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+    /// True without samples.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// A source of batches.
+pub trait BatchSource: Send + Sync {
+    /// Batches of an epoch.
+    fn per_epoch(&self) -> u64;
+    /// Batch `index` of `epoch`; the same answer every time.
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError>;
+    /// Facts for the metadata of saved files.
+    fn about(&self) -> DataAbout;
+}
+
+/// What saved files say of their data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DataAbout {
+    /// Images with repeats.
+    pub images: u64,
+    /// Folder name → (repeats, images).
+    pub folders: Vec<(String, u64, u64)>,
+    /// Folder name → tag → count.
+    pub tags: Vec<(String, Vec<(String, u64)>)>,
+    /// Training resolution `W, H`.
+    pub resolution: (usize, usize),
+    /// Bucket → images with repeats.
+    pub buckets: Vec<((usize, usize), u64)>,
+    /// Images of a batch.
+    pub batch_size: u64,
+}
+
+/// The value of a `Batches` port.
+#[derive(Clone)]
+pub struct Batches(pub Arc<dyn BatchSource>);
+
+plain_value!(Batches);
+
+/// The order of an epoch: entries are shuffled inside their bucket, cut into batches that never mix
+/// buckets, and the batches are shuffled. A function of (seed, epoch).
+pub fn epoch_order(buckets: &[Vec<usize>], batch: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+    let mut rng = rng::stream(seed, Purpose::Order, epoch, 0);
+    let mut batches = Vec::new();
+    for bucket in buckets {
+        let mut entries = bucket.clone();
+        entries.shuffle(&mut rng);
+        batches.extend(entries.chunks(batch.max(1)).map(<[usize]>::to_vec));
+    }
+    batches.shuffle(&mut rng);
+    batches
+}
+
+/// Batches of an epoch without making them.
+pub fn batches_per_epoch(buckets: impl IntoIterator<Item = u64>, batch: u64) -> u64 {
+    buckets.into_iter().map(|n| n.div_ceil(batch.max(1))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_covers_everything_once_and_changes_with_the_epoch() {
+        let buckets = vec![(0..7).collect::<Vec<_>>(), (7..12).collect()];
+        let order = epoch_order(&buckets, 3, 9, 0);
+        assert_eq!(order.len() as u64, batches_per_epoch([7, 5], 3));
+        let mut all: Vec<usize> = order.iter().flatten().copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..12).collect::<Vec<_>>());
+        assert!(order.iter().all(|b| b.iter().all(|&i| i < 7) || b.iter().all(|&i| i >= 7)));
+        assert_eq!(order, epoch_order(&buckets, 3, 9, 0));
+        assert_ne!(order, epoch_order(&buckets, 3, 9, 1));
+    }
+}

@@ -1,0 +1,23 @@
+//! What several node types share: values on edges, the engine, weights that load on demand.
+
+pub mod autoencoder;
+pub mod batch;
+pub mod engine;
+pub mod errors;
+pub mod lazy;
+pub mod schedule_ddpm;
+pub mod text;
+pub mod trainable;
+pub mod weights_source;
+
+/// Implements [`pipe_core::node::Value`] for a type that has nothing to unload.
+macro_rules! plain_value {
+    ($ty:ty) => {
+        impl pipe_core::node::Value for $ty {
+            fn as_any(&self) -> &dyn std::any::Any {
+                self
+            }
+        }
+    };
+}
+pub(crate) use plain_value;

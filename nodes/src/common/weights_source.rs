@@ -1,0 +1,135 @@
+//! Where a network's weights come from: a file in any public layout, or random numbers.
+
+use std::path::{Path, PathBuf};
+
+use pipe_core::node::CheckCx;
+use pipe_core::run::RunError;
+use pipe_data::weights::{Component, ComponentWeights};
+use pipe_networks::Weights;
+use pipe_ops::rng::{self, Purpose};
+use pipe_ops::{Cx, DType};
+use serde_json::Value as Json;
+
+use super::errors;
+
+/// Shapes of a network's tensors.
+pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// A file or a seed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A checkpoint in any layout.
+    File(PathBuf),
+    /// Random numbers: a network to be trained from nothing.
+    Random {
+        /// Seed of the numbers.
+        seed: u64,
+    },
+}
+
+impl Source {
+    /// Reads the tensors onto the device.
+    pub fn load(&self, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Result<Weights, RunError> {
+        match self {
+            Source::File(path) => {
+                let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
+                Weights::verify(&file, shapes, |_| false).map_err(errors::weights_error)?;
+                Weights::load(&file, shapes, cx, dtype).map_err(errors::weights_error)
+            }
+            Source::Random { seed } => Ok(random(*seed, component, shapes, cx, dtype)),
+        }
+    }
+
+    /// Names the content: equal fingerprints mean equal weights.
+    pub fn fingerprint(&self, component: Component) -> Result<String, RunError> {
+        match self {
+            Source::File(path) => {
+                let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
+                let mut hasher = blake3::Hasher::new();
+                for name in file.names() {
+                    hasher.update(name.as_bytes());
+                    let bytes = file.bytes(name).map_err(|e| errors::file_error(&e, "weights"))?;
+                    hasher.update_rayon(&bytes);
+                }
+                Ok(hasher.finalize().to_hex().to_string())
+            }
+            Source::Random { seed } => Ok(format!("random {seed}")),
+        }
+    }
+}
+
+/// Initial values as the original code draws them: Kaiming uniform weights, zero biases, unit norms;
+/// embeddings N(0, 0.02²); the last convolution of a denoiser is zero.
+fn random(seed: u64, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Weights {
+    let mut weights = Weights::default();
+    for (name, shape) in shapes {
+        let len: usize = shape.iter().product();
+        let mut stream = rng::named_stream(seed, Purpose::Init, 1, name);
+        let is_bias = name.ends_with(".bias");
+        let values = if name.contains("embedding.weight") && component == Component::TextEncoder {
+            rng::normal(&mut stream, len).iter().map(|x| 0.02 * x).collect()
+        } else if is_bias || (component == Component::Unet && name == "conv_out.weight") {
+            vec![0.0; len]
+        } else if shape.len() == 1 {
+            vec![1.0; len]
+        } else {
+            let fan_in: usize = shape[1..].iter().product();
+            let bound = 1.0 / (fan_in as f32).sqrt();
+            rng::uniform(&mut stream, len, -bound, bound)
+        };
+        weights.insert(name.clone(), cx.device.tensor(values, shape, dtype));
+    }
+    weights
+}
+
+/// Opens a component for a check: problems become diagnostics at `weights`.
+pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Option<ComponentWeights> {
+    let path = cx.path(text);
+    match ComponentWeights::open(&path, component) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            let help = match errors::file_code(&error) {
+                "P0301" => similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder")),
+                _ => Some(format!("`pipe inspect {text}` says what the file is")),
+            };
+            let help = help.or_else(|| Some("paths start at the document's folder".into()));
+            cx.error(errors::file_code(&error), "weights", error.to_string(), help);
+            None
+        }
+    }
+}
+
+/// A file of the same folder whose name differs little.
+fn similar_file(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_string_lossy().to_lowercase();
+    let mut names: Vec<String> = std::fs::read_dir(path.parent()?)
+        .ok()?
+        .take(5000)
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| n.ends_with(".safetensors") && n.to_lowercase().starts_with(wanted.get(..3).unwrap_or(&wanted)))
+        .collect();
+    names.sort();
+    names.into_iter().next()
+}
+
+/// Reports missing, unexpected and misshapen tensors of an opened file at `weights`.
+pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shapes) -> bool {
+    match Weights::verify(file, shapes, |_| false) {
+        Ok(()) => true,
+        Err(error) => {
+            let help = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
+            cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help.into()));
+            false
+        }
+    }
+}
+
+/// A whole number of `config.json`.
+pub fn config_usize(config: Option<&Json>, key: &str) -> Option<usize> {
+    config?.get(key)?.as_u64().map(|n| n as usize)
+}
+
+/// Bytes of tensors in a type.
+pub fn bytes(shapes: &Shapes, dtype: DType) -> u64 {
+    shapes.iter().map(|(_, s)| (s.iter().product::<usize>() * dtype.size()) as u64).sum()
+}

@@ -1,0 +1,358 @@
+//! `loader.images`: a folder of images with captions.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::NodePlan;
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::images::buckets::{self, BucketOptions, Fit};
+use pipe_data::images::{ImageError, probe, scan};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::common::plain_value;
+
+/// Fields of `loader.images`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Folder with the images (png, jpg, jpeg, webp, bmp; not its sub-folders).
+    path: String,
+    /// Size of the training images in pixels: one number for a square, or `[width, height]`.
+    resolution: Resolution,
+    /// Aspect-ratio buckets. Without them every image is fitted to `resolution` and cropped at the centre.
+    #[serde(default)]
+    buckets: Option<Buckets>,
+    /// Extension of caption files. Default `.txt`.
+    #[serde(default = "default_extension")]
+    caption_extension: String,
+    /// Caption of images without a caption file. Without it such an image is an error.
+    #[serde(default)]
+    default_caption: Option<String>,
+    /// Text put before every caption, with a space.
+    #[serde(default)]
+    caption_prefix: Option<String>,
+    /// Text put behind every caption, with a space.
+    #[serde(default)]
+    caption_suffix: Option<String>,
+    /// Probability of training a use of an image with an empty caption. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    caption_dropout_rate: f64,
+    /// Shuffle the comma-separated tags of a caption at each use. Needs a text encoder that runs in training.
+    #[serde(default)]
+    shuffle_caption: bool,
+    /// Tags at the front that `shuffle_caption` leaves in place. Default 0.
+    #[serde(default)]
+    keep_tokens: u64,
+    /// How often each image is used in an epoch. Default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 100000))]
+    repeats: u64,
+    /// Mirror images left to right with probability ½ at each use. Default false.
+    #[serde(default)]
+    flip_aug: bool,
+}
+
+/// One side or both.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Resolution {
+    /// A square.
+    Square(#[schemars(range(min = 8, max = 16384))] u64),
+    /// Width and height.
+    Sides(#[schemars(inner(range(min = 8, max = 16384)))] [u64; 2]),
+}
+
+/// Sides of buckets in pixels.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+struct Buckets {
+    /// Smallest side. Default 256.
+    #[serde(default = "default_min")]
+    #[schemars(range(min = 8, max = 16384))]
+    min: u64,
+    /// Largest side. Default 1024.
+    #[serde(default = "default_max")]
+    #[schemars(range(min = 8, max = 16384))]
+    max: u64,
+    /// Sides are multiples of this. Default 64.
+    #[serde(default = "default_step")]
+    #[schemars(range(min = 8, max = 1024))]
+    step: u64,
+    /// Never enlarge an image; `min` and `max` are then not used. Default false.
+    #[serde(default)]
+    no_upscale: bool,
+}
+
+fn default_extension() -> String {
+    ".txt".into()
+}
+fn one() -> u64 {
+    1
+}
+fn default_min() -> u64 {
+    256
+}
+fn default_max() -> u64 {
+    1024
+}
+fn default_step() -> u64 {
+    64
+}
+
+impl Resolution {
+    fn sides(self) -> (usize, usize) {
+        match self {
+            Resolution::Square(n) => (n as usize, n as usize),
+            Resolution::Sides([w, h]) => (w as usize, h as usize),
+        }
+    }
+}
+
+/// An image of the data set.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The file.
+    pub path: PathBuf,
+    /// Caption as read, prefix and suffix added.
+    pub caption: String,
+    /// Size of the file in pixels.
+    pub size: (usize, usize),
+    /// How it is fitted.
+    pub fit: Fit,
+}
+
+/// How captions change from use to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CaptionRules {
+    /// Probability of an empty caption.
+    pub dropout: f64,
+    /// Shuffle tags.
+    pub shuffle: bool,
+    /// Tags that stay in front.
+    pub keep_tokens: u64,
+}
+
+/// The value of a `Samples` port.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// Images in order of path.
+    pub items: Arc<Vec<Sample>>,
+    /// Uses of each image in an epoch.
+    pub repeats: u64,
+    /// Mirrored with probability ½.
+    pub flip: bool,
+    /// Caption rules.
+    pub captions: CaptionRules,
+    /// Name of the folder.
+    pub folder: String,
+    /// Requested size.
+    pub resolution: (usize, usize),
+}
+
+plain_value!(Samples);
+
+/// The node type.
+pub struct Images;
+
+impl Node for Images {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "loader.images",
+        summary: "A folder of images with caption files, sorted into aspect-ratio buckets.",
+        details: "Reads every image directly in `path` with the caption file of the same stem. An image is scaled to cover its \
+                  bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre. The first line of a \
+                  caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do.",
+        example: "photos:\n  type: loader.images\n  path: ./photos\n  resolution: 512\n  buckets:\n    min: 256\n    max: 1024\n    step: 64",
+    };
+
+    fn inputs() -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn outputs() -> Vec<Output> {
+        vec![Output::single(PortType::Samples, Rate::Setup, "The images with their captions and sizes.")]
+    }
+
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        let folder = cx.path(&config.path);
+        if config.shuffle_caption && config.keep_tokens == 0 {
+            // Allowed; nothing to say.
+        } else if config.keep_tokens > 0 && !config.shuffle_caption {
+            cx.error(
+                "P0402",
+                "keep_tokens",
+                "`keep_tokens` has no effect without `shuffle_caption`",
+                Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
+            );
+        }
+        match read(config, &folder) {
+            Ok(samples) => facts(&samples),
+            Err(problems) => {
+                for p in problems {
+                    cx.error(p.code, p.field, p.message, p.help);
+                }
+                Facts::new()
+            }
+        }
+    }
+
+    fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
+        let mut plan = NodePlan::default();
+        if let Some(buckets) = cx.facts.get("buckets").and_then(|b| b.as_array()) {
+            let images = cx.facts.u64("images").unwrap_or(0);
+            let repeats = cx.facts.u64("repeats").unwrap_or(1);
+            plan.notes.push(format!("{images} images, each used {repeats} times an epoch, in {} buckets", buckets.len()));
+            for b in buckets.iter().take(12) {
+                plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
+            }
+        }
+        plan
+    }
+
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let folder = cx.path(&config.path);
+        let samples = read(&config, &folder).map_err(|problems| match problems.into_iter().next() {
+            Some(p) => RunError::new(p.code, p.message).at(p.field),
+            None => RunError::new("P0306", "no images"),
+        })?;
+        Ok(Built { outputs: vec![Arc::new(samples)], ..Default::default() })
+    }
+}
+
+struct Found {
+    code: &'static str,
+    field: &'static str,
+    message: String,
+    help: Option<String>,
+}
+
+fn found(code: &'static str, field: &'static str, message: impl Into<String>, help: Option<&str>) -> Found {
+    Found { code, field, message: message.into(), help: help.map(String::from) }
+}
+
+/// Reads the folder: names, captions and image headers, no pixels.
+fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>> {
+    let extension = config.caption_extension.clone();
+    let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
+        let code = if folder.exists() { "P0310" } else { "P0301" };
+        vec![found(code, "path", e.to_string(), Some("paths start at the document's folder"))]
+    })?;
+    if entries.is_empty() {
+        let help = "put png, jpg, webp or bmp files directly into the folder; sub-folders are not read";
+        return Err(vec![found("P0306", "path", format!("no images in `{}`", folder.display()), Some(help))]);
+    }
+    let resolution = config.resolution.sides();
+    let generated = match config.buckets {
+        Some(b) if !b.no_upscale => {
+            let options =
+                BucketOptions { resolution, min: b.min as usize, max: b.max as usize, step: b.step as usize };
+            Some(buckets::generate(options).map_err(|e| vec![found("P0403", "buckets", e.to_string(), None)])?)
+        }
+        _ => None,
+    };
+    let mut problems = Vec::new();
+    let mut items = Vec::with_capacity(entries.len());
+    let mut uncaptioned = Vec::new();
+    for entry in entries {
+        let size = match probe(&entry.path) {
+            Ok((w, h)) => (w as usize, h as usize),
+            Err(e) => {
+                problems.push(found("P0307", "path", e.to_string(), Some("remove the file, or save it again from an image editor")));
+                continue;
+            }
+        };
+        let caption = match (&entry.caption_path, &config.default_caption) {
+            (Some(path), _) => match pipe_data::images::read_caption(path) {
+                Ok(text) => pipe_data::images::caption_text(&text, false),
+                Err(e) => {
+                    let code = if matches!(e, ImageError::EmptyCaption { .. }) { "P0309" } else { "P0308" };
+                    problems.push(found(code, "path", e.to_string(), Some("save the caption as UTF-8 text")));
+                    continue;
+                }
+            },
+            (None, Some(text)) => text.clone(),
+            (None, None) => {
+                uncaptioned.push(entry.path.clone());
+                continue;
+            }
+        };
+        let fit = match (&generated, config.buckets) {
+            (Some(list), _) => buckets::select(list, size).ok_or_else(|| "no bucket".to_string()),
+            (None, Some(b)) => {
+                buckets::select_no_upscale(resolution.0 * resolution.1, b.step as usize, size).map_err(|e| e.to_string())
+            }
+            (None, None) => Ok(buckets::cover(resolution, size)),
+        };
+        match fit {
+            Ok(fit) => items.push(Sample { path: entry.path, caption: decorate(config, caption), size, fit }),
+            Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
+        }
+    }
+    if !uncaptioned.is_empty() {
+        problems.push(uncaptioned_problem(folder, &extension, &uncaptioned));
+    }
+    if !problems.is_empty() {
+        let more = problems.len().saturating_sub(10);
+        problems.truncate(10);
+        if more > 0 {
+            problems.push(found("P0307", "path", format!("and {more} more files with problems"), None));
+        }
+        return Err(problems);
+    }
+    Ok(Samples {
+        items: Arc::new(items),
+        repeats: config.repeats,
+        flip: config.flip_aug,
+        captions: CaptionRules {
+            dropout: config.caption_dropout_rate,
+            shuffle: config.shuffle_caption,
+            keep_tokens: config.keep_tokens,
+        },
+        folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        resolution,
+    })
+}
+
+fn decorate(config: &Config, caption: String) -> String {
+    let mut text = caption;
+    if let Some(prefix) = &config.caption_prefix {
+        text = format!("{prefix} {text}");
+    }
+    if let Some(suffix) = &config.caption_suffix {
+        text = format!("{text} {suffix}");
+    }
+    text
+}
+
+fn uncaptioned_problem(folder: &std::path::Path, extension: &str, missing: &[PathBuf]) -> Found {
+    let example = missing[0].file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let others = pipe_data::images::caption_candidates(folder).unwrap_or_default();
+    let other = others.iter().find(|e| e.as_str() != extension.trim_start_matches('.'));
+    let help = match other {
+        Some(e) => format!("there are `.{e}` files: set `caption_extension: .{e}`"),
+        None => "write the captions, or set `default_caption` for images without one".into(),
+    };
+    let n = missing.len();
+    let message = format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
+    Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
+}
+
+fn facts(samples: &Samples) -> Facts {
+    let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    for s in samples.items.iter() {
+        *counts.entry(s.fit.bucket).or_default() += 1;
+    }
+    let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
+    Facts::new()
+        .with("images", samples.items.len() as u64)
+        .with("repeats", samples.repeats)
+        .with("flip", samples.flip)
+        .with("buckets", list)
+        .with("captions", serde_json::to_value(samples.captions).unwrap_or_default())
+        .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
+}

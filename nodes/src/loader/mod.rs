@@ -1,0 +1,4 @@
+//! Loaders: where training data comes from.
+
+pub mod images;
+pub mod replay;

@@ -1,0 +1,173 @@
+//! `loader.replay`: latents, noise and timesteps from a file, taken in order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::weights::{Header, WeightFile};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::common::batch::{Batch, BatchSource, Batches, DataAbout, HostTensor, Replay};
+use crate::common::errors;
+
+/// Fields of `loader.replay`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` and `context [N,T,D]`.
+    path: String,
+}
+
+/// The node type.
+pub struct ReplayLoader;
+
+impl Node for ReplayLoader {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "loader.replay",
+        summary: "Latents, noise, timesteps and conditioning from a file: a run as a pure function of its files.",
+        details: "Row `k mod N` serves sample `k` of the run, overriding every draw of the loss. Used for parity tests, bug reports \
+                  and benchmarks.",
+        example: "replay:\n  type: loader.replay\n  path: replay.safetensors",
+    };
+
+    fn inputs() -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn outputs() -> Vec<Output> {
+        vec![Output::single(PortType::Batches, Rate::Setup, "The rows in order.")]
+    }
+
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        let path = cx.path(&config.path);
+        let header = match Header::read(&path) {
+            Ok(header) => header,
+            Err(e) => {
+                cx.error(errors::file_code(&e), "path", e.to_string(), Some("paths start at the document's folder".into()));
+                return Facts::new();
+            }
+        };
+        match shapes(&header) {
+            Ok((rows, latents, context)) => {
+                let mut facts = Facts::new()
+                    .with("entries", rows as u64)
+                    .with("batches", rows.div_ceil(cx.settings.train.batch_size as usize) as u64)
+                    .with("latent_channels", latents[1] as u64)
+                    .with("latent_sizes", vec![vec![latents[3] as u64, latents[2] as u64]]);
+                if let Some(c) = context {
+                    facts = facts.with("context_dim", c[2] as u64).with("context_tokens", c[1] as u64);
+                }
+                facts
+            }
+            Err(why) => {
+                cx.error("P0305", "path", why, None);
+                Facts::new()
+            }
+        }
+    }
+
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
+        let bytes = std::fs::metadata(cx.base_dir.join(&config.path)).map_or(0, |m| m.len());
+        NodePlan { resident: vec![Bytes { category: Category::Batch, bytes }], ..Default::default() }
+    }
+
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let source = Rows::open(&cx.path(&config.path), cx.settings.train.batch_size as usize)?;
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(source)))], ..Default::default() })
+    }
+}
+
+type Found = (usize, Vec<usize>, Option<Vec<usize>>);
+
+/// Rows, latent shape and context shape, or what does not fit.
+fn shapes(header: &Header) -> Result<Found, String> {
+    let shape = |name: &str| header.tensors.get(name).map(|t| t.shape.clone());
+    let need = |name: &str| shape(name).ok_or_else(|| format!("the file has no tensor `{name}`"));
+    let latents = need("latents")?;
+    if latents.len() != 4 || latents.contains(&0) {
+        return Err(format!("`latents` has shape {latents:?}, not [N, C, H, W]"));
+    }
+    let noise = need("noise")?;
+    if noise != latents {
+        return Err(format!("`noise` has shape {noise:?}, `latents` {latents:?}"));
+    }
+    let timesteps = need("timesteps")?;
+    if timesteps != [latents[0]] {
+        return Err(format!("`timesteps` has shape {timesteps:?}, not [{}]", latents[0]));
+    }
+    let context = shape("context");
+    if let Some(c) = &context
+        && (c.len() != 3 || c[0] != latents[0])
+    {
+        return Err(format!("`context` has shape {c:?}, not [{}, T, D]", latents[0]));
+    }
+    Ok((latents[0], latents, context))
+}
+
+struct Rows {
+    rows: usize,
+    batch: usize,
+    tensors: BTreeMap<&'static str, HostTensor>,
+    timesteps: Vec<f32>,
+}
+
+impl Rows {
+    fn open(path: &Path, batch: usize) -> Result<Self, RunError> {
+        let error = |e| errors::file_error(&e, "path");
+        let file = WeightFile::open(path).map_err(error)?;
+        let (rows, ..) = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
+        let mut tensors = BTreeMap::new();
+        for name in ["latents", "noise", "context"] {
+            if let Some(info) = file.info(name) {
+                let shape = info.shape.clone();
+                tensors.insert(name, HostTensor { values: file.f32(name).map_err(error)?, shape });
+            }
+        }
+        let timesteps = match file.i64("timesteps") {
+            Ok(values) => values.into_iter().map(|t| t as f32).collect(),
+            Err(_) => file.f32("timesteps").map_err(error)?,
+        };
+        Ok(Rows { rows, batch, tensors, timesteps })
+    }
+
+    fn take(&self, name: &str, rows: &[usize]) -> Option<HostTensor> {
+        let all = self.tensors.get(name)?;
+        let span: usize = all.shape[1..].iter().product();
+        let mut shape = all.shape.clone();
+        shape[0] = rows.len();
+        let values = rows.iter().flat_map(|&r| &all.values[r * span..(r + 1) * span]).copied().collect();
+        Some(HostTensor { values, shape })
+    }
+}
+
+impl BatchSource for Rows {
+    fn per_epoch(&self) -> u64 {
+        self.rows.div_ceil(self.batch) as u64
+    }
+
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
+        // Sample k of the run takes row k mod N: epochs do not cut a batch short.
+        let first = (epoch * self.per_epoch() + index) as usize * self.batch;
+        let rows: Vec<usize> = (first..first + self.batch).map(|k| k % self.rows).collect();
+        let latents = self.take("latents", &rows).unwrap_or_default();
+        let noise = self.take("noise", &rows).unwrap_or_default();
+        Ok(Batch {
+            names: rows.iter().map(|r| format!("row {r}")).collect(),
+            captions: vec![String::new(); rows.len()],
+            context: self.take("context", &rows),
+            replay: Some(Replay { latents, noise, timesteps: rows.iter().map(|&r| self.timesteps[r]).collect() }),
+            weights: vec![1.0; rows.len()],
+            ..Default::default()
+        })
+    }
+
+    fn about(&self) -> DataAbout {
+        DataAbout { images: self.rows as u64, batch_size: self.batch as u64, ..Default::default() }
+    }
+}

@@ -1,0 +1,128 @@
+//! `logger.metrics`: one line of JSON a step.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::NodePlan;
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Fields of `logger.metrics`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Write every so many steps. Default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    every_steps: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// The node type.
+pub struct Metrics;
+
+/// Name of the file in the run's folder.
+pub const FILE: &str = "metrics.jsonl";
+
+impl Node for Metrics {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "logger.metrics",
+        summary: "Writes `metrics.jsonl`: step, epoch, loss, learning rate, gradient norm and seconds of every step.",
+        details: "One JSON object a line. A continued run drops the lines behind the state it continues from, so the file reads as \
+                  if the run had never stopped.",
+        example: "metrics:\n  type: logger.metrics\n  update: adamw",
+    };
+
+    fn inputs() -> Vec<Input> {
+        vec![Input::one("update", &[PortType::Update], Rate::Event, "The optimizer to follow.")]
+    }
+
+    fn outputs() -> Vec<Output> {
+        Vec::new()
+    }
+
+    fn check(_config: &Config, cx: &mut CheckCx) -> Facts {
+        cx.will_write("", FILE.into());
+        Facts::new()
+    }
+
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
+        let steps = cx.inputs.one("update").and_then(|u| u.facts.u64("steps")).unwrap_or(0);
+        NodePlan { disk: steps / config.every_steps * 160, ..Default::default() }
+    }
+
+    fn build(config: Config, _cx: &mut BuildCx) -> Result<Built, RunError> {
+        Ok(Built { listener: Some(Box::new(Writer { every: config.every_steps, file: None })), ..Default::default() })
+    }
+}
+
+struct Writer {
+    every: u64,
+    file: Option<File>,
+}
+
+fn failed(path: &Path, error: std::io::Error) -> RunError {
+    RunError::new("P0903", format!("cannot write `{}`: {error}", path.display())).help("free some space and continue with `--resume`")
+}
+
+/// Keeps the lines up to a step; a line cut short by a crash goes too.
+fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
+    let Ok(old) = File::open(path) else { return Ok(()) };
+    let mut kept = String::new();
+    for line in BufReader::new(old).lines().map_while(Result::ok) {
+        let Ok(value) = serde_json::from_str::<Value>(&line) else { break };
+        if value["step"].as_u64().is_none_or(|s| s > step) {
+            break;
+        }
+        kept.push_str(&line);
+        kept.push('\n');
+    }
+    std::fs::write(path, kept)
+}
+
+impl Listener for Writer {
+    fn priority(&self) -> u32 {
+        20
+    }
+
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let path = cx.folder.join(FILE);
+        if matches!(cx.moment, Moment::Start | Moment::Resume) {
+            keep_until(&path, cx.position.step).map_err(|e| failed(&path, e))?;
+        }
+        if cx.moment == Moment::End {
+            cx.artifacts.push(Artifact { kind: "metrics", path, final_result: true });
+            return Ok(());
+        }
+        if cx.moment != Moment::Step || !(cx.position.step.is_multiple_of(self.every) || cx.position.is_last()) {
+            return Ok(());
+        }
+        let mut line = Map::new();
+        line.insert("step".into(), json!(cx.position.step));
+        line.insert("epoch".into(), json!((cx.position.step - 1) / cx.position.steps_per_epoch.max(1) + 1));
+        line.insert("loss".into(), json!(cx.report.loss));
+        for (name, value) in &cx.report.values {
+            line.insert(name.clone(), json!(value));
+        }
+        line.insert("seconds".into(), json!((cx.seconds * 1e6).round() / 1e6));
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        if self.file.is_none() {
+            let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| failed(&path, e))?;
+            self.file = Some(file);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(text.as_bytes()).map_err(|e| failed(&path, e)),
+            None => Ok(()),
+        }
+    }
+}

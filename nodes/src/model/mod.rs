@@ -1,0 +1,3 @@
+//! Models: the denoising networks.
+
+pub mod sd1;

@@ -1,0 +1,166 @@
+//! The plan of a training step: the real forward and backward, run with shapes only.
+
+use std::collections::HashMap;
+
+use pipe_core::node::Facts;
+use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::settings::Settings;
+use pipe_networks::clip::{ClipConfig, WINDOW};
+use pipe_networks::lora::Target;
+use pipe_networks::pass::{Policy, Setting};
+use pipe_networks::unet::UnetConfig;
+use pipe_networks::vae::VaeConfig;
+use pipe_networks::{Adapter, Dropouts, Inputs, Trainables, Weights};
+use pipe_ops::op::{self, Elementwise};
+use pipe_ops::{Cx, DType, Device, Meter, Tensor};
+
+use crate::adapter::config;
+use crate::common::autoencoder::{self, Network};
+use crate::common::engine::compute_type;
+use crate::common::trainable::DenoiserNet;
+
+/// Optimizer state, gradients, activations and FLOPs of one step.
+pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
+    let parameters = facts.u64("parameters").unwrap_or(0);
+    let mut plan = NodePlan {
+        resident: vec![Bytes { category: Category::OptimizerState, bytes: 8 * parameters }],
+        ..Default::default()
+    };
+    let measured = match facts.str("loss") {
+        Some("autoencoder") => autoencoder_step(settings, facts),
+        _ => denoiser_step(settings, facts),
+    };
+    if let Some((peak, flops)) = measured {
+        let gradients = 4 * parameters;
+        plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
+        plan.step.push(Bytes { category: Category::Activations, bytes: peak.saturating_sub(gradients) });
+        plan.step_flops = flops * settings.train.accumulate;
+    }
+    plan
+}
+
+/// Sizes `[w, h]` of a list in the batches' facts, the largest first.
+fn sizes(facts: &Facts, name: &str) -> Vec<Vec<usize>> {
+    let batch = facts.get("batch_facts").and_then(|b| b.get(name)).cloned().unwrap_or_default();
+    let mut list: Vec<Vec<usize>> = serde_json::from_value(batch).unwrap_or_default();
+    list.sort_by_key(|s| std::cmp::Reverse(s.iter().product::<usize>()));
+    list
+}
+
+fn trainables(facts: &Facts, unet: &UnetConfig, clip: Option<&ClipConfig>, meter: &std::sync::Arc<Meter>) -> Trainables {
+    let mut train = Trainables::default();
+    let mut own = |part: &str, shapes: Vec<(String, Vec<usize>)>| {
+        for (name, shape) in shapes {
+            train.tensors.insert(Trainables::key(part, &name), Tensor::meta(&shape, DType::F32, meter));
+        }
+    };
+    if facts.str("method") == Some("full") {
+        own("unet", unet.shapes());
+        if let Some(clip) = clip {
+            own("text_encoder", clip.shapes());
+        }
+        return train;
+    }
+    let rank = facts.u64("rank").unwrap_or(16) as usize;
+    let conv = facts.u64("conv_rank").unwrap_or(0) as usize;
+    let mut parts = vec![("unet", unet.shapes())];
+    if let Some(clip) = clip {
+        parts.push(("text_encoder", clip.shapes()));
+    }
+    for (part, shapes) in parts {
+        let by_name: HashMap<&str, &Vec<usize>> = shapes.iter().map(|(n, s)| (n.as_str(), s)).collect();
+        let list = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
+        for found in pipe_data::lora_names::discover(list, conv > 0) {
+            let rank = if found.kernel.0 > 1 { conv } else { rank };
+            let Some(weight) = by_name.get(format!("{}.weight", found.path).as_str()) else { continue };
+            let name = format!("{part}.{}", found.path);
+            let target = Target {
+                part: part.into(),
+                path: found.path,
+                name: name.clone(),
+                weight: weight.to_vec(),
+                rank,
+                alpha: rank as f32,
+            };
+            for (key, shape) in [(target.down_key(), target.down_shape()), (target.up_key(), target.up_shape())] {
+                train.tensors.insert(key, Tensor::meta(&shape, DType::F32, meter));
+            }
+            let adapter =
+                Adapter { down: target.down_key(), up: target.up_key(), scale: 0.5, dropouts: Dropouts::default() };
+            train.adapters.insert(name, adapter);
+        }
+    }
+    train
+}
+
+/// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
+fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+    let unet: UnetConfig = config(facts, "unet")?;
+    let clip: Option<ClipConfig> =
+        facts.get("trains_text").and_then(|_| config(facts, "clip"));
+    let skip = facts.u64("clip_skip").unwrap_or(1) as usize;
+    let size = sizes(facts, "latent_sizes").into_iter().next()?;
+    let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
+    let b = settings.train.batch_size as usize;
+    let meter = Meter::new();
+    let cx = Cx::new(Device::Meta(meter.clone()), compute);
+    let train = trainables(facts, &unet, clip.as_ref(), &meter);
+    let full = facts.str("method") == Some("full");
+    let frozen = |shapes: Vec<(String, Vec<usize>)>| {
+        if full { Weights::default() } else { Weights::meta(&shapes, &meter, compute) }
+    };
+    let weights = frozen(unet.shapes());
+    let text_weights = clip.as_ref().map(|c| frozen(c.shapes()));
+    let net = DenoiserNet::new(&unet, clip.as_ref().map(|c| (c, skip)));
+    let base = meter.live();
+    meter.reset_peak();
+    let shape = [b, unet.channels, size[1], size[0]];
+    let x = Tensor::meta(&shape, compute, &meter);
+    let target = Tensor::meta(&shape, DType::F32, &meter);
+    let inputs = Inputs {
+        timesteps: vec![0.0; b],
+        tokens: if clip.is_some() { vec![vec![0; WINDOW]; b] } else { Vec::new() },
+        training: true,
+        pass: 0,
+    };
+    let policy = if facts.str("checkpointing") == Some("blocks") { Policy::Recompute } else { Policy::Keep };
+    let setting = Setting {
+        model: &net.model,
+        weights: net.weights(&weights, text_weights.as_ref()),
+        train: Some(&train),
+        inputs: &inputs,
+        policy,
+    };
+    let mut given = vec![(net.x, x, false)];
+    if clip.is_none() {
+        given.push((net.context, Tensor::meta(&[b, WINDOW, unet.context], compute, &meter), false));
+    }
+    let pass = setting.forward(&cx, given, &[net.out], true);
+    let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, &vec![1.0; b]);
+    let mut leaves = HashMap::new();
+    setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
+    Some((meter.peak() - base, meter.flops()))
+}
+
+fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+    let vae: VaeConfig = config(facts, "vae")?;
+    let size = sizes(facts, "image_sizes").into_iter().next()?;
+    let b = settings.train.batch_size as usize;
+    let meter = Meter::new();
+    let cx = Cx::new(Device::Meta(meter.clone()), DType::F32);
+    let mut train = Trainables::default();
+    for (name, shape) in vae.shapes() {
+        train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, DType::F32, &meter));
+    }
+    let network = Network::new(&vae);
+    let base = meter.live();
+    meter.reset_peak();
+    let images = Tensor::meta(&[b, 3, size[1], size[0]], DType::F32, &meter);
+    let f = vae.factor();
+    let noise = Tensor::meta(&[b, vae.latent, size[1] / f, size[0] / f], DType::F32, &meter);
+    let mut leaves = HashMap::new();
+    let none = Weights::default();
+    let kind = Elementwise::L2;
+    autoencoder::reconstruct(&network, &cx, &none, &train, &images, &noise, kind, 1.0, 1.0, Some(&mut leaves));
+    Some((meter.peak() - base, meter.flops()))
+}

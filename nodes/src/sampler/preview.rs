@@ -1,0 +1,331 @@
+//! `sampler.preview`: pictures from prompts, before, during and after training.
+
+use std::path::{Path, PathBuf};
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use pipe_core::settings::Every;
+use pipe_data::images::png::{self, Parameters};
+use pipe_data::images::{Rgb8, decode, from_tensor};
+use pipe_ops::DType;
+use pipe_ops::rng::{self, Purpose};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::solver::{self, Solver};
+use crate::common::autoencoder::Autoencoder;
+use crate::common::batch::HostTensor;
+use crate::common::errors;
+use crate::common::text::TextEncoder;
+use crate::common::trainable::{DenoiserNet, Held, Subject, Trainable, predict};
+
+/// Fields of `sampler.preview`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// What to draw.
+    #[schemars(length(min = 1, max = 64))]
+    prompts: Vec<Prompt>,
+    /// When to draw, besides before the first step and at the end. Default: only those.
+    #[serde(default)]
+    every: Option<Every>,
+    /// Sampler. Default `ddim`.
+    #[serde(default)]
+    sampler: Solver,
+    /// Steps of the sampler. Default 25.
+    #[serde(default = "default_steps")]
+    #[schemars(range(min = 1, max = 1000))]
+    steps: u64,
+    /// Classifier-free guidance scale; 1 is none. Default 7.5.
+    #[serde(default = "default_guidance")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    guidance_scale: f64,
+    /// Width in pixels. Default 512.
+    #[serde(default = "default_side")]
+    #[schemars(range(min = 8, max = 8192))]
+    width: u64,
+    /// Height in pixels. Default 512.
+    #[serde(default = "default_side")]
+    #[schemars(range(min = 8, max = 8192))]
+    height: u64,
+}
+
+/// One picture.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+struct Prompt {
+    /// What the picture should show.
+    prompt: String,
+    /// What it should not show.
+    #[serde(default)]
+    negative_prompt: String,
+    /// Seed of the noise. Default: the run's seed plus the prompt's number.
+    #[serde(default)]
+    seed: Option<u64>,
+}
+
+fn default_steps() -> u64 {
+    25
+}
+fn default_guidance() -> f64 {
+    7.5
+}
+fn default_side() -> u64 {
+    512
+}
+
+/// The node type.
+pub struct Preview;
+
+impl Node for Preview {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "sampler.preview",
+        summary: "Draws pictures from prompts before, during and after training, and a before/after sheet.",
+        details: "Deterministic: the noise depends on the seed alone, so pictures of different steps can be compared. Files are PNG \
+                  with the settings in a `parameters` chunk, in the run's `samples` folder. A preview comes after the save of the \
+                  same step, so that a failing preview loses nothing.",
+        example: "preview:\n  type: sampler.preview\n  model: lora\n  vae: vae\n  text: clip\n  prompts:\n    - prompt: a photo of a cat\n  every:\n    epochs: 1",
+    };
+
+    fn inputs() -> Vec<Input> {
+        vec![
+            Input::one("model", &[PortType::Trainable], Rate::Event, "Model to draw with."),
+            Input::one("vae", &[PortType::Vae], Rate::Event, "Autoencoder that decodes the latents."),
+            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoder of the prompts."),
+        ]
+    }
+
+    fn outputs() -> Vec<Output> {
+        Vec::new()
+    }
+
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        let (model, vae) = (cx.inputs.one("model").cloned(), cx.inputs.one("vae").cloned());
+        if let Some(vae) = &vae {
+            let factor = vae.facts.u64("factor").unwrap_or(8);
+            for (field, side) in [("width", config.width), ("height", config.height)] {
+                if side % factor != 0 {
+                    let message = format!("`{field}` is {side}, not a multiple of {factor} (the autoencoder's factor)");
+                    cx.error("P0403", field, message, None);
+                }
+            }
+        }
+        if let Some(model) = &model {
+            if model.facts.get("vae").is_some() {
+                cx.error("P0401", "model", "an autoencoder draws nothing from prompts", None);
+            } else if let (Some(v), Some(wanted)) = (&vae, model.facts.u64("latent_channels"))
+                && v.facts.u64("latent_channels").is_some_and(|c| c != wanted)
+            {
+                cx.error("P0401", "vae", format!("the model works on {wanted} latent channels, the autoencoder on others"), None);
+            }
+        }
+        match cx.inputs.many("text") {
+            [] => cx.error("P0203", "text", "the prompts need a text encoder", Some("add `text: …`".into())),
+            [text] => {
+                let widths = (model.and_then(|m| m.facts.u64("context_dim")), text.facts.u64("context_dim"));
+                if let (Some(wanted), Some(width)) = widths
+                    && wanted != width
+                {
+                    let message = format!("the model reads text embeddings of width {wanted}, the text encoder makes width {width}");
+                    cx.error("P0401", "text", message, None);
+                }
+            }
+            _ => cx.error("P0401", "text", "the model takes one text encoder", None),
+        }
+        cx.will_write("", Path::new("samples").join(cx.name));
+        Facts::new()
+    }
+
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
+        let steps = cx.settings.train.steps.unwrap_or(0);
+        let every = config.every.clone().unwrap_or_default();
+        let count = 2 + every.steps.map_or(0, |n| steps.saturating_sub(1) / n);
+        let pixels = config.width * config.height;
+        // The decoder's widest activation: first-level width at full size, a few of them at once.
+        let width = cx
+            .inputs
+            .one("vae")
+            .and_then(|v| v.facts.get("vae")?.get("widths")?.get(1)?.as_u64())
+            .unwrap_or(256);
+        NodePlan {
+            event: vec![Bytes { category: Category::Activations, bytes: pixels * width * 4 * 4 }],
+            event_count: count,
+            disk: count * config.prompts.len() as u64 * pixels * 2,
+            ..Default::default()
+        }
+    }
+
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let trainable = cx.one::<Trainable>("model")?.clone();
+        let Subject::Denoiser { model, .. } = &*trainable.subject else {
+            return Err(RunError::new("P0401", "an autoencoder draws nothing from prompts").at("model"));
+        };
+        let net = DenoiserNet::new(&model.config, None);
+        let sampler = Sampler {
+            net,
+            trainable: trainable.clone(),
+            vae: Held::one(cx, "vae")?,
+            text: Held::one(cx, "text")?,
+            seed: cx.settings.seed,
+            title: cx.settings.name.clone(),
+            name: cx.name.to_string(),
+            config,
+            drawn: None,
+        };
+        Ok(Built { listener: Some(Box::new(sampler)), ..Default::default() })
+    }
+}
+
+struct Sampler {
+    config: Config,
+    net: DenoiserNet,
+    trainable: Trainable,
+    vae: Held<Autoencoder>,
+    text: Held<TextEncoder>,
+    seed: u64,
+    title: String,
+    name: String,
+    drawn: Option<u64>,
+}
+
+impl Sampler {
+    fn file(&self, folder: &Path, step: u64, prompt: usize) -> PathBuf {
+        folder.join("samples").join(&self.name).join(format!("step{step:08}-{prompt:02}.png"))
+    }
+
+    /// Embeddings of the negative and the positive prompt `[2, 77, D]`, through what learns.
+    fn context(&self, prompt: &Prompt) -> Result<HostTensor, RunError> {
+        let texts = [prompt.negative_prompt.clone(), prompt.prompt.clone()];
+        let train = self.trainable.read();
+        let tensor = match &*self.trainable.subject {
+            Subject::Denoiser { text: Some((text, weights)), .. } => text.encode_with(weights, &texts, Some(&train)),
+            _ => self.text.encode(&texts, None)?,
+        };
+        Ok(HostTensor { shape: tensor.shape().to_vec(), values: tensor.to_vec() })
+    }
+
+    fn draw(&self, i: usize, prompt: &Prompt) -> Result<(Rgb8, u64), RunError> {
+        let Subject::Denoiser { model, weights, .. } = &*self.trainable.subject else {
+            return Err(RunError::new("P0401", "an autoencoder draws nothing from prompts").at("model"));
+        };
+        let seed = prompt.seed.unwrap_or(self.seed.wrapping_add(i as u64));
+        let f = self.vae.config.factor();
+        let (w, h) = (self.config.width as usize, self.config.height as usize);
+        let shape = [1, self.vae.config.latent, h / f, w / f];
+        let len: usize = shape.iter().product();
+        let noise = rng::normal(&mut rng::stream(seed, Purpose::Preview, 0, 0), len);
+        let context = self.context(prompt)?;
+        let guidance = self.config.guidance_scale as f32;
+        let engine = &model.engine;
+        let row = context.shape[1] * context.shape[2];
+        let train = self.trainable.read();
+        let latents = solver::sample(self.config.sampler, model.prediction, self.config.steps as usize, noise, |x, t| {
+            // Guidance runs both prompts in one batch; without guidance only the positive one.
+            let both = guidance != 1.0;
+            let n = if both { 2 } else { 1 };
+            let input = x.repeat(n);
+            let values = if both { context.values.clone() } else { context.values[row..].to_vec() };
+            let input = engine.device.tensor(input, &[n, shape[1], shape[2], shape[3]], engine.compute);
+            let text = engine.device.tensor(values, &[n, context.shape[1], context.shape[2]], engine.compute);
+            let out = predict(model, &self.net, weights, Some(&train), input, vec![t; n], text).to_vec();
+            Ok::<_, RunError>(match both {
+                true => (0..len).map(|j| out[j] + guidance * (out[len + j] - out[j])).collect(),
+                false => out,
+            })
+        })?;
+        drop(train);
+        let latents = engine.device.tensor(latents, &shape, DType::F32);
+        Ok((from_tensor(&self.vae.decode(&latents)?, w, h), seed))
+    }
+
+    fn run(&mut self, cx: &mut EventCx, is_final: bool) -> Result<(), RunError> {
+        let step = cx.position.step;
+        for (i, prompt) in self.config.prompts.iter().enumerate() {
+            let (image, seed) = self.draw(i, prompt)?;
+            let parameters = Parameters {
+                prompt: prompt.prompt.clone(),
+                negative_prompt: prompt.negative_prompt.clone(),
+                steps: Some(self.config.steps as u32),
+                sampler: Some(self.config.sampler.name().into()),
+                guidance: Some(self.config.guidance_scale),
+                seed: Some(seed),
+                size: Some((image.width, image.height)),
+                model: Some(self.title.clone()),
+                more: vec![("Training step".into(), step.to_string())],
+            };
+            let path = self.file(cx.folder, step, i);
+            crate::saver::make_folder(&path)?;
+            png::write(&path, &image, &[("parameters", &parameters.text())]).map_err(|e| errors::file_error(&e, ""))?;
+        }
+        self.drawn = Some(step);
+        if is_final {
+            self.sheet(cx)?;
+        } else {
+            let path = self.file(cx.folder, step, 0);
+            cx.artifacts.push(Artifact { kind: "preview", path, final_result: false });
+        }
+        Ok(())
+    }
+
+    /// The pictures of step 0 above those of now.
+    fn sheet(&self, cx: &mut EventCx) -> Result<(), RunError> {
+        let n = self.config.prompts.len();
+        let mut images = Vec::new();
+        let mut labels = Vec::new();
+        for step in [0, cx.position.step] {
+            for (i, prompt) in self.config.prompts.iter().enumerate() {
+                match decode(self.file(cx.folder, step, i)) {
+                    Ok(image) => images.push(enlarge(&image)),
+                    Err(_) => return Ok(()), // no pictures of step 0: the run was continued in a cleaned folder
+                }
+                labels.push(format!("{}: {}", if step == 0 { "before" } else { "after" }, prompt.prompt));
+            }
+        }
+        let path = cx.folder.join("samples").join(&self.name).join("before-after.png");
+        png::write(&path, &png::grid(&images, n, Some(&labels)), &[]).map_err(|e| errors::file_error(&e, ""))?;
+        cx.artifacts.push(Artifact { kind: "preview", path, final_result: true });
+        Ok(())
+    }
+}
+
+/// Whole-number enlargement of small pictures, so that a sheet can be looked at.
+fn enlarge(image: &Rgb8) -> Rgb8 {
+    let factor = (192 / image.width.max(1)).max(1);
+    let mut out = Rgb8::new(image.width * factor, image.height * factor);
+    for y in 0..out.height {
+        let source = image.row(y / factor);
+        for x in 0..out.width {
+            let from = x / factor * 3;
+            let to = (y * out.width + x) * 3;
+            out.pixels[to..to + 3].copy_from_slice(&source[from..from + 3]);
+        }
+    }
+    out
+}
+
+impl Listener for Sampler {
+    fn priority(&self) -> u32 {
+        10
+    }
+
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let due = match cx.moment {
+            Moment::Start => true,
+            Moment::Step => {
+                cx.position.is_last() || cx.position.due(&self.config.every.clone().unwrap_or_default())
+            }
+            Moment::Resume | Moment::End => false,
+        };
+        if due {
+            let last = cx.moment == Moment::Step && cx.position.is_last();
+            self.run(cx, last)?;
+            self.vae.weights.unload();
+            if !matches!(&*self.trainable.subject, Subject::Denoiser { text: Some(_), .. }) {
+                self.text.weights.unload();
+            }
+        }
+        Ok(())
+    }
+}

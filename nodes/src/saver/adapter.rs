@@ -1,0 +1,188 @@
+//! `saver.adapter`: LoRA files that ComfyUI, A1111/Forge and diffusers load.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::NodePlan;
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
+use pipe_core::settings::{Every, Settings};
+use pipe_data::weights::{DType, SafetensorsWriter, TensorOut, hash};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::metadata;
+use super::{KeepLast, Plan, SaveType, make_folder};
+use crate::common::errors;
+use crate::common::trainable::{Held, Method, Subject, Trainable};
+use crate::optimizer::adamw::Update;
+
+/// Fields of `saver.adapter`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Base name of the files. Default: the run's name.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    name: Option<String>,
+    /// When to save besides the end. Default: only at the end.
+    #[serde(default)]
+    every: Option<Every>,
+    /// How many files from the middle of the run are kept. Default: all.
+    #[serde(default)]
+    keep_last: Option<KeepLast>,
+    /// Element type of the file. Default `f16`.
+    #[serde(default)]
+    dtype: SaveType,
+}
+
+/// The node type.
+pub struct AdapterSaver;
+
+impl Node for AdapterSaver {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "saver.adapter",
+        summary: "Saves the LoRA as safetensors with kohya names, metadata and hashes.",
+        details: "Keys are `lora_unet_…` and `lora_te_…` with `.lora_down.weight`, `.lora_up.weight` and a `.alpha` in f32. Metadata \
+                  are the `ss_*` keys other trainers write and modelspec. At the start of a run the file is written and read back \
+                  once, so that a full disk or a wrong folder shows at once. The final file is always written.",
+        example: "save:\n  type: saver.adapter\n  adapter: lora\n  update: adamw\n  every:\n    epochs: 1\n  keep_last:\n    count: 5",
+    };
+
+    fn inputs() -> Vec<Input> {
+        vec![
+            Input::one("adapter", &[PortType::Trainable], Rate::Event, "Adapter to save."),
+            Input::one("update", &[PortType::Update], Rate::Event, "The optimizer, for the metadata."),
+        ]
+    }
+
+    fn outputs() -> Vec<Output> {
+        Vec::new()
+    }
+
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        if let Some(source) = cx.inputs.one("adapter").cloned()
+            && source.facts.str("method") == Some("full")
+        {
+            let help = "use `saver.checkpoint`";
+            cx.error("P0401", "adapter", format!("`{}` trains the whole model, there is no adapter to save", source.node), Some(help.into()));
+        }
+        let every = config.every.clone().unwrap_or_default();
+        if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
+            cx.error("P0402", "keep_last", "`keep_last` has no effect without `every`", Some("add `every: { epochs: 1 }`".into()));
+        }
+        let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
+        cx.will_write("name", Path::new("checkpoints").join(format!("{name}.safetensors")));
+        Facts::new()
+    }
+
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
+        let parameters = cx.inputs.one("adapter").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
+        let size = parameters * config.dtype.dtype().size() as u64 + 40_000;
+        let (total, per_epoch) = cx
+            .inputs
+            .one("update")
+            .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
+        let every = config.every.clone().unwrap_or_default();
+        let between = every.steps.map_or(0, |n| total / n) + every.epochs.map_or(0, |n| total / per_epoch / n);
+        let kept = config.keep_last.map_or(between, |k| k.count.min(between));
+        NodePlan { disk: size * (kept + 1), event_count: between + 1, ..Default::default() }
+    }
+
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let saver = Saver {
+            trainable: cx.one::<Trainable>("adapter")?.clone(),
+            update: Held::<Update>::one(cx, "update")?,
+            settings: cx.settings.clone(),
+            dtype: config.dtype.dtype(),
+            plan: Plan {
+                name: config.name.unwrap_or_else(|| cx.settings.name.clone()),
+                every: config.every.unwrap_or_default(),
+                keep_last: config.keep_last,
+                extension: ".safetensors",
+            },
+            facts: None,
+        };
+        Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
+    }
+}
+
+struct Saver {
+    trainable: Trainable,
+    update: Held<Update>,
+    settings: Settings,
+    dtype: DType,
+    plan: Plan,
+    facts: Option<metadata::Facts>,
+}
+
+impl Saver {
+    fn metadata(&mut self, position: Position) -> BTreeMap<String, String> {
+        let Subject::Denoiser { model, .. } = &*self.trainable.subject else { return BTreeMap::new() };
+        let facts = self
+            .facts
+            .get_or_insert_with(|| metadata::Facts::new(&self.settings, &self.trainable, &self.update, model, position));
+        facts.at(position)
+    }
+
+    /// Writes the adapter as it is now.
+    fn write(&mut self, path: &Path, position: Position) -> Result<(), RunError> {
+        make_folder(path)?;
+        let mut metadata = self.metadata(position);
+        let Method::Lora { targets, .. } = &*self.trainable.method else {
+            return Err(RunError::new("P0401", "there is no adapter to save").at("adapter"));
+        };
+        let train = self.trainable.read();
+        let tensors = || {
+            targets.iter().flat_map(|t| {
+                let factor = |key: String, shape: Vec<usize>| {
+                    let values = train.tensors.get(&key).map(|x| x.to_vec()).unwrap_or_default();
+                    TensorOut::f32(key, self.dtype, shape, values)
+                };
+                [
+                    factor(t.down_key(), t.down_shape()),
+                    factor(t.up_key(), t.up_shape()),
+                    TensorOut::f32(format!("{}.alpha", t.name), DType::F32, Vec::new(), vec![t.alpha]),
+                ]
+            })
+        };
+        let io = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
+        let wrong = |e: String| RunError::new("P0303", format!("cannot write `{}`: {e}", path.display()));
+        let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(|e| wrong(e.to_string()))?;
+        metadata.insert("sshs_model_hash".into(), hash::sshs_model_hash(&legacy).map_err(io)?);
+        metadata.insert("sshs_legacy_hash".into(), hash::sshs_legacy_hash(&legacy).map_err(io)?);
+        let writer = SafetensorsWriter::new(tensors(), &metadata).map_err(|e| wrong(e.to_string()))?;
+        writer.save(path).map_err(|e| errors::file_error(&e, "").help("free some space, then continue with `--resume`"))
+    }
+
+    /// Writes and reads back a file under a passing name.
+    fn rehearse(&mut self, folder: &Path, position: Position) -> Result<(), RunError> {
+        let path = folder.join("checkpoints").join(format!(".rehearsal-{}.safetensors", self.plan.name));
+        self.write(&path, position)?;
+        let back = pipe_data::weights::WeightFile::open(&path).map_err(|e| errors::file_error(&e, ""));
+        drop(std::fs::remove_file(&path));
+        back.map(|_| ())
+    }
+}
+
+impl Listener for Saver {
+    fn priority(&self) -> u32 {
+        0
+    }
+
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        if cx.moment == Moment::Start {
+            return self.rehearse(cx.folder, cx.position);
+        }
+        for due in self.plan.due(cx.moment, cx.position, cx.folder) {
+            self.write(&due.path, cx.position)?;
+            if !due.is_final {
+                self.plan.prune(&due.path);
+            }
+            cx.artifacts.push(Artifact { kind: "lora", path: due.path, final_result: due.is_final });
+        }
+        Ok(())
+    }
+}
