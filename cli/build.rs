@@ -39,7 +39,7 @@ fn assets(root: &Path, text: &str) -> BTreeSet<PathBuf> {
         let path = root.join(word);
         match fs::metadata(&path) {
             Ok(about) if about.is_file() => found.extend([path]),
-            Ok(_) => found.extend(files(&path)),
+            Ok(_) => found.extend(tree(&path)),
             Err(_) => {}
         }
     }
@@ -53,6 +53,13 @@ fn assets(root: &Path, text: &str) -> BTreeSet<PathBuf> {
         }));
     }
     found
+}
+
+/// The files of a folder and of the folders in it.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let inner = entries.filter(|path| path.is_dir()).flat_map(|path| tree(&path));
+    files(folder).into_iter().chain(inner).collect()
 }
 
 /// The files of a folder, sorted.

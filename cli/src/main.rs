@@ -5,7 +5,6 @@
 
 mod args;
 mod command;
-mod describe;
 mod exit;
 mod fault;
 mod machine;

@@ -30,7 +30,8 @@ pub const STOPPING: &str =
 pub const STOPPED_AT_ONCE: &str = "stopped at once; whatever was saved before is whole";
 
 /// `3 errors`, `1 warning`.
-pub fn count(number: usize, noun: &str) -> String {
+pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -49,7 +50,7 @@ pub fn check_summary(files: usize, nodes: usize, errors: usize, warnings: usize)
 /// The line before a run.
 pub fn run_summary(name: &str, nodes: usize, plan: &Plan, folder: &Path) -> String {
     let mut parts = vec![count(nodes, "node")];
-    parts.extend(plan.steps.map(|steps| count(steps as usize, "step")));
+    parts.extend(plan.steps.map(|steps| count(steps, "step")));
     if plan.peak_bytes > 0 {
         parts.push(format!("about {} of memory at the peak (`{}`)", bytes_text(plan.peak_bytes), plan.peak_phase));
     }

@@ -1,6 +1,15 @@
-//! Dump.
+//! Prints the JSON Schema of the toy registry, or with `--reference` its reference pages.
+//!
+//! `cargo run -p pipe-schema --example toy_schema > toy.schema.json`
+
+use pipe_core::testing;
+
 fn main() {
-    let r = pipe_core::testing::registry();
-    println!("{}", serde_json::to_string_pretty(r.settings_schema()).unwrap());
-    for k in r.kinds() { println!("{}", serde_json::to_string_pretty(&k.schema).unwrap()); }
+    if std::env::args().nth(1).as_deref() == Some("--reference") {
+        for (path, page) in pipe_schema::reference(&testing::registry()) {
+            println!("==> {path}\n{page}");
+        }
+        return;
+    }
+    println!("{:#}", pipe_schema::json_schema(&testing::registry()));
 }

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use pipe_core::codes;
 use pipe_core::diagnostic::{did_you_mean, suggest};
 use pipe_core::registry::{Kind, Registry};
+use pipe_schema::{FieldDoc, fields, settings_fields};
 
 use super::nodes;
-use crate::describe::{self, Field};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::{Paint, Terminal};
 
@@ -32,12 +32,12 @@ fn explain(topic: &str, registry: &Registry, paint: Paint) -> Result<String, Fai
         return Ok(format!("{}: {}\n\n{}\n", paint.bold(code.code), code.title, code.text.trim()));
     }
     if let Some(kind) = registry.kind(topic) {
-        return Ok(nodes::page(kind, paint));
+        return Ok(nodes::page(kind, registry, paint));
     }
     if let Some((kind, field)) = split(topic, registry) {
-        return of_node(kind, field, paint);
+        return of_node(kind, field, registry, paint);
     }
-    let settings = describe::fields(registry.settings_schema());
+    let settings = settings_fields(registry);
     if let Some(text) = of_fields(topic, "the document", &settings, paint) {
         return Ok(text);
     }
@@ -49,7 +49,7 @@ fn split<'r, 't>(topic: &'t str, registry: &'r Registry) -> Option<(&'r Kind, &'
     topic.match_indices('.').rev().find_map(|(at, _)| Some((registry.kind(&topic[..at])?, &topic[at + 1..])))
 }
 
-fn of_node(kind: &Kind, path: &str, paint: Paint) -> Result<String, Failure> {
+fn of_node(kind: &Kind, path: &str, registry: &Registry, paint: Paint) -> Result<String, Failure> {
     let name = kind.about.type_name;
     if let Some(input) = kind.input(path) {
         return Ok(format!("input of {}\n\n{}", paint.bold(name), nodes::input_line(input, paint)));
@@ -57,30 +57,36 @@ fn of_node(kind: &Kind, path: &str, paint: Paint) -> Result<String, Failure> {
     if path == "type" {
         return Ok(format!("{}: the type of the node, `{name}`\n", paint.bold("type")));
     }
-    let own = describe::fields(&kind.schema);
+    let own = fields(registry, name);
     of_fields(path, name, &own, paint).ok_or_else(|| {
-        let names = own.iter().map(|field| field.path.as_str()).chain(kind.inputs.iter().map(|input| input.name));
-        let near = suggest(path, names);
+        let near = suggest(path, own.iter().map(|field| field.path.as_str()));
         Failure::new(format!("`{name}` has no field `{path}`"))
             .help(did_you_mean(&near).unwrap_or_else(|| format!("`pipe nodes {name}` lists its fields")))
     })
 }
 
 /// A field, with the fields of the table it is.
-fn of_fields(path: &str, owner: &str, all: &[Field], paint: Paint) -> Option<String> {
-    let inner = format!("{path}.");
-    let found: Vec<&Field> = all.iter().filter(|field| field.path == path).collect();
+fn of_fields(path: &str, owner: &str, all: &[FieldDoc], paint: Paint) -> Option<String> {
+    let wanted = bare(path);
+    let inner = format!("{wanted}.");
+    let found: Vec<&FieldDoc> = all.iter().filter(|field| bare(&field.path) == wanted).collect();
     if found.is_empty() {
         return None;
     }
     let mut out = format!("field of {}\n\n", paint.bold(owner));
-    for field in found.into_iter().chain(all.iter().filter(|field| field.path.starts_with(&inner))) {
+    for field in found.into_iter().chain(all.iter().filter(|field| bare(&field.path).starts_with(&inner))) {
         let _ = write!(out, "{}", nodes::field_lines(field, paint));
     }
     Some(out)
 }
 
-fn unknown(topic: &str, registry: &Registry, settings: &[Field]) -> Failure {
+/// A path without the brackets and numbers of list items.
+fn bare(path: &str) -> String {
+    let parts = path.split(['.', '[', ']']).filter(|part| !part.is_empty() && part.parse::<usize>().is_err());
+    parts.collect::<Vec<_>>().join(".")
+}
+
+fn unknown(topic: &str, registry: &Registry, settings: &[FieldDoc]) -> Failure {
     let mut all: Vec<&str> = registry.names().collect();
     all.extend(codes::all().map(|code| code.code));
     all.extend(settings.iter().map(|field| field.path.as_str()));

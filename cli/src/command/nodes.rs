@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use pipe_core::diagnostic::{did_you_mean, suggest};
 use pipe_core::port::{Arity, Input};
 use pipe_core::registry::{Kind, Registry};
+use pipe_schema::FieldDoc;
 
-use crate::describe::{Field, fields};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::{Paint, Terminal};
 
@@ -23,7 +23,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let text = match &args.type_name {
         None => list(&registry, None, terminal.paint()),
         Some(name) => match registry.kind(name) {
-            Some(kind) => page(kind, terminal.paint()),
+            Some(kind) => page(kind, &registry, terminal.paint()),
             None if registry.names().any(|known| kind_of(known) == name) => {
                 list(&registry, Some(name), terminal.paint())
             }
@@ -44,27 +44,29 @@ fn unknown(name: &str, registry: &Registry) -> Failure {
         .help(did_you_mean(&near).unwrap_or_else(|| "`pipe nodes` lists them all".into()))
 }
 
-/// Types by kind, in the order of a pipeline.
+/// Types by kind, kinds in the order of the registry.
 fn list(registry: &Registry, only: Option<&str>, paint: Paint) -> String {
-    let width = registry.names().map(str::len).max().unwrap_or(0);
-    let mut out = String::new();
-    let mut heading = "";
-    for name in registry.names().filter(|name| only.is_none_or(|only| kind_of(name) == only)) {
-        if kind_of(name) != heading {
-            if !heading.is_empty() {
-                out.push('\n');
-            }
-            heading = kind_of(name);
-            let _ = writeln!(out, "{}", paint.bold(heading));
+    let names: Vec<&str> = registry.names().filter(|name| only.is_none_or(|only| kind_of(name) == only)).collect();
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut kinds: Vec<&str> = Vec::new();
+    names.iter().for_each(|name| {
+        if !kinds.contains(&kind_of(name)) {
+            kinds.push(kind_of(name));
         }
-        let summary = registry.kind(name).map_or("", |kind| kind.about.summary);
-        let _ = writeln!(out, "  {}  {summary}", paint.cyan(&format!("{name:<width$}")));
+    });
+    let mut out = String::new();
+    for (at, kind) in kinds.into_iter().enumerate() {
+        let _ = writeln!(out, "{}{}", if at > 0 { "\n" } else { "" }, paint.bold(kind));
+        for name in names.iter().filter(|name| kind_of(name) == kind) {
+            let summary = registry.kind(name).map_or("", |kind| kind.about.summary);
+            let _ = writeln!(out, "  {}  {summary}", paint.cyan(&format!("{name:<width$}")));
+        }
     }
     out
 }
 
 /// Everything about a type.
-pub fn page(kind: &Kind, paint: Paint) -> String {
+pub fn page(kind: &Kind, registry: &Registry, paint: Paint) -> String {
     let about = &kind.about;
     let mut out = format!("{}: {}\n", paint.bold(about.type_name), about.summary);
     let details = about.details.trim();
@@ -82,7 +84,8 @@ pub fn page(kind: &Kind, paint: Paint) -> String {
             let _ = writeln!(out, "  {}  {}\n      {}", paint.cyan(output.name), paint.dim(&ty), output.doc);
         }
     }
-    let own = fields(&kind.schema);
+    let own: Vec<FieldDoc> =
+        pipe_schema::fields(registry, about.type_name).into_iter().filter(|field| field.port.is_none()).collect();
     if !own.is_empty() {
         let _ = writeln!(out, "\n{}", paint.bold("fields"));
         own.iter().for_each(|field| out.push_str(&field_lines(field, paint)));
@@ -107,16 +110,20 @@ pub fn input_line(input: &Input, paint: Paint) -> String {
 }
 
 /// A field in two lines or more.
-pub fn field_lines(field: &Field, paint: Paint) -> String {
-    let mut facts = vec![field.ty.clone()];
+pub fn field_lines(field: &FieldDoc, paint: Paint) -> String {
+    let mut facts = vec![field.type_text.clone()];
+    facts.extend(field.range.clone());
     if field.required {
         facts.push("required".into());
     }
     facts.extend(field.default.iter().map(|default| format!("default {default}")));
     facts.extend(field.when.iter().map(|when| format!("with `{when}`")));
-    let mut out = format!("  {}  {}\n", paint.cyan(&field.path), paint.dim(&facts.join("; ")));
-    for line in field.doc.lines() {
+    let mut out = format!("  {}  {}\n", paint.cyan(&field.path), paint.dim(&facts.join(", ")));
+    for line in field.description.lines() {
         let _ = writeln!(out, "{}", format!("      {line}").trim_end());
+    }
+    for (value, text) in field.choices.iter().filter(|(_, text)| !text.is_empty()) {
+        let _ = writeln!(out, "      {}: {}", paint.cyan(value), text.replace('\n', " "));
     }
     out
 }

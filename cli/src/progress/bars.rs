@@ -31,8 +31,8 @@ enum Stage {
 }
 
 const BUILD: &str = "{spinner} {wide_msg}";
-const WORK: &str = "{spinner} {prefix} {bar:24.cyan/dim} {pos}/{len}  {wide_msg}";
-const TRAIN: &str = "{prefix} {bar:24.cyan/dim} {pos}/{len}  {wide_msg}";
+const WORK: &str = "{spinner} {prefix} {bar:20.cyan/dim} {pos}/{len}  {wide_msg}";
+const TRAIN: &str = "{prefix} {bar:20.cyan/dim} {pos}/{len}  {wide_msg}";
 
 /// Only work that took this long leaves a line behind.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! The numbers of a run as they are shown: smoothed loss, pace, time left, memory.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use pipe_core::plan::{bytes_text, seconds_text};
@@ -35,8 +36,20 @@ pub struct LossChange {
     pub first: f64,
     /// Of the last steps.
     pub last: f64,
-    /// How many steps each mean is over.
+    /// How many steps each mean is over; 0 when it is no mean of steps.
     pub steps: usize,
+}
+
+impl fmt::Display for LossChange {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let LossChange { first, last, steps } = *self;
+        let over = match steps {
+            0 => String::new(),
+            1 => ", first and last step".into(),
+            _ => format!(", means of the first and last {steps} steps"),
+        };
+        write!(f, "{} → {} ({:+.0} %{over})", number(first), number(last), (last / first - 1.0) * 100.0)
+    }
 }
 
 impl Meter {
@@ -71,19 +84,21 @@ impl Meter {
         }
     }
 
-    /// Everything but the step: `epoch 3/8  loss 0.1234  lr 1.0e-4  2.31 steps/s  12 s left  RAM 412 MiB`.
+    /// Everything but the step, the most asked for first, since narrow terminals cut the end:
+    /// `loss 0.1234  12 s left  2.31 steps/s  epoch 3/8  lr 1.0e-4  RAM 412 MiB`.
     pub fn line(&self) -> String {
         let Position { step, total_steps, steps_per_epoch } = self.position;
-        let per_epoch = steps_per_epoch.max(1);
-        let (epoch, epochs) = (step.div_ceil(per_epoch).max(1), total_steps.div_ceil(per_epoch).max(1));
-        let mut parts = vec![format!("epoch {epoch}/{epochs}"), format!("loss {}", number(self.loss()))];
-        parts.extend(self.rate.map(|rate| format!("lr {rate:.1e}")));
+        let mut parts = vec![format!("loss {}", number(self.loss()))];
         let pace = self.pace();
-        parts.push(if pace < 1.0 { format!("{:.2} steps/s", 1.0 / pace) } else { format!("{pace:.2} s/step") });
         let left = total_steps.saturating_sub(step);
         if left > 0 {
             parts.push(format!("{} left", seconds_text(pace * left as f64)));
         }
+        parts.push(if pace < 1.0 { format!("{:.2} steps/s", 1.0 / pace) } else { format!("{pace:.2} s/step") });
+        let per_epoch = steps_per_epoch.max(1);
+        let (epoch, epochs) = (step.div_ceil(per_epoch).max(1), total_steps.div_ceil(per_epoch).max(1));
+        parts.push(format!("epoch {epoch}/{epochs}"));
+        parts.extend(self.rate.map(|rate| format!("lr {rate:.1e}")));
         parts.extend(self.memory.map(|(_, bytes)| format!("RAM {}", bytes_text(bytes))));
         parts.join("  ")
     }
@@ -129,19 +144,21 @@ mod tests {
         assert_eq!(fed(&[0.5]).loss(), 0.5);
         assert!((fed(&[0.4, 0.4, 0.4]).loss() - 0.4).abs() < 1e-12);
         let line = fed(&[0.5]).line();
-        assert!(line.starts_with("epoch 1/4  loss 0.5000  lr 1.0e-4  2.00 s/step  38 s left"), "{line}");
+        assert!(line.starts_with("loss 0.5000  38 s left  2.00 s/step  epoch 1/4  lr 1.0e-4"), "{line}");
     }
 
     #[test]
     fn epochs_count_from_one() {
-        assert!(fed(&[1.0; 5]).line().starts_with("epoch 1/4"));
-        assert!(fed(&[1.0; 6]).line().starts_with("epoch 2/4"));
-        assert!(fed(&[1.0; 20]).line().starts_with("epoch 4/4"));
+        for (steps, epoch) in [(1, "epoch 1/4"), (5, "epoch 1/4"), (6, "epoch 2/4"), (20, "epoch 4/4")] {
+            assert!(fed(&vec![1.0; steps]).line().contains(epoch), "{steps}");
+        }
     }
 
     #[test]
     fn change_of_the_loss() {
         assert_eq!(fed(&[1.0]).loss_change(), None);
+        let change = LossChange { first: 0.2, last: 0.15, steps: 40 };
+        assert_eq!(change.to_string(), "0.2000 → 0.1500 (-25 %, means of the first and last 40 steps)");
         let losses: Vec<f64> = (0..20).map(|i| 20.0 - f64::from(i)).collect();
         assert_eq!(fed(&losses).loss_change(), Some(LossChange { first: 19.5, last: 1.5, steps: 2 }));
     }

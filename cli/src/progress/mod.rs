@@ -12,7 +12,7 @@ use pipe_core::run::Progress;
 
 pub use bars::Bars;
 pub use lines::Lines;
-pub use meter::{LossChange, Meter, number};
+pub use meter::{LossChange, Meter};
 
 use crate::terminal::Terminal;
 

@@ -1,7 +1,7 @@
 //! Diagnostics: what is wrong, where, and how to mend it.
 //!
 //! Owns the value that every stage reports problems with. Places in source texts are in
-//! [`source`], suggestions by edit distance in [`suggest`]; [`render()`] prints diagnostics and
+//! [`source`], suggestions by edit distance in [`suggest()`]; [`render()`] prints diagnostics and
 //! [`crate::codes`] explains their codes.
 
 pub mod machine;

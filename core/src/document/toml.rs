@@ -109,7 +109,7 @@ impl<'i> Builder<'i> {
     fn insert(&mut self, keys: Vec<(String, Span)>, value: Tree) {
         let mut path = self.header.clone();
         let Some(mut map) = descend(&mut self.root, &path) else { return };
-        if path.len() + keys.len() > MAX_DEPTH {
+        if path.len() + keys.len() + depth(&value) > MAX_DEPTH {
             self.diagnostics.push(too_deep(keys[0].1));
             return;
         }
@@ -340,6 +340,15 @@ fn put_last(map: &mut Map, (name, span): &(String, Span), value: Tree) -> Result
     }
     map.insert(name.clone(), Entry { key_span: *span, value });
     Ok(())
+}
+
+/// How deep a value is nested; the guard of the parser bounds each part of it.
+fn depth(tree: &Tree) -> usize {
+    match &tree.value {
+        Value::Seq(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Map(map) => 1 + map.values().map(|entry| depth(&entry.value)).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn too_deep(span: Span) -> Diagnostic {

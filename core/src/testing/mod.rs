@@ -5,6 +5,7 @@
 
 mod nodes;
 mod run;
+mod train;
 
 use std::cell::RefCell;
 
@@ -20,9 +21,9 @@ pub fn registry() -> Registry {
         Typed::<nodes::Bundle>::boxed(),
         Typed::<nodes::Cache>::boxed(),
         Typed::<nodes::Unet>::boxed(),
-        Typed::<nodes::Lora>::boxed(),
-        Typed::<nodes::Merge>::boxed(),
-        Typed::<nodes::Diffusion>::boxed(),
+        Typed::<train::Lora>::boxed(),
+        Typed::<train::Merge>::boxed(),
+        Typed::<train::Diffusion>::boxed(),
         Typed::<run::AdamW>::boxed(),
         Typed::<run::Faulty>::boxed(),
         Typed::<run::SaveAdapter>::boxed(),

@@ -184,7 +184,7 @@ impl Tensor {
             Data::Meta(_) => vec![0.0; self.len()],
             Data::Real(_) => {
                 let flat: burn::Tensor<1> = self.flatten_burn();
-                flat.into_data_as::<f32>().to_vec::<f32>().unwrap_or_default()
+                flat.into_data_as::<f32>().try_to_vec::<f32>().unwrap_or_default()
             }
         }
     }
@@ -195,7 +195,7 @@ impl Tensor {
             Data::Real(DispatchTensor { kind: DispatchTensorKind::Flex(BackendTensor::Float(flex)), .. })
                 if self.dtype == DType::F32 =>
             {
-                flex.into_data().into_vec::<f32>().unwrap_or_default()
+                flex.into_data().try_into_vec::<f32>().unwrap_or_default()
             }
             _ => self.to_vec(),
         }

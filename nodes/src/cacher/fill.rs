@@ -29,6 +29,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
         order: Mutex::new(None),
+        statistics: (0, 0.0, 0.0),
     };
     cached.fill_images(cx, vae, vae_batch)?;
     if let Some(text) = text {
@@ -55,6 +56,8 @@ pub struct Cached {
     seed: u64,
     batch: usize,
     order: Mutex<Option<(u64, Arc<Vec<Vec<usize>>>)>>,
+    /// Number, sum and sum of squares of the latent means made in this run.
+    statistics: (u64, f64, f64),
 }
 
 struct Todo {
@@ -100,6 +103,14 @@ impl Cached {
                 done += chunk.len() as u64;
                 cx.progress.tick(what, done, total);
             }
+        }
+        if let (n @ 1.., sum, squares) = self.statistics {
+            let mean = sum / n as f64;
+            let deviation = (squares / n as f64 - mean * mean).max(0.0).sqrt();
+            let unit = 1.0 / deviation.max(1e-12);
+            cx.progress.say(&format!(
+                "latents: mean {mean:.4}, standard deviation {deviation:.4} (a scaling factor of {unit:.5} makes it 1)"
+            ));
         }
         let bad: std::collections::HashSet<usize> =
             self.usable.iter().copied().filter(|&i| !self.image_keys.contains_key(&(i, false))).collect();
@@ -157,6 +168,12 @@ impl Cached {
             if values.iter().any(|v| !v.is_finite()) {
                 let name = items[todo.sample].path.display();
                 return Err(RunError::new("P0901", format!("the autoencoder gives values that are not finite for `{name}`")).at("vae"));
+            }
+            if vae.is_some() {
+                let means = &values[..span / 2];
+                self.statistics.0 += means.len() as u64;
+                self.statistics.1 += means.iter().map(|&x| x as f64).sum::<f64>();
+                self.statistics.2 += means.iter().map(|&x| x as f64 * x as f64).sum::<f64>();
             }
             self.store.put(&todo.key, HostTensor { values: values.to_vec(), shape: shape.clone() })?;
         }

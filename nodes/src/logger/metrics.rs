@@ -75,7 +75,7 @@ fn failed(path: &Path, error: std::io::Error) -> RunError {
 }
 
 /// Keeps the lines up to a step; a line cut short by a crash goes too.
-fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
+pub(super) fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
     let Ok(old) = File::open(path) else { return Ok(()) };
     let mut kept = String::new();
     for line in BufReader::new(old).lines().map_while(Result::ok) {

@@ -123,6 +123,13 @@ impl Measure {
     }
 }
 
+/// The loss of the first line.
+fn first_loss(path: &std::path::Path) -> Option<f64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line: serde_json::Value = serde_json::from_str(text.lines().next()?).ok()?;
+    line["loss"].as_f64()
+}
+
 impl Listener for Measure {
     fn priority(&self) -> u32 {
         15
@@ -136,6 +143,11 @@ impl Listener for Measure {
             Moment::End => self.measured != Some(cx.position.step) && cx.position.is_last(),
         };
         let path = cx.folder.join(FILE);
+        if cx.moment == Moment::Resume {
+            let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
+            super::metrics::keep_until(&path, cx.position.step).map_err(failed)?;
+            self.first = first_loss(&path);
+        }
         if due {
             let loss = self.measure()?;
             self.measured = Some(cx.position.step);

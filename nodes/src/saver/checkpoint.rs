@@ -251,7 +251,7 @@ impl Saver {
         let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", folder.display()));
         let json = |path: &Path, value: &Value| {
             let text = serde_json::to_string_pretty(value).unwrap_or_default();
-            pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes())).map_err(failed)
+            pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
         let mut index = json!({"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",
             "feature_extractor": [null, null], "safety_checker": [null, null], "tokenizer": [null, null]});

@@ -11,8 +11,9 @@ use pipe_core::run::{Artifact, RunError};
 
 use crate::exit::{Exit, Failure};
 use crate::machine;
-use crate::progress::{LossChange, number};
+use crate::progress::LossChange;
 use crate::terminal::Terminal;
+use crate::text::count;
 
 /// What the report needs to know.
 pub struct End<'a> {
@@ -27,54 +28,41 @@ pub struct End<'a> {
 impl End<'_> {
     /// Of a run that did not fail.
     pub fn of_outcome(&self, ran: &Ran) -> Result<Exit, Failure> {
+        let finished = ran.status == Status::Finished;
+        let head = if finished { self.done(ran) } else { self.stopped(ran) };
+        let mut rows: Vec<(&str, String)> = Vec::new();
+        rows.extend(self.loss.map(|change| ("loss", change.to_string())));
+        let held_out = ran.artifacts.iter().rev().find(|artifact| artifact.kind == "validation");
+        rows.extend(held_out.and_then(|artifact| held_out_loss(&artifact.path)).map(|text| ("held-out loss", text)));
+        rows.extend(machine::peak_resident().map(|peak| ("memory", format!("{} at the peak", bytes_text(peak)))));
+        rows.extend(results(&ran.artifacts, finished).map(|(kind, path)| (kind, path.display().to_string())));
+        rows.push(("log", self.folder.join("run.log").display().to_string()));
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let paint = self.terminal.paint();
-        let mut out = String::new();
-        let position = ran.position;
-        let begun = ran.resumed_from.unwrap_or(0);
-        let steps = position.step.saturating_sub(begun);
-        match ran.status {
-            Status::Finished => {
-                let from = ran.resumed_from.map_or(String::new(), |step| format!(", continued after step {step}"));
-                let time = seconds_text(ran.seconds);
-                out.push_str(&format!("\n{} {steps} steps in {time}{from}\n", paint.green("done:")));
-            }
-            Status::Interrupted => {
-                let (step, total) = (position.step, position.total_steps);
-                let at =
-                    if total > 0 { format!("after step {step} of {total}") } else { "before the first step".into() };
-                out.push_str(&format!("\n{} {at}; nothing is lost\n", paint.yellow("stopped")));
-            }
-        }
-        if let Some(change) = self.loss.filter(|_| steps > 1) {
-            out.push_str(&loss_line(&change));
-        }
-        if let Some(peak) = machine::peak_resident() {
-            out.push_str(&format!("memory   {} at the peak\n", bytes_text(peak)));
-        }
-        out.push_str(&self.results(&ran.artifacts, ran.status == Status::Finished));
-        self.terminal.out(&out)?;
-        if ran.status == Status::Finished {
+        let rows = rows.iter().map(|(name, text)| format!("  {}  {text}\n", paint.cyan(&format!("{name:<width$}"))));
+        self.terminal.out(&format!("\n{head}\n{}", rows.collect::<String>()))?;
+        if finished {
             return Ok(Exit::Done);
         }
         self.terminal.error_text(&format!("continue with: {}\n", self.terminal.paint_err().bold(&self.again)));
         Ok(Exit::Interrupted)
     }
 
-    /// Final results, each once; of an interrupted run also what it saved on the way.
-    fn results(&self, artifacts: &[Artifact], finished: bool) -> String {
-        let mut last: Vec<(&str, &Path)> = Vec::new();
-        for artifact in artifacts.iter().filter(|artifact| artifact.final_result || !finished) {
-            let place = (artifact.kind, artifact.path.as_path());
-            last.retain(|(kind, path)| *path != place.1 && (finished || *kind != place.0));
-            last.push(place);
-        }
-        let log = self.folder.join("run.log");
-        last.push(("log", &log));
-        let width = last.iter().map(|(kind, _)| kind.len()).max().unwrap_or(0).max(7);
-        let paint = self.terminal.paint();
-        let lines =
-            last.iter().map(|(kind, path)| format!("{}  {}\n", paint.cyan(&format!("{kind:<width$}")), path.display()));
-        lines.collect()
+    fn done(&self, ran: &Ran) -> String {
+        let steps = ran.position.step.saturating_sub(ran.resumed_from.unwrap_or(0));
+        let from = ran.resumed_from.map_or(String::new(), |step| format!(", continued after step {step}"));
+        format!(
+            "{} {} in {}{from}",
+            self.terminal.paint().green("done:"),
+            count(steps, "step"),
+            seconds_text(ran.seconds)
+        )
+    }
+
+    fn stopped(&self, ran: &Ran) -> String {
+        let (step, total) = (ran.position.step, ran.position.total_steps);
+        let at = if step > 0 { format!("after step {step} of {total}") } else { "before the first step".into() };
+        format!("{} {at}; nothing is lost", self.terminal.paint().yellow("stopped"))
     }
 
     /// Of a run that failed.
@@ -107,18 +95,34 @@ impl End<'_> {
     }
 }
 
-fn loss_line(change: &LossChange) -> String {
-    let LossChange { first, last, steps } = *change;
-    let percent = (last / first - 1.0) * 100.0;
-    let over =
-        if steps == 1 { "first and last step".into() } else { format!("means of the first and last {steps} steps") };
-    format!("loss     {} → {} ({percent:+.0} %; {over})\n", number(first), number(last))
+/// Final results, each once; of an interrupted run also the last of each kind that it saved on the way.
+fn results(artifacts: &[Artifact], finished: bool) -> impl Iterator<Item = (&'static str, &Path)> {
+    let mut last: Vec<(&str, &Path)> = Vec::new();
+    for artifact in artifacts.iter().filter(|artifact| artifact.final_result || !finished) {
+        last.retain(|(kind, path)| *path != artifact.path && (finished || *kind != artifact.kind));
+        last.push((artifact.kind, &artifact.path));
+    }
+    last.into_iter()
+}
+
+/// The first and the last loss that `logger.validation` measured.
+fn held_out_loss(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let losses: Vec<f64> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["loss"].as_f64())
+        .collect();
+    match losses.as_slice() {
+        [first, .., last] => Some(LossChange { first: *first, last: *last, steps: 0 }.to_string()),
+        _ => None,
+    }
 }
 
 /// The entry of a folder whose name comes last and that is whole.
 fn newest(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    entries.filter(|path| !pipe_core::folder::is_temporary(path)).max()
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    entries.filter(|path| !pipe_core::folder::is_temporary(path) && !hidden(path)).max()
 }
 
 #[cfg(test)]
@@ -126,8 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loss_in_words() {
-        let change = LossChange { first: 0.2, last: 0.15, steps: 40 };
-        assert_eq!(loss_line(&change), "loss     0.2000 → 0.1500 (-25 %; means of the first and last 40 steps)\n");
+    fn results_are_told_once() {
+        let of = |kind, path: &str, final_result| Artifact { kind, path: path.into(), final_result };
+        let all = [of("lora", "a", false), of("lora", "b", false), of("preview", "p", false), of("lora", "z", true)];
+        let told = |finished| results(&all, finished).map(|(_, path)| path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(told(true), ["z"]);
+        assert_eq!(told(false), ["p", "z"]);
     }
 }

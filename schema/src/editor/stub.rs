@@ -1,0 +1,63 @@
+//! Stubs of the fields of all branches, for servers that do not look into `then`.
+//!
+//! Taplo completes and explains only what stands in `properties` itself. A stub gives it name
+//! and text, and where all branches agree on a field also its values (`anyOf` with `true` never
+//! fails). `doNotSuggest` keeps stubs out of the completion of YAML servers, which know better.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::emit::Emitter;
+use super::tagged::Branch;
+use crate::shape::Field;
+use crate::words;
+
+/// A field name with all branches that have it.
+struct Shared<'a> {
+    name: &'a str,
+    owners: Vec<(&'a str, &'a Field)>,
+}
+
+/// The stubs, in the order in which branches name the fields.
+pub(super) fn all(emitter: &mut Emitter, branches: &[Branch]) -> Vec<(String, Json)> {
+    let mut shared: Vec<Shared> = Vec::new();
+    for branch in branches {
+        for field in &branch.variant.table.fields {
+            let owner = (branch.variant.value.as_str(), field);
+            match shared.iter_mut().find(|entry| entry.name == field.name) {
+                Some(entry) => entry.owners.push(owner),
+                None => shared.push(Shared { name: &field.name, owners: vec![owner] }),
+            }
+        }
+    }
+    shared.iter().map(|entry| (entry.name.to_owned(), stub(emitter, entry))).collect()
+}
+
+fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
+    let mut out = Map::new();
+    out.insert("title".into(), entry.name.into());
+    out.insert("doNotSuggest".into(), true.into());
+    let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| emitter.shape(&field.shape, "")).collect();
+    schemas.dedup();
+    if let [schema] = schemas.as_slice() {
+        out.insert("anyOf".into(), json!([schema, true]));
+    }
+    out.insert("x-taplo".into(), json!({ "docs": { "main": text(entry) } }));
+    Json::Object(out)
+}
+
+/// Each text once, with the types it belongs to.
+fn text(entry: &Shared) -> String {
+    let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+    for (owner, field) in &entry.owners {
+        let text = words::sentence(field, true);
+        match texts.iter_mut().find(|(other, _)| *other == text) {
+            Some((_, owners)) => owners.push(owner),
+            None => texts.push((text, vec![owner])),
+        }
+    }
+    let line = |(text, owners): &(String, Vec<&str>)| {
+        let owners: Vec<String> = owners.iter().map(|owner| format!("`{owner}`")).collect();
+        format!("{}: {text}", owners.join(", "))
+    };
+    texts.iter().map(line).collect::<Vec<_>>().join("\n\n")
+}

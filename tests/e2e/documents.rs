@@ -1,0 +1,153 @@
+//! `check`, `plan` and `graph` on documents: every error at its line, every format, every exit code.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use crate::support::{folder, line_of, pipe_in, tiny};
+
+/// A document with five mistakes: a misspelt key, a text for a number, an unknown node, a cycle, a missing file.
+fn five_errors() -> String {
+    tiny(8)
+        .replace("rank: 4, dropout: 0.1", "rnak: 4")
+        .replace("learning_rate: 1e-3", "learning_rate: fast")
+        .replace("text: clip }", "text: clop }")
+        .replace("model: lora, batch: cached", "model: again, batch: cached")
+        .replace(
+            "  metrics:",
+            "  again: { type: adapter.lora, model: more }\n  more: { type: adapter.lora, model: again }\n  metrics:",
+        )
+        .replace("path: /", "path: nowhere/")
+}
+
+#[test]
+fn five_mistakes_are_five_errors_each_at_its_line() {
+    let text = five_errors();
+    let dir = folder("five.yaml", &text);
+    let found = pipe_in(dir.path(), &["check", "five.yaml", "--format", "json"]).expect(1).json();
+    let found = found.as_array().expect("an array");
+    for entry in found {
+        let keys: Vec<&String> = entry.as_object().expect("an object").keys().collect();
+        assert_eq!(keys, ["code", "severity", "message", "file", "line", "column", "end_line", "end_column", "help"]);
+        assert_eq!(entry["file"], "five.yaml");
+    }
+    let lines: BTreeMap<&str, Vec<u64>> = found.iter().fold(BTreeMap::new(), |mut lines, entry| {
+        let code = entry["code"].as_str().expect("a code");
+        lines.entry(code).or_default().push(entry["line"].as_u64().expect("a line"));
+        lines
+    });
+    for (code, part) in [
+        ("P0104", "rnak"),
+        ("P0101", "learning_rate: fast"),
+        ("P0202", "text: clop"),
+        ("P0206", "again: { type"),
+        ("P0301", "nowhere"),
+    ] {
+        let at = line_of(&text, part);
+        assert!(lines.get(code).is_some_and(|lines| lines.contains(&at)), "{code} at {at}: {found:#?}");
+    }
+    let misspelt = found.iter().find(|entry| entry["code"] == "P0104").expect("found above");
+    assert!(misspelt["help"].as_str().is_some_and(|help| help.contains("`rank`")), "{misspelt}");
+}
+
+#[test]
+fn every_report_format() {
+    let dir = folder("five.yaml", &five_errors());
+    let check = |format: &str| pipe_in(dir.path(), &["check", "five.yaml", "--format", format]).expect(1);
+    let human = check("human");
+    assert!(human.out.contains("error[P0104]") && human.out.contains("^^^^"), "{}", human.out);
+    assert!(human.err.contains("errors"), "{}", human.err);
+    assert!(check("concise").out.lines().all(|line| line.starts_with("five.yaml:")));
+    assert!(check("github").out.lines().all(|line| line.starts_with("::error ")));
+    let sarif = check("sarif").json();
+    assert_eq!(sarif["version"], "2.1.0");
+    assert!(sarif["runs"][0]["results"].as_array().is_some_and(|results| results.len() >= 5));
+}
+
+#[test]
+fn a_good_document_is_clean() {
+    let dir = folder("tiny.yaml", &tiny(8));
+    let ran = pipe_in(dir.path(), &["check", "tiny.yaml"]).expect(0);
+    assert_eq!((ran.out.as_str(), ran.err.trim()), ("", "11 nodes checked: no problems"));
+    assert_eq!(pipe_in(dir.path(), &["check", "tiny.yaml", "--format", "json"]).expect(0).json(), Json::Array(vec![]));
+    let quiet = pipe_in(dir.path(), &["check", "-q", "tiny.yaml", "tiny.yaml"]).expect(0);
+    assert_eq!((quiet.out, quiet.err), (String::new(), String::new()));
+}
+
+#[test]
+fn overrides_are_checked_like_the_document() {
+    let dir = folder("tiny.yaml", &tiny(8));
+    let set = |value: &str| pipe_in(dir.path(), &["check", "tiny.yaml", "--format", "concise", "--set", value]);
+    set("nodes.adamw.learning_rate=2e-4").expect(0);
+    assert!(set("nodes.adamw.learning_rate=fast").expect(1).out.starts_with("--set:1:"));
+    assert!(set("nodes.adam.learning_rate=1").expect(1).out.contains("there is no node `adam`"));
+    assert!(set("train.device=gpu").expect(1).out.contains("device"));
+}
+
+#[test]
+fn toml_is_the_same_model() {
+    let text =
+        "version = 1\nname = \"t\"\n[nodes.photos]\ntype = \"loader.images\"\npath = \"nowhere\"\nresolution = \"x\"\n";
+    let dir = folder("t.toml", text);
+    let ran = pipe_in(dir.path(), &["check", "t.toml", "--format", "concise"]).expect(1);
+    assert!(ran.out.contains("t.toml:6:"), "{}", ran.out);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_errors_not_faults() {
+    let dir = folder("bad.yaml", "nodes:\n\t- x\n");
+    std::fs::write(dir.path().join("bytes.yaml"), [0xff, 0xfe, 0, 1]).unwrap();
+    std::fs::write(dir.path().join("empty.yaml"), "").unwrap();
+    for name in ["missing.yaml", "bad.yaml", "bytes.yaml", "empty.yaml", "."] {
+        let ran = pipe_in(dir.path(), &["check", name, "--format", "concise"]).expect(1);
+        assert!(ran.out.contains("error[P0"), "{name}: {}", ran.out);
+        for command in [&["run"][..], &["plan"], &["graph", "--format", "dot"]] {
+            let args: Vec<&str> = command.iter().copied().chain([name]).collect();
+            assert!(pipe_in(dir.path(), &args).expect(1).err.contains("error[P0"), "{command:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn plan_in_both_forms_and_its_exit_codes() {
+    let dir = folder("tiny.yaml", &tiny(8));
+    let plan = |args: &[&str]| pipe_in(dir.path(), &[&["plan", "tiny.yaml"], args].concat());
+    let human = plan(&[]).expect(0);
+    assert!(human.out.contains("8 steps") && human.out.contains("peak"), "{}", human.out);
+    let json = plan(&["--format", "json"]).expect(0).json();
+    assert_eq!((&json["steps"], &json["fits"]), (&Json::from(8), &Json::Null));
+    let peak = json["peak_bytes"].as_u64().expect("a number");
+    assert!(json["phases"].as_array().expect("phases").iter().all(|phase| phase["total"].as_u64().unwrap() <= peak));
+
+    assert!(plan(&["--memory", "64GiB"]).expect(0).out.contains("fits into 64.0 GiB"));
+    let tight = plan(&["--memory", "1MiB"]).expect(3);
+    assert!(tight.err.contains("error[P0501]") && tight.err.contains("try "), "{}", tight.err);
+    let json = plan(&["--memory", "1MiB", "--format", "json"]).expect(3).json();
+    assert_eq!(json["fits"], false);
+    assert!(json["misfit"]["suggestions"].as_array().is_some_and(|list| !list.is_empty()), "{json}");
+    assert!(plan(&["--memory", "12"]).expect(2).err.contains("needs a unit"));
+    assert_eq!(plan(&["--set", "train.steps=9", "--format", "json"]).expect(0).json()["steps"], 9);
+}
+
+#[test]
+fn every_graph_format() {
+    let dir = folder("tiny.yaml", &tiny(8));
+    let graph = |format: &str| pipe_in(dir.path(), &["graph", "tiny.yaml", "--format", format]).expect(0).out;
+    assert!(graph("dot").starts_with("digraph") && graph("dot").contains("\"lora\" -> \"loss\""));
+    assert!(graph("mermaid").starts_with("flowchart"));
+    let svg = graph("svg");
+    assert!(svg.contains("<svg") && svg.contains("adapter.lora") && svg.trim_end().ends_with("</svg>"));
+    let json: Json = serde_json::from_str(&graph("json")).unwrap();
+    assert_eq!(json["nodes"].as_array().map(Vec::len), Some(11));
+
+    let written = pipe_in(dir.path(), &["graph", "tiny.yaml", "--format", "svg", "-o", "pictures/tiny.svg"]).expect(0);
+    assert_eq!(written.out, "");
+    assert_eq!(std::fs::read_to_string(dir.path().join("pictures/tiny.svg")).unwrap(), svg);
+}
+
+#[test]
+fn a_broken_document_is_drawn_as_far_as_it_goes() {
+    let dir = folder("five.yaml", &five_errors());
+    let ran = pipe_in(dir.path(), &["graph", "five.yaml", "--format", "dot"]).expect(1);
+    assert!(ran.out.contains("\"unet\" -> \"lora\"") && ran.err.contains("error[P0206]"));
+}
