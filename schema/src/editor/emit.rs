@@ -3,7 +3,7 @@
 use pipe_core::diagnostic::suggest::{and_list, or_list};
 use serde_json::{Map, Value as Json, json};
 
-use super::{annotate, annotate_field, leaf, object, tagged};
+use super::{alternative, annotate_field, leaf, object, tagged};
 use crate::shape::{Field, Kind, List, Shape, Table, Variant};
 use crate::words;
 
@@ -57,9 +57,13 @@ impl Emitter {
         let Some(def) = shape.def.as_ref().filter(|_| shape.has_tables()) else {
             return self.kind(&shape.kind, main);
         };
-        let mut out = Map::new();
-        annotate(&mut out, &words::title_of(def), &shape.description, None);
+        // No `description`: hovers would show it instead of the field's own. Taplo, which does not
+        // see what stands beside a `$ref`, gets it in its own place.
+        let mut out = object(json!({ "title": words::title_of(def) }));
         out.extend(self.kind(&shape.kind, &shape.description));
+        if !shape.description.is_empty() {
+            out.insert("x-taplo".into(), json!({ "docs": { "main": shape.description } }));
+        }
         let target = self.define(def, out);
         Map::from_iter([("$ref".to_owned(), target.into())])
     }
@@ -137,34 +141,16 @@ impl Emitter {
     fn tagged(&mut self, tag: &str, variants: &[Variant]) -> Map<String, Json> {
         let mut branches = Vec::new();
         for variant in variants {
-            let then = Json::Object(tagged::closed(self, tag, variant, None));
+            let then = Json::Object(tagged::closed(self, tag, variant));
             branches.push(tagged::Branch { variant: variant.clone(), then });
         }
         let values: Vec<&str> = variants.iter().map(|variant| variant.value.as_str()).collect();
         tagged::union(self, tag, &branches, &format!("{}.", or_list(&values)))
     }
 
-    /// Forms of different JSON types are one schema with a list of types, whose keywords each
-    /// look at one type only; this keeps messages at the fault. Others are an `anyOf`.
     fn one_of(&mut self, parts: &[Shape], main: &str) -> Map<String, Json> {
-        let mut emitted: Vec<Map<String, Json>> = parts.iter().map(|part| self.shape(part, main)).collect();
-        let single = |part: &Map<String, Json>| part.get("type").and_then(Json::as_str).map(str::to_owned);
-        let plain = |part: &Map<String, Json>| !part.contains_key("enum") && !part.contains_key("if");
-        let mut types: Vec<String> = emitted.iter().filter_map(single).collect();
-        types.sort_unstable();
-        types.dedup_by(|a, b| a == b || (a == "number" && b == "integer"));
-        if types.len() == parts.len() && emitted.iter().all(plain) {
-            let types: Vec<Json> = emitted.iter_mut().filter_map(|part| part.remove("type")).collect();
-            let mut out = object(json!({ "type": types }));
-            out.extend(emitted.into_iter().flatten());
-            return out;
-        }
-        for (part, shape) in emitted.iter_mut().zip(parts) {
-            if !shape.description.is_empty() && !part.contains_key("$ref") {
-                part.insert("description".into(), shape.description.clone().into());
-            }
-        }
-        object(json!({ "anyOf": emitted }))
+        let forms = parts.iter().map(|part| alternative::Form::new(part, self.shape(part, main))).collect();
+        alternative::join(forms)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `if`/`then` by a pattern on `type`: with `oneOf` the language servers blame the wrong node
 //! type for ordinary mistakes. See [`tagged`] for the parts of that form.
 
+mod alternative;
 mod emit;
 mod leaf;
 mod snippet;
@@ -35,9 +36,13 @@ pub fn json_schema(registry: &Registry) -> Json {
     let node = node(registry, &mut emitter);
 
     let mut properties = document.remove("properties").map(object).unwrap_or_default();
-    let schema_key = properties.remove("$schema");
+    let modeline = properties.remove("$schema");
     properties.insert("nodes".into(), nodes(registry));
-    properties.extend(schema_key.map(|field| ("$schema".to_owned(), field)));
+    if let Some(mut field) = modeline {
+        // Allowed for editors that want it; the modeline is the better way.
+        field["doNotSuggest"] = true.into();
+        properties.insert("$schema".into(), field);
+    }
     let mut required = document.remove("required").unwrap_or_else(|| json!([]));
     required.as_array_mut().into_iter().for_each(|names| names.push("nodes".into()));
 
@@ -67,7 +72,7 @@ fn nodes(registry: &Registry) -> Json {
         "description": format!("Nodes by name. A port is filled by naming another node. {names}"),
         "type": "object",
         "minProperties": 1,
-        "propertyNames": { "title": "node name", "pattern": NODE_NAME, "patternErrorMessage": names },
+        "propertyNames": { "doNotSuggest": true, "pattern": NODE_NAME, "patternErrorMessage": names },
         "additionalProperties": { "$ref": "#/definitions/Node" },
         "defaultSnippets": registry.kinds().map(snippet::of).collect::<Vec<_>>(),
     })
@@ -83,7 +88,10 @@ fn node(registry: &Registry, emitter: &mut Emitter) -> Map<String, Json> {
         let variant = Variant { value: name.into(), description: kind.about.summary.into(), table };
         let link = format!("[{name}]({REFERENCE_FROM_SCHEMA}/nodes/{name}.md)");
         let markdown = format!("{}\n\n{link} · `pipe explain {name}`", kind.about.summary);
-        let closed = tagged::closed(emitter, "type", &variant, Some(&markdown));
+        let mut closed = Map::new();
+        annotate(&mut closed, name, kind.about.summary, Some(&markdown));
+        closed.extend(tagged::closed(emitter, "type", &variant));
+        closed["properties"]["type"]["markdownDescription"] = markdown.into();
         let target = emitter.define(name, closed);
         branches.push(Branch { variant, then: json!({ "$ref": target }) });
     }

@@ -38,8 +38,14 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
     out.insert("doNotSuggest".into(), true.into());
     let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| emitter.shape(&field.shape, "")).collect();
     schemas.dedup();
-    if let [schema] = schemas.as_slice() {
-        out.insert("anyOf".into(), json!([schema, true]));
+    if let [schema] = schemas.as_mut_slice() {
+        // The first form has no title: else a YAML server shows the headings of both forms.
+        if schema.contains_key("$ref") {
+            schema.insert("title".into(), entry.name.into());
+            out.insert("anyOf".into(), json!([{ "allOf": [schema] }, true]));
+        } else {
+            out.insert("anyOf".into(), json!([schema, true]));
+        }
     }
     out.insert("x-taplo".into(), json!({ "docs": { "main": text(entry) } }));
     Json::Object(out)

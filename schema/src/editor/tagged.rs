@@ -20,21 +20,19 @@ pub(super) struct Branch {
     pub then: Json,
 }
 
-/// The closed table of one variant, its tag included.
-pub(super) fn closed(emitter: &mut Emitter, tag: &str, variant: &Variant, markdown: Option<&str>) -> Map<String, Json> {
+/// The closed table of one variant, its tag included. It has no title and text of its own: within
+/// a field, hovers would show them instead of the field's.
+pub(super) fn closed(emitter: &mut Emitter, tag: &str, variant: &Variant) -> Map<String, Json> {
     let mut table = emitter.table(&variant.table);
     let mut required = json!([tag]);
     if let (Some(all), Some(Json::Array(names))) = (required.as_array_mut(), table.remove("required")) {
         all.extend(names);
     }
     let mut tag_field = Map::new();
-    annotate(&mut tag_field, &variant.value, &variant.description, markdown);
+    annotate(&mut tag_field, &variant.value, &variant.description, None);
     let mut properties = Map::from_iter([(tag.to_owned(), Json::Object(tag_field))]);
     properties.extend(table.remove("properties").map(object).unwrap_or_default());
-
-    let mut out = Map::new();
-    annotate(&mut out, &variant.value, &variant.description, markdown);
-    out.extend(object(json!({ "type": "object", "required": required, "properties": properties })));
+    let mut out = object(json!({ "type": "object", "required": required, "properties": properties }));
     for (keyword, value) in table {
         out.entry(keyword).or_insert(value);
     }

@@ -14,9 +14,8 @@ const STAGES: &[(&str, &str)] = &[
 ];
 
 pub(super) fn page() -> String {
-    let mut page = String::from(
-        "# Diagnostic codes\n\nWhat `pipe explain CODE` prints. A code keeps its meaning for good.\n",
-    );
+    let mut page =
+        String::from("# Diagnostic codes\n\nWhat `pipe explain CODE` prints. A code keeps its meaning for good.\n");
     let mut stage = "";
     for entry in codes::all() {
         let prefix = &entry.code[..3];

@@ -57,27 +57,36 @@ impl Sizes {
     }
 }
 
-fn im2col(s: &Sizes, x: &[f32], col: &mut [f32]) {
-    let (oh, ow) = (s.oh(), s.ow());
-    for (r, row) in col.chunks_mut(oh * ow).enumerate() {
+/// Columns of the unfolded input handled at once by one worker, so that they stay in its cache.
+const TILE: usize = 128 * 1024;
+
+/// Output rows of a tile.
+fn tile_rows(s: &Sizes, whole: bool) -> usize {
+    if whole { s.oh() } else { (TILE / (s.rows() * s.ow()).max(1)).max(128usize.div_ceil(s.ow())).clamp(1, s.oh()) }
+}
+
+/// Unfolds output rows `first..first+rows` of a sample into `col [C·KH·KW, rows·OW]`.
+fn im2col(s: &Sizes, x: &[f32], first: usize, rows: usize, col: &mut [f32]) {
+    let ow = s.ow();
+    for (r, row) in col.chunks_mut(rows * ow).enumerate() {
         let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
         let plane = &x[c * s.h * s.w..(c + 1) * s.h * s.w];
-        let (first, last, from) = s.reach(kx);
-        for (oy, out) in row.chunks_mut(ow).enumerate() {
-            let Some(y) = s.row_of(oy, ky) else {
+        let (left, right, from) = s.reach(kx);
+        for (i, out) in row.chunks_mut(ow).enumerate() {
+            let Some(y) = s.row_of(first + i, ky) else {
                 out.fill(0.0);
                 continue;
             };
-            out[..first].fill(0.0);
-            out[last..].fill(0.0);
-            if first == last {
+            out[..left].fill(0.0);
+            out[right..].fill(0.0);
+            if left == right {
                 continue;
             }
             let source = &plane[y * s.w + from..(y + 1) * s.w];
             if s.stride == 1 {
-                out[first..last].copy_from_slice(&source[..last - first]);
+                out[left..right].copy_from_slice(&source[..right - left]);
             } else {
-                for (o, x) in out[first..last].iter_mut().zip(source.iter().step_by(s.stride)) {
+                for (o, x) in out[left..right].iter_mut().zip(source.iter().step_by(s.stride)) {
                     *o = *x;
                 }
             }
@@ -85,22 +94,23 @@ fn im2col(s: &Sizes, x: &[f32], col: &mut [f32]) {
     }
 }
 
-fn col2im(s: &Sizes, col: &[f32], x: &mut [f32]) {
-    let (oh, ow) = (s.oh(), s.ow());
-    for (r, row) in col.chunks(oh * ow).enumerate() {
+/// Adds the columns of output rows `first..first+rows` back to a sample: the transpose of [`im2col`].
+fn col2im(s: &Sizes, col: &[f32], first: usize, rows: usize, x: &mut [f32]) {
+    let ow = s.ow();
+    for (r, row) in col.chunks(rows * ow).enumerate() {
         let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
         let plane = &mut x[c * s.h * s.w..(c + 1) * s.h * s.w];
-        let (first, last, from) = s.reach(kx);
-        if first == last {
+        let (left, right, from) = s.reach(kx);
+        if left == right {
             continue;
         }
-        for (oy, g) in row.chunks(ow).enumerate() {
-            let Some(y) = s.row_of(oy, ky) else { continue };
+        for (i, g) in row.chunks(ow).enumerate() {
+            let Some(y) = s.row_of(first + i, ky) else { continue };
             let target = &mut plane[y * s.w + from..(y + 1) * s.w];
             if s.stride == 1 {
-                super::act::add_assign(&mut target[..last - first], &g[first..last]);
+                super::act::add_assign(&mut target[..right - left], &g[left..right]);
             } else {
-                for (t, g) in target.iter_mut().step_by(s.stride).zip(&g[first..last]) {
+                for (t, g) in target.iter_mut().step_by(s.stride).zip(&g[left..right]) {
                     *t += *g;
                 }
             }
@@ -113,9 +123,19 @@ fn by_sample(s: &Sizes) -> bool {
     s.b >= rayon::current_num_threads()
 }
 
+/// Calls `f(first column, columns, col)` for every tile of a sample's output.
+fn tiles(s: &Sizes, whole: bool, col: &mut Vec<f32>, mut f: impl FnMut(usize, usize, &mut [f32])) {
+    let (rows, ow) = (tile_rows(s, whole), s.ow());
+    col.resize(s.rows() * rows * ow, 0.0);
+    for first in (0..s.oh()).step_by(rows) {
+        let n = rows.min(s.oh() - first);
+        f(first, n, &mut col[..s.rows() * n * ow]);
+    }
+}
+
 /// `conv2d(x, w) + bias`.
 pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
+    let (n, k, xs, ow) = (s.out_span(), s.rows(), s.c * s.h * s.w, s.ow());
     let mut out = super::buffer(s.b * s.o * n);
     let one = |x: &[f32], out: &mut [f32], col: &mut Vec<f32>, parallel: bool| {
         let keep = if let Some(bias) = bias {
@@ -130,9 +150,10 @@ pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> 
         if s.pointwise() {
             gemm_into(out, n, wm, Mat::new(x, k, n), keep, 1.0, parallel);
         } else {
-            col.resize(k * n, 0.0);
-            im2col(&s, x, col);
-            gemm_into(out, n, wm, Mat::new(col, k, n), keep, 1.0, parallel);
+            tiles(&s, parallel, col, |first, rows, col| {
+                im2col(&s, x, first, rows, col);
+                gemm_into(&mut out[first * ow..], n, wm, Mat::new(col, k, rows * ow), keep, 1.0, parallel);
+            });
         }
     };
     if by_sample(&s) {
@@ -148,16 +169,18 @@ pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> 
 
 /// Gradient of the input.
 pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
-    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
+    let (n, k, xs, ow) = (s.out_span(), s.rows(), s.c * s.h * s.w, s.ow());
     let mut gx = super::buffer(s.b * xs);
     let one = |gy: &[f32], gx: &mut [f32], col: &mut Vec<f32>, parallel: bool| {
         let wt = Mat::new(w, s.o, k).t();
         if s.pointwise() {
             gemm_into(gx, n, wt, Mat::new(gy, s.o, n), 0.0, 1.0, parallel);
         } else {
-            col.resize(k * n, 0.0);
-            gemm_into(col, n, wt, Mat::new(gy, s.o, n), 0.0, 1.0, parallel);
-            col2im(&s, col, gx);
+            tiles(&s, parallel, col, |first, rows, col| {
+                let g = Mat::strided(&gy[first * ow..], s.o, rows * ow, n, 1);
+                gemm_into(col, rows * ow, wt, g, 0.0, 1.0, parallel);
+                col2im(&s, col, first, rows, gx);
+            });
         }
     };
     if by_sample(&s) {
@@ -173,22 +196,20 @@ pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
 
 /// Gradient of the weight. Samples are summed in a fixed order, so the result does not depend on timing.
 pub fn conv2d_weight_backward(s: Sizes, x: &[f32], gy: &[f32]) -> Vec<f32> {
-    let (n, k, xs) = (s.out_span(), s.rows(), s.c * s.h * s.w);
-    let add = |gw: &mut [f32], x: &[f32], gy: &[f32], col: &mut Vec<f32>, parallel: bool| {
-        let gm = Mat::new(gy, s.o, n);
-        if s.pointwise() {
-            gemm_into(gw, k, gm, Mat::new(x, k, n).t(), 1.0, 1.0, parallel);
-        } else {
-            col.resize(k * n, 0.0);
-            im2col(&s, x, col);
-            gemm_into(gw, k, gm, Mat::new(col, k, n).t(), 1.0, 1.0, parallel);
-        }
-    };
+    let (n, k, xs, ow) = (s.out_span(), s.rows(), s.c * s.h * s.w, s.ow());
     let sum = |x: &[f32], gy: &[f32], parallel: bool| {
         let mut gw = super::buffer(s.o * k);
         let mut col = Vec::new();
         for (x, gy) in x.chunks(xs).zip(gy.chunks(s.o * n)) {
-            add(&mut gw, x, gy, &mut col, parallel);
+            if s.pointwise() {
+                gemm_into(&mut gw, k, Mat::new(gy, s.o, n), Mat::new(x, k, n).t(), 1.0, 1.0, parallel);
+                continue;
+            }
+            tiles(&s, parallel, &mut col, |first, rows, col| {
+                im2col(&s, x, first, rows, col);
+                let g = Mat::strided(&gy[first * ow..], s.o, rows * ow, n, 1);
+                gemm_into(&mut gw, k, g, Mat::new(col, k, rows * ow).t(), 1.0, 1.0, parallel);
+            });
         }
         gw
     };
