@@ -39,8 +39,9 @@ fn assets(root: &Path, text: &str) -> BTreeSet<PathBuf> {
         let path = root.join(word);
         match fs::metadata(&path) {
             Ok(about) if about.is_file() => found.extend([path]),
-            Ok(_) => found.extend(tree(&path)),
-            Err(_) => {}
+            // A name without a slash is more likely the run's than a folder's.
+            Ok(_) if word.contains('/') => found.extend(tree(&path)),
+            _ => {}
         }
     }
     // Artwork travels with its licence.

@@ -115,6 +115,7 @@ pub struct Problem {
     /// Error or warning.
     pub severity: crate::diagnostic::Severity,
     /// Field path inside the node, such as `schedule.warmup.steps`, or an input port's name; empty for the node itself.
+    /// With a leading `/` a path from the document's root, such as `/train.device`.
     pub field: String,
     /// Message without final period.
     pub message: String,
@@ -160,7 +161,8 @@ pub fn resolve(base: &Path, text: &str) -> PathBuf {
     {
         return PathBuf::from(home).join(rest);
     }
-    base.join(text)
+    // Without `./` in the middle: paths are shown to people.
+    base.join(text).components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
 }
 
 /// Context of [`Node::plan`].

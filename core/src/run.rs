@@ -277,4 +277,6 @@ pub struct Built {
     pub driver: Option<Box<dyn Driver>>,
     /// A listener, from savers, samplers and loggers.
     pub listener: Option<Box<dyn Listener>>,
+    /// Hash of the files the node was built from, if training depends on them. A continued run whose files changed is refused.
+    pub content: Option<String>,
 }

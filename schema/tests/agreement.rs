@@ -78,12 +78,12 @@ fn compare(registry: &Registry, cases: u32) {
 
 #[test]
 fn toy_registry() {
-    compare(&testing::registry(), 3000);
+    compare(&testing::registry(), 800);
 }
 
 #[test]
 fn every_form_that_config_structs_take() {
-    compare(&exotic::registry(), 6000);
+    compare(&exotic::registry(), 1600);
 }
 
 #[test]

@@ -40,14 +40,25 @@ const WORTH_A_LINE: Duration = Duration::from_secs(1);
 impl Bars {
     pub fn new(terminal: Terminal) -> Bars {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(12));
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Bars { terminal, bar, state: Mutex::new(State { meter: Meter::default(), stage: Stage::Nothing }) }
+        let bars = Bars { terminal, bar, state: Mutex::new(State { meter: Meter::default(), stage: Stage::Nothing }) };
+        bars.style(BUILD);
+        bars.bar.enable_steady_tick(Duration::from_millis(120));
+        bars
     }
 
     fn style(&self, template: &str) {
         // The templates are constants, and a wrong one costs the colours only.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("━╸─"));
+    }
+
+    /// Begins a stage. The texts come before the style, which draws them.
+    fn show(&self, template: &str, prefix: &str, message: &str, total: u64) {
+        self.bar.set_prefix(prefix.to_owned());
+        self.bar.set_message(message.to_owned());
+        self.bar.set_length(total);
+        self.bar.set_position(0);
+        self.style(template);
     }
 
     /// Leaves a line for work that is over.
@@ -69,9 +80,7 @@ impl Progress for Bars {
         if !matches!(&state.stage, Stage::Work(before, _) if before == what) {
             self.conclude(&mut state);
             state.stage = Stage::Work(what.to_owned(), Instant::now());
-            self.style(WORK);
-            self.bar.reset();
-            self.bar.set_prefix(what.to_owned());
+            self.show(WORK, what, "", total);
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
@@ -94,13 +103,9 @@ impl Progress for Bars {
         self.conclude(&mut state);
         if name == "train" {
             state.stage = Stage::Train;
-            self.style(TRAIN);
-            self.bar.reset();
-            self.bar.set_prefix("train");
-            self.bar.set_message("first step");
+            self.show(TRAIN, name, "first step", 0);
         } else {
-            self.style(BUILD);
-            self.bar.set_message(name.to_owned());
+            self.show(BUILD, "", name, 0);
         }
     }
     fn step(&self, position: &Position, report: &StepReport, seconds: f64) {
@@ -108,8 +113,7 @@ impl Progress for Bars {
         state.meter.update(position, report, seconds);
         if !matches!(state.stage, Stage::Train) {
             state.stage = Stage::Train;
-            self.style(TRAIN);
-            self.bar.set_prefix("train");
+            self.show(TRAIN, "train", "", position.total_steps);
         }
         self.bar.set_length(position.total_steps);
         self.bar.set_position(position.step);

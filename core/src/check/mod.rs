@@ -223,7 +223,7 @@ impl Stage<'_> {
             state.ok = problems.iter().all(|problem| problem.severity != crate::diagnostic::Severity::Error);
             state.facts = facts;
             state.inputs = inputs;
-            out.extend(problems.into_iter().map(|problem| diagnostic(problem, entry)));
+            out.extend(problems.into_iter().map(|problem| diagnostic(problem, entry, self.tree)));
             for (field, path) in writes {
                 let span = span_of(entry, &field);
                 match writers.get(&normal(&path)) {
@@ -266,12 +266,19 @@ fn config(tree: &Tree, kind: &Kind) -> Json {
     Json::Object(own.map(|(name, entry)| (name.clone(), entry.value.to_json())).collect::<Map<_, _>>())
 }
 
-fn diagnostic(problem: Problem, entry: &Entry) -> Diagnostic {
+fn diagnostic(problem: Problem, entry: &Entry, root: &Tree) -> Diagnostic {
+    let span = match problem.field.strip_prefix('/') {
+        Some(path) => match root.deepest(path) {
+            place if place.depth > 0 => place.span(),
+            _ => entry.key_span,
+        },
+        None => span_of(entry, &problem.field),
+    };
     Diagnostic {
         code: problem.code,
         severity: problem.severity,
         message: problem.message,
-        span: span_of(entry, &problem.field),
+        span,
         labels: Vec::new(),
         help: problem.help,
     }

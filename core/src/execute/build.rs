@@ -32,6 +32,8 @@ pub(super) struct Nodes {
     pub listeners: Vec<(String, Box<dyn Listener>)>,
     /// Values that only events use, to be unloaded after each.
     pub event_only: Vec<SharedValue>,
+    /// Hashes of the files that nodes were built from.
+    pub contents: BTreeMap<String, String>,
     /// All other values that are still used; held until the run ends.
     pub _held: Vec<SharedValue>,
 }
@@ -43,6 +45,7 @@ impl Parts<'_> {
         let mut values: Vec<Vec<SharedValue>> = vec![Vec::new(); self.graph.dag.node_count()];
         let mut driver = None;
         let mut listeners = Vec::new();
+        let mut contents = BTreeMap::new();
         for (place, index) in schedule.order.iter().enumerate() {
             if self.stop.is_set() {
                 return Err(RunError::interrupted());
@@ -73,6 +76,7 @@ impl Parts<'_> {
                 let message = format!("made {} values for {} outputs", built.outputs.len(), kind.outputs.len());
                 return Err(RunError::new("P0910", message).of(name));
             }
+            contents.extend(built.content.map(|content| (name.to_owned(), content)));
             values[index.index()] = built.outputs;
             if let Some(new) = built.driver
                 && driver.replace((name.to_owned(), new)).is_some()
@@ -94,7 +98,7 @@ impl Parts<'_> {
         let listeners = listeners.into_iter().map(|(_, name, listener)| (name, listener)).collect();
         let event_only = schedule.event_only().flat_map(|index| std::mem::take(&mut values[index.index()])).collect();
         let held = values.into_iter().flatten().collect();
-        Ok(Nodes { driver, driver_name, listeners, event_only, _held: held })
+        Ok(Nodes { driver, driver_name, listeners, event_only, contents, _held: held })
     }
 
     fn drop_values(&self, values: &mut Vec<SharedValue>, name: &str) {

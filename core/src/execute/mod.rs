@@ -9,6 +9,7 @@ mod life;
 mod log;
 mod state;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,9 +85,12 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
     log.line(&format!("pipe {} runs `{}`", env!("CARGO_PKG_VERSION"), settings.name));
 
     let state = if options.resume { resume_point(folder.path(), &identity, &log)? } else { None };
-    atomic_write(&folder.path().join(LOCK_JSON), |file| {
-        serde_json::to_writer_pretty(file, &resolved(registry, checked, &identity)).map_err(Into::into)
-    })?;
+    let lock = folder.path().join(LOCK_JSON);
+    let before = state.is_some().then(|| contents_of(&lock)).unwrap_or_default();
+    let mut document = resolved(registry, checked, &identity);
+    if state.is_none() {
+        atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
+    }
 
     let parts = build::Parts {
         registry,
@@ -116,6 +120,9 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
             return Err(error);
         }
     };
+    same_contents(&before, &built.contents)?;
+    document["contents"] = serde_json::json!(built.contents);
+    atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
     let mut life = life::Life::new(built, settings, &identity, folder.path(), log.clone(), options.stop, begun);
     let result = life.live(state.as_ref());
     match &result {
@@ -131,6 +138,24 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
         resumed_from: state.map(|state| state.step),
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// Hashes of the files an earlier run of this folder was built from.
+fn contents_of(lock: &std::path::Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(lock).unwrap_or_default();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    serde_json::from_value(document["contents"].clone()).unwrap_or_default()
+}
+
+/// Refuses to go on when a node's files are no longer those the state was made with.
+fn same_contents(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Result<(), RunError> {
+    match now.iter().find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
+        Some((name, _)) => {
+            let message = format!("the files of `{name}` are not those the saved state was made with");
+            Err(RunError::new("P0908", message).help("put the old files back, or start a new run in another folder").of(name))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The newest state, when it belongs to this pipeline.

@@ -126,7 +126,8 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         } else if quiet.as_ref().is_none_or(|quiet| phase.total > quiet.total) {
             quiet = Some(phase);
         }
-        for (freed, _) in &schedule.releases[place] {
+        // The driver's state lives as long as the run, whoever reads its output.
+        for (freed, _) in schedule.releases[place].iter().filter(|(freed, _)| Some(*freed) != graph.driver) {
             remove(&mut resident, &of(*freed).resident);
         }
     }
@@ -135,7 +136,8 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     let flops = schedule.order.iter().fold(0u64, |sum, index| sum.saturating_add(of(*index).step_flops));
     plan.phases.push(Phase::new("train".into(), PhaseKind::Train, None, train, flops.saturating_mul(steps), steps));
     let mut unloaded = vec![false; graph.dag.node_count()];
-    schedule.event_only().for_each(|index| unloaded[index.index()] = true);
+    let reloaded = schedule.event_only().filter(|index| Some(*index) != graph.driver);
+    reloaded.for_each(|index| unloaded[index.index()] = true);
     for index in &schedule.order {
         let (name, node) = (graph.dag[*index].name.as_str(), of(*index));
         if !graph.kind(registry, *index).is_event() || (node.event.is_empty() && node.event_flops == 0) {

@@ -10,7 +10,7 @@ use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::unet::{UnetConfig, UnetHints};
 use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Builder, Inputs, Model, Slot, Trainables, Weights};
-use pipe_ops::{Cx, DType, Tensor, op};
+use pipe_ops::{Cx, DType, Device, Tensor, op};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
@@ -79,9 +79,12 @@ fn unet_forward_and_gradients_kept_and_recomputed() {
     let timesteps: Vec<f32> = io.ids("timesteps").iter().map(|&t| t as f32).collect();
     let inputs = Inputs { timesteps, ..Default::default() };
     let none = Weights::default();
-    for policy in [Policy::Keep, Policy::Recompute] {
+    // The fused kernels, recomputation, and the composed operations a GPU runs.
+    for (policy, device) in
+        [(Policy::Keep, Device::Cpu), (Policy::Recompute, Device::Cpu), (Policy::Keep, Device::composed_cpu())]
+    {
         let setting = Setting { model: &model, weights: vec![&none], train: Some(&train), inputs: &inputs, policy };
-        let cx = Cx::cpu();
+        let cx = Cx::new(device, DType::F32);
         let given = vec![(x, io.tensor("sample"), true), (context, io.tensor("context"), true)];
         let pass = setting.forward(&cx, given, &[out], true);
         close("out", &pass.output(out).to_vec(), &io.values("out"), 1e-5);

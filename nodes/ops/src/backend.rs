@@ -72,7 +72,11 @@ pub fn open_kind(kind: Kind, index: usize) -> Result<Device, String> {
         #[cfg(feature = "cuda")]
         Kind::Cuda => probe(kind, move || burn::tensor::Device::cuda(index)),
         #[cfg(feature = "wgpu")]
-        Kind::Wgpu => probe(kind, move || burn::tensor::Device::vulkan(burn::tensor::DeviceKind::DiscreteGpu(index))),
+        Kind::Wgpu => probe(kind, move || {
+            // Number 0 is the driver's own choice, integrated and software devices included.
+            let which = if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) };
+            burn::tensor::Device::vulkan(which)
+        }),
         #[allow(unreachable_patterns)]
         _ => {
             let _ = index;

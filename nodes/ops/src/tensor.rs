@@ -292,6 +292,11 @@ pub enum Device {
 }
 
 impl Device {
+    /// The CPU through burn's composed operations, as a GPU would run them: what tests compare the fused kernels with.
+    pub fn composed_cpu() -> Self {
+        Device::Burn(burn::tensor::Device::flex())
+    }
+
     /// A tensor from f32 elements, in `dtype`, on this device.
     pub fn tensor(&self, values: Vec<f32>, shape: &[usize], dtype: DType) -> Tensor {
         match self {

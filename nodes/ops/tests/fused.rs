@@ -32,7 +32,7 @@ fn run(device: Device, shapes: &[&[usize]], f: &dyn Fn(&Cx, &[Var]) -> Var) -> V
 
 fn compare(name: &str, shapes: &[&[usize]], f: impl Fn(&Cx, &[Var]) -> Var) {
     let fused = run(Device::Cpu, shapes, &f);
-    let composed = run(Device::Burn(burn_device()), shapes, &f);
+    let composed = run(Device::composed_cpu(), shapes, &f);
     for (i, (a, b)) in fused.iter().zip(&composed).enumerate() {
         assert_eq!(a.len(), b.len(), "{name}: length of output {i}");
         let scale = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
@@ -41,10 +41,6 @@ fn compare(name: &str, shapes: &[&[usize]], f: impl Fn(&Cx, &[Var]) -> Var) {
         }
         assert!(b.iter().any(|x| *x != 0.0), "{name}: output {i} is all zero");
     }
-}
-
-fn burn_device() -> burn::tensor::Device {
-    burn::tensor::Device::flex()
 }
 
 #[test]
@@ -191,7 +187,7 @@ fn adamw_bodies_agree() {
         pipe_ops::optim::adamw(&cx, &p, &mut t, &mut m, &mut v, &g);
         (t.to_vec(), m.to_vec(), v.to_vec(), pipe_ops::optim::sum_squares(&cx, &[&g]))
     };
-    let (a, b) = (run(Device::Cpu), run(Device::Burn(burn_device())));
+    let (a, b) = (run(Device::Cpu), run(Device::composed_cpu()));
     for (x, y) in a.0.iter().chain(&a.1).chain(&a.2).zip(b.0.iter().chain(&b.1).chain(&b.2)) {
         assert!((x - y).abs() < 1e-5, "{x} {y}");
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::fill::fill;
 use super::store::Store;
-use crate::common::batch::Batches;
+use crate::common::batch::{BatchSource, Batches};
 
 /// Fields of `cacher.disk`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -62,6 +62,7 @@ impl Node for DiskCacher {
             None => crate::cache_dir(),
         };
         let cached = fill(cx, Store::Disk(folder), config.vae_batch_size as usize)?;
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], ..Default::default() })
+        let content = Some(cached.content());
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, ..Default::default() })
     }
 }

@@ -287,6 +287,15 @@ impl BatchSource for Cached {
         Ok(batch)
     }
 
+    fn content(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for &i in &self.usable {
+            hasher.update(self.image_keys[&(i, false)].as_bytes());
+            hasher.update(self.samples.items[i].caption.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     fn about(&self) -> DataAbout {
         let s = &self.samples;
         let mut tags: BTreeMap<String, u64> = BTreeMap::new();

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::fill::fill;
 use super::store::Store;
-use crate::common::batch::Batches;
+use crate::common::batch::{BatchSource, Batches};
 
 /// Fields of `cacher.memory`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -58,6 +58,7 @@ impl Node for MemoryCacher {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let cached = fill(cx, Store::memory(), config.vae_batch_size as usize)?;
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], ..Default::default() })
+        let content = Some(cached.content());
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, ..Default::default() })
     }
 }

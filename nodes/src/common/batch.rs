@@ -66,6 +66,8 @@ pub trait BatchSource: Send + Sync {
     fn per_epoch(&self) -> u64;
     /// Batch `index` of `epoch`; the same answer every time.
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError>;
+    /// Hash of the data: images, captions, latents.
+    fn content(&self) -> String;
     /// Facts for the metadata of saved files.
     fn about(&self) -> DataAbout;
 }

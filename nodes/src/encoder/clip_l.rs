@@ -178,6 +178,7 @@ impl Node for ClipL {
             (None, None) => return Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
         };
         let text = TextEncoder::new(clip, config.clip_skip as usize, source, engine)?;
-        Ok(Built { outputs: vec![text], ..Default::default() })
+        let content = Some(text.fingerprint.clone());
+        Ok(Built { outputs: vec![text], content, ..Default::default() })
     }
 }

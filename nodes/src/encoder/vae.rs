@@ -209,6 +209,7 @@ impl Node for VaeEncoder {
         };
         let vae: Arc<Autoencoder> =
             Autoencoder::new(found.config, found.scale as f32, found.shift as f32, source, engine)?;
-        Ok(Built { outputs: vec![vae], ..Default::default() })
+        let content = Some(vae.fingerprint.clone());
+        Ok(Built { outputs: vec![vae], content, ..Default::default() })
     }
 }

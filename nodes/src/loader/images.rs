@@ -206,7 +206,10 @@ impl Node for Images {
         if let Some(buckets) = cx.facts.get("buckets").and_then(|b| b.as_array()) {
             let images = cx.facts.u64("images").unwrap_or(0);
             let repeats = cx.facts.u64("repeats").unwrap_or(1);
-            plan.notes.push(format!("{images} images, each used {repeats} times an epoch, in {} buckets", buckets.len()));
+            let uses = if repeats == 1 { "once".to_string() } else { format!("{repeats} times") };
+            let n = buckets.len();
+            let plural = if n == 1 { "" } else { "s" };
+            plan.notes.push(format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"));
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
             }

@@ -73,13 +73,14 @@ impl Node for ReplayLoader {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let bytes = std::fs::metadata(cx.base_dir.join(&config.path)).map_or(0, |m| m.len());
+        let bytes = std::fs::metadata(pipe_core::node::resolve(cx.base_dir, &config.path)).map_or(0, |m| m.len());
         NodePlan { resident: vec![Bytes { category: Category::Batch, bytes }], ..Default::default() }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let source = Rows::open(&cx.path(&config.path), cx.settings.train.batch_size as usize)?;
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(source)))], ..Default::default() })
+        let content = Some(source.content());
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(source)))], content, ..Default::default() })
     }
 }
 
@@ -165,6 +166,15 @@ impl BatchSource for Rows {
             weights: vec![1.0; rows.len()],
             ..Default::default()
         })
+    }
+
+    fn content(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for tensor in self.tensors.values() {
+            hasher.update(bytemuck::cast_slice(&tensor.values));
+        }
+        hasher.update(bytemuck::cast_slice(&self.timesteps));
+        hasher.finalize().to_hex().to_string()
     }
 
     fn about(&self) -> DataAbout {

@@ -86,7 +86,7 @@ pub(super) fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
         kept.push_str(&line);
         kept.push('\n');
     }
-    std::fs::write(path, kept)
+    pipe_core::folder::atomic_write(path, |f| f.write_all(kept.as_bytes())).map_err(|e| std::io::Error::other(e.message))
 }
 
 impl Listener for Writer {

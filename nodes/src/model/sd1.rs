@@ -218,7 +218,7 @@ impl Node for Sd1Model {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         if let Some((message, help)) = crate::common::engine::check_device(cx.settings) {
-            cx.error("P0904", "", message, Some(help));
+            cx.error("P0904", "/train.device", message, Some(help));
         }
         let found = match (&config.weights, &config.init) {
             (Some(path), None) => {
@@ -294,8 +294,9 @@ impl Node for Sd1Model {
             Checkpointing::None => Policy::Keep,
             Checkpointing::Blocks => Policy::Recompute,
         };
+        let content = source.fingerprint(Component::Unet)?;
         let model = Sd1 { config: unet, prediction: config.prediction, policy, source, layout, weights, engine };
-        Ok(Built { outputs: vec![Arc::new(model)], ..Default::default() })
+        Ok(Built { outputs: vec![Arc::new(model)], content: Some(content), ..Default::default() })
     }
 }
 

@@ -241,6 +241,6 @@ impl Node for AdamWOptimizer {
         let hyper = config.hyper();
         let update = Update { loss: loss.clone(), hyper: hyper.clone() };
         let stepper = Stepper::new(loss, hyper, cx.settings.seed, cx.settings.train.accumulate, position);
-        Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), listener: None })
+        Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), ..Default::default() })
     }
 }

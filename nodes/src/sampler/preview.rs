@@ -122,7 +122,7 @@ impl Node for Preview {
             }
         }
         match cx.inputs.many("text") {
-            [] => cx.error("P0203", "text", "the prompts need a text encoder", Some("add `text: …`".into())),
+            [] => cx.error("P0207", "text", "the prompts need a text encoder", Some("add `text: …`".into())),
             [text] => {
                 let widths = (model.and_then(|m| m.facts.u64("context_dim")), text.facts.u64("context_dim"));
                 if let (Some(wanted), Some(width)) = widths
@@ -139,9 +139,12 @@ impl Node for Preview {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let steps = cx.settings.train.steps.unwrap_or(0);
         let every = config.every.clone().unwrap_or_default();
-        let count = 2 + every.steps.map_or(0, |n| steps.saturating_sub(1) / n);
+        let train = &cx.settings.train;
+        let steps = train.steps.unwrap_or(if train.epochs.is_some() { 0 } else { 1600 });
+        let by_steps = every.steps.map_or(0, |n| steps.saturating_sub(1) / n);
+        let by_epochs = every.epochs.map_or(0, |n| train.epochs.unwrap_or(0).saturating_sub(1) / n);
+        let count = 2 + by_steps + by_epochs;
         let pixels = config.width * config.height;
         // The decoder's widest activation: first-level width at full size, a few of them at once.
         let width = cx

@@ -105,8 +105,24 @@ impl Node for CheckpointSaver {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let parameters = cx.inputs.one("model").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
-        NodePlan { disk: parameters * config.dtype.dtype().size() as u64, event_count: 1, ..Default::default() }
+        let mut parameters = cx.inputs.one("model").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
+        let count = |shapes: Shapes| shapes.iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum::<u64>();
+        let vae = cx.inputs.one("vae").and_then(|v| crate::adapter::config::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
+        parameters += vae.map_or(0, |c| count(c.shapes()));
+        let trained = cx.inputs.one("model").is_some_and(|m| m.facts.get("trains_text").is_some());
+        if let Some(text) = cx.inputs.one("text").filter(|_| !trained) {
+            let clip = crate::adapter::config::<pipe_networks::clip::ClipConfig>(&text.facts, "clip");
+            parameters += clip.map_or(0, |c| count(c.shapes()));
+        }
+        let size = parameters * config.dtype.dtype().size() as u64;
+        // Files from the middle: as many as are kept, or as the cadence gives in steps.
+        let every = config.every.clone().unwrap_or_default();
+        let train = &cx.settings.train;
+        let between = every.steps.map_or(0, |n| train.steps.unwrap_or(0) / n) + every.epochs.map_or(0, |n| train.epochs.unwrap_or(0) / n);
+        let kept = config.keep_last.map_or(between, |k| k.count.min(between));
+        // All tensors are gathered on the host while a file is written.
+        let event = vec![pipe_core::plan::Bytes { category: pipe_core::plan::Category::Working, bytes: 4 * parameters }];
+        NodePlan { disk: size * (kept + 1), event, event_count: between + 2, ..Default::default() }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -227,22 +243,7 @@ impl Saver {
                 write_safetensors(path, list, &self.metadata()).map_err(error)
             }
             Format::Diffusers => {
-                // Made under a passing name, so that a folder with the final name is always whole.
-                let stem = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                let making = path.with_file_name(format!(".{stem}.tmp"));
-                let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
-                if making.exists() {
-                    std::fs::remove_dir_all(&making).map_err(failed)?;
-                }
-                let result = self.write_folder(&making, &parts);
-                if let Err(e) = result {
-                    drop(std::fs::remove_dir_all(&making));
-                    return Err(e);
-                }
-                if path.exists() {
-                    std::fs::remove_dir_all(path).map_err(failed)?;
-                }
-                std::fs::rename(&making, path).map_err(failed)
+                pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, &parts))
             }
         }
     }

@@ -7,7 +7,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::object;
 use crate::shape::{Kind, Shape};
+use crate::words::literal;
 
 /// A form with the JSON types of its values.
 pub(super) struct Form {
@@ -51,27 +53,26 @@ pub(super) fn join(forms: Vec<Form>) -> Map<String, Json> {
         let table = group.iter().any(|form| form.types.contains(&"object"));
         (!fixed, table)
     });
-    let single = groups.len() == 1;
-    let mut snippets = Vec::new();
-    let mut out: Option<Map<String, Json>> = None;
+    let last = groups.len().saturating_sub(1);
+    let values = groups[..last].iter().flatten().flat_map(|form| &form.values);
+    let snippets: Vec<Json> =
+        values.map(|(value, text)| json!({ "label": literal(value), "description": text, "body": value })).collect();
+    let mut chain: Option<Map<String, Json>> = None;
     for group in groups.into_iter().rev() {
         let mut types: Vec<&str> = group.iter().flat_map(|form| form.types.iter().copied()).collect();
         types.dedup();
-        let values = group.iter().flat_map(|form| &form.values);
-        snippets.extend(
-            values.map(|(value, text)| json!({ "label": value.to_string(), "description": text, "body": value })),
-        );
-        let schema = alternatives(group);
-        out = Some(match out {
-            None => schema,
-            Some(others) => super::object(json!({ "if": { "type": types }, "then": schema, "else": others })),
+        let mut schema = alternatives(group);
+        chain = Some(match chain {
+            Some(others) => object(json!({ "if": { "type": types }, "then": schema, "else": others })),
+            None => {
+                if !snippets.is_empty() {
+                    schema.insert("defaultSnippets".into(), snippets.clone().into());
+                }
+                schema
+            }
         });
     }
-    let mut out = out.unwrap_or_default();
-    if !snippets.is_empty() && !single {
-        out.insert("defaultSnippets".into(), snippets.into());
-    }
-    out
+    chain.unwrap_or_default()
 }
 
 /// Keywords of each type look at values of that type alone, so they can stand side by side.
@@ -82,7 +83,7 @@ fn merge(forms: impl Iterator<Item = Form>) -> Map<String, Json> {
         types.extend(form.schema.remove("type"));
         keywords.extend(form.schema);
     }
-    let mut out = super::object(json!({ "type": types }));
+    let mut out = object(json!({ "type": types }));
     out.extend(keywords);
     out
 }
@@ -90,7 +91,7 @@ fn merge(forms: impl Iterator<Item = Form>) -> Map<String, Json> {
 fn alternatives(mut group: Vec<Form>) -> Map<String, Json> {
     match group.len() {
         1 => group.remove(0).schema,
-        _ => super::object(json!({ "anyOf": group.into_iter().map(|form| form.schema).collect::<Vec<_>>() })),
+        _ => object(json!({ "anyOf": group.into_iter().map(|form| form.schema).collect::<Vec<_>>() })),
     }
 }
 

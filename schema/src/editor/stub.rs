@@ -33,22 +33,39 @@ pub(super) fn all(emitter: &mut Emitter, branches: &[Branch]) -> Vec<(String, Js
 }
 
 fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
+    let text = text(entry);
+    let docs = json!({ "docs": { "main": text } });
     let mut out = Map::new();
     out.insert("title".into(), entry.name.into());
     out.insert("doNotSuggest".into(), true.into());
-    let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| emitter.shape(&field.shape, "")).collect();
+    let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| bare(emitter, field, &text)).collect();
     schemas.dedup();
-    if let [schema] = schemas.as_mut_slice() {
-        // The first form has no title: else a YAML server shows the headings of both forms.
-        if schema.contains_key("$ref") {
+    let [schema] = schemas.as_mut_slice() else {
+        out.insert("x-taplo".into(), docs);
+        return Json::Object(out);
+    };
+    // The form has no title: else a YAML server shows the headings of both forms.
+    let form = match schema.contains_key("$ref") {
+        true => {
             schema.insert("title".into(), entry.name.into());
-            out.insert("anyOf".into(), json!([{ "allOf": [schema] }, true]));
-        } else {
-            out.insert("anyOf".into(), json!([schema, true]));
+            json!({ "x-taplo": docs, "allOf": [schema] })
         }
-    }
-    out.insert("x-taplo".into(), json!({ "docs": { "main": text(entry) } }));
+        false => {
+            schema.entry("x-taplo").or_insert(docs);
+            json!(schema)
+        }
+    };
+    out.insert("anyOf".into(), json!([form, true]));
     Json::Object(out)
+}
+
+/// The schema of a field without its texts.
+fn bare(emitter: &mut Emitter, field: &Field, text: &str) -> Map<String, Json> {
+    let mut schema = emitter.shape(&field.shape, text);
+    if let Some(default) = &field.default {
+        schema.insert("default".into(), default.clone());
+    }
+    schema
 }
 
 /// Each text once, with the types it belongs to.

@@ -53,6 +53,9 @@ fn table(args: &[&Arg]) -> String {
     let mut out = String::from("| argument | meaning |\n|---|---|\n");
     for arg in args {
         let mut meaning = text(arg.get_long_help().or(arg.get_help())).replace("\n\n", " ").replace('\n', " ");
+        if !meaning.ends_with('.') {
+            meaning.push('.');
+        }
         let values = arg.get_possible_values();
         let values: Vec<String> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
         if !values.is_empty() && arg.get_action().takes_values() {

@@ -1,0 +1,128 @@
+//! Whole training runs through documents, against PyTorch: `loader.replay` makes a run a pure
+//! function of its files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pipe_core::document::Syntax;
+use pipe_core::execute::{RunOptions, Status, run};
+use pipe_core::run::{Progress, StopFlag};
+use pipe_data::weights::WeightFile;
+
+struct Quiet;
+
+impl Progress for Quiet {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+}
+
+/// Runs a document; gives the loss and the gradient norm of each step.
+fn train(folder: &Path, text: &str) -> Vec<(f64, f64)> {
+    let registry = pipe_nodes::registry();
+    let path = folder.join("run.yaml");
+    let checked = pipe_core::check::check_text(&registry, text, &path, Syntax::Yaml, &[]);
+    let format = pipe_core::diagnostic::Format::Concise;
+    assert!(checked.ok(), "{}", pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false));
+    let options =
+        RunOptions { folder: folder.join("out"), resume: false, progress: Arc::new(Quiet), stop: StopFlag::default() };
+    let outcome = run(&registry, &checked, options).unwrap();
+    assert_eq!(outcome.status, Status::Finished);
+    let metrics = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    let number = |line: &serde_json::Value, name: &str| line[name].as_f64().unwrap();
+    metrics
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+        .map(|l| (number(&l, "loss"), number(&l, "grad_norm")))
+        .collect()
+}
+
+fn document(steps: u64, adapter: &str, loss: &str, optimizer: &str, saver: &str, prediction: &str) -> String {
+    let unet = fixture("diffusers_dir").display().to_string();
+    let replay = fixture("lora_trajectory/replay.safetensors").display().to_string();
+    format!(
+        "version: 1\nname: parity\ntrain: {{ device: cpu, steps: {steps}, batch_size: 2 }}\nnodes:\n  \
+         rows: {{ type: loader.replay, path: {replay} }}\n  \
+         unet: {{ type: model.sd1, weights: {unet}, prediction: {prediction} }}\n  \
+         learn: {{ {adapter} }}\n  \
+         loss: {{ type: loss.diffusion, model: learn, batch: rows{loss} }}\n  \
+         adamw: {{ type: optimizer.adamw, loss: loss, {optimizer} }}\n  \
+         metrics: {{ type: logger.metrics, update: adamw }}\n{saver}"
+    )
+}
+
+fn lora(weights: &str) -> String {
+    format!("type: adapter.lora, model: unet, rank: 4, weights: {}", fixture(weights).display())
+}
+
+#[test]
+fn twenty_steps_of_a_lora() {
+    let folder = tempfile::tempdir().unwrap();
+    let saver = "  save: { type: saver.adapter, adapter: learn, update: adamw, dtype: f32 }\n";
+    let text = document(20, &lora("lora_trajectory/init.safetensors"), "", "learning_rate: 1e-3", saver, "epsilon");
+    let steps = train(folder.path(), &text);
+    let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();
+    let (losses, norms) = (expected.f32("losses").unwrap(), expected.f32("grad_norms").unwrap());
+    assert_eq!(steps.len(), 20);
+    for (k, (loss, norm)) in steps.iter().enumerate() {
+        assert!((loss / losses[k] as f64 - 1.0).abs() < 2e-5, "loss of step {k}: {loss}, not {}", losses[k]);
+        assert!((norm / norms[k] as f64 - 1.0).abs() < 1e-3, "gradient norm of step {k}: {norm}, not {}", norms[k]);
+    }
+    let ours = WeightFile::open(folder.path().join("out/checkpoints/parity.safetensors")).unwrap();
+    let theirs = WeightFile::open(fixture("lora_trajectory/final.safetensors")).unwrap();
+    let initial = WeightFile::open(fixture("lora_trajectory/init.safetensors")).unwrap();
+    let mut names: Vec<&str> = theirs.names().collect();
+    names.sort_unstable();
+    let mut own: Vec<&str> = ours.names().collect();
+    own.sort_unstable();
+    assert_eq!(names, own, "keys of the saved file");
+    // Off by at most 1e-3 of how far training moved the weights, over all of them.
+    let (mut off, mut moved) = (0.0f64, 0.0f64);
+    for name in names {
+        let (a, b, c) = (ours.f32(name).unwrap(), theirs.f32(name).unwrap(), initial.f32(name).unwrap());
+        for ((a, b), c) in a.iter().zip(&b).zip(&c) {
+            off += ((a - b) as f64).powi(2);
+            moved += ((b - c) as f64).powi(2);
+        }
+    }
+    assert!((off / moved).sqrt() < 1e-3, "final weights off by {:.2e} of the update", (off / moved).sqrt());
+}
+
+#[test]
+fn five_steps_of_full_fine_tuning() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = document(5, "type: adapter.full, model: unet", "", "learning_rate: 1e-4", "", "epsilon");
+    let steps = train(folder.path(), &text);
+    let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();
+    for (k, ((loss, norm), (l, n))) in
+        steps.iter().zip(expected.f32("losses_full").unwrap().into_iter().zip(expected.f32("grad_norms_full").unwrap())).enumerate()
+    {
+        assert!((loss / l as f64 - 1.0).abs() < 2e-5, "loss of step {k}: {loss}, not {l}");
+        assert!((norm / n as f64 - 1.0).abs() < 1e-3, "gradient norm of step {k}: {norm}, not {n}");
+    }
+}
+
+#[test]
+fn loss_variants_on_fixed_weights() {
+    let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();
+    for (name, options, prediction) in [
+        ("losses_eps", "", "epsilon"),
+        ("losses_v", "", "v"),
+        ("losses_min_snr_eps", ", min_snr_gamma: 5", "epsilon"),
+        ("losses_min_snr_v", ", min_snr_gamma: 5", "v"),
+        ("losses_l1", ", loss_type: l1", "epsilon"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        // A fresh LoRA adds nothing, and a rate of 0 keeps it so: these are the base's losses.
+        let adapter = "type: adapter.lora, model: unet, rank: 4";
+        let text = document(3, adapter, options, "learning_rate: 0.0", "", prediction);
+        for (k, (loss, _)) in train(folder.path(), &text).iter().enumerate() {
+            let wanted = expected.f32(name).unwrap()[k] as f64;
+            assert!((loss / wanted - 1.0).abs() < 2e-5, "{name}: step {k}: {loss}, not {wanted}");
+        }
+    }
+}
