@@ -98,8 +98,10 @@ fn five_steps_of_full_fine_tuning() {
     let text = document(5, "type: adapter.full, model: unet", "", "learning_rate: 1e-4", "", "epsilon");
     let steps = train(folder.path(), &text);
     let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();
-    for (k, ((loss, norm), (l, n))) in
-        steps.iter().zip(expected.f32("losses_full").unwrap().into_iter().zip(expected.f32("grad_norms_full").unwrap())).enumerate()
+    for (k, ((loss, norm), (l, n))) in steps
+        .iter()
+        .zip(expected.f32("losses_full").unwrap().into_iter().zip(expected.f32("grad_norms_full").unwrap()))
+        .enumerate()
     {
         assert!((loss / l as f64 - 1.0).abs() < 2e-5, "loss of step {k}: {loss}, not {l}");
         assert!((norm / n as f64 - 1.0).abs() < 1e-3, "gradient norm of step {k}: {norm}, not {n}");

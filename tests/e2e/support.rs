@@ -38,14 +38,14 @@ impl Ran {
 
 /// `pipe` in a folder, with a cache of its own and nothing inherited that changes its output.
 pub fn command(dir: &Path) -> Command {
-    static CACHE: OnceLock<TempDir> = OnceLock::new();
-    let cache = CACHE.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| fresh("e2e-cache"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
     command.current_dir(dir).stdin(Stdio::null());
-    for name in ["NO_COLOR", "CLICOLOR_FORCE", "PIPE_CACHE", "PIPE_CACHE_DIR"] {
+    for name in ["NO_COLOR", "PIPE_CACHE"] {
         command.env_remove(name);
     }
-    command.env("XDG_CACHE_HOME", cache.path()).env("HOME", cache.path());
+    command.env("XDG_CACHE_HOME", cache).env("HOME", cache);
     command
 }
 
@@ -101,6 +101,14 @@ nodes:
   metrics: {{ type: logger.metrics, update: adamw }}
 "
     )
+}
+
+/// An empty folder of this test program that all of its tests share. It stays until the next time.
+pub fn fresh(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+    folder
 }
 
 /// A folder with one document.

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
-use crate::support::{Ran, command, folder, pipe_in, root, tiny};
+use crate::support::{Ran, command, folder, fresh, pipe_in, root, tiny};
 
 const STEPS: u32 = 24;
 
@@ -74,11 +74,15 @@ fn lora(dir: &Path, ran: &Ran) -> PathBuf {
     dir.join(found[0])
 }
 
-/// A folder with the tiny pipeline, and the unbroken run `whole` in it.
-fn with_whole_run() -> (TempDir, Ran) {
-    let dir = folder("tiny.yaml", &tiny(STEPS));
-    let ran = train(dir.path(), &["--output", "runs/whole"]).expect(0);
-    (dir, ran)
+/// A folder with the tiny pipeline and the unbroken run `whole` in it, which no test changes.
+fn whole_run() -> &'static (PathBuf, Ran) {
+    static WHOLE: OnceLock<(PathBuf, Ran)> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let dir = fresh("e2e-whole");
+        fs::write(dir.join("tiny.yaml"), tiny(STEPS)).expect("the document is written");
+        let ran = train(&dir, &["--output", "runs/whole"]).expect(0);
+        (dir, ran)
+    })
 }
 
 #[track_caller]
@@ -91,39 +95,39 @@ fn assert_equal_runs(dir: &Path, whole: &Ran, other: &Ran, name: &str) {
 
 #[test]
 fn a_run_leaves_what_it_reports() {
-    let (dir, ran) = with_whole_run();
+    let (dir, ran) = whole_run();
     assert!(ran.err.contains("24 steps") && ran.err.contains(&format!("step {STEPS}/{STEPS}")), "{}", ran.err);
-    assert!(ran.out.contains("done: 24 steps") && reported(&ran, "loss")[0].contains("→"), "{}", ran.out);
+    assert!(ran.out.contains("done: 24 steps") && reported(ran, "loss")[0].contains("→"), "{}", ran.out);
     for kind in ["lora", "metrics", "log", "preview"] {
-        let found = reported(&ran, kind);
-        assert!(!found.is_empty() && found.iter().all(|path| dir.path().join(path).exists()), "{kind}: {}", ran.out);
+        let found = reported(ran, kind);
+        assert!(!found.is_empty() && found.iter().all(|path| dir.join(path).exists()), "{kind}: {}", ran.out);
     }
-    assert_eq!(metrics(&dir.path().join("runs/whole")).len(), STEPS as usize);
-    let (header, data) = tensors(&lora(dir.path(), &ran));
+    assert_eq!(metrics(&dir.join("runs/whole")).len(), STEPS as usize);
+    let (header, data) = tensors(&lora(dir, ran));
     assert!(header.as_object().is_some_and(|names| names.len() > 10) && data.iter().any(|byte| *byte != 0));
 
-    let again = train(dir.path(), &["--output", "runs/whole"]).expect(1);
+    let again = train(dir, &["--output", "runs/whole"]).expect(1);
     assert!(again.err.contains("error[P0907]") && again.err.contains("--resume"), "{}", again.err);
-    let inspected = pipe_in(dir.path(), &["inspect", &lora(dir.path(), &ran).display().to_string()]).expect(0);
+    let inspected = pipe_in(dir, &["inspect", &lora(dir, ran).display().to_string()]).expect(0);
     assert!(inspected.out.contains("LoRA (kohya naming)"), "{}", inspected.out);
 }
 
 #[test]
 fn killed_at_any_moment_a_run_continues_bit_for_bit() {
-    let (dir, whole) = with_whole_run();
+    let (dir, whole) = whole_run();
     // Where in a step the signal arrives is left to chance; where in the run is spread over it.
     for (number, after) in [1usize, 5, 9, 17].into_iter().enumerate() {
         let name = format!("killed-{number}");
         let output = format!("runs/{name}");
         let args = ["--output", output.as_str()];
-        let mut child = start(dir.path(), &args);
-        assert!(wait_for(&mut child, dir.path(), &name, after), "the run was over before it could be killed");
+        let mut child = start(dir, &args);
+        assert!(wait_for(&mut child, dir, &name, after), "the run was over before it could be killed");
         std::thread::sleep(Duration::from_micros(u64::from(std::process::id()) * 7919 % 30_000));
         child.kill().expect("the child can be killed");
         let killed = Ran::of(child.wait_with_output().expect("the child ends"));
         assert_eq!(killed.code, -1, "{}", killed.err);
-        let resumed = train(dir.path(), &[&args[..], &["--resume"]].concat()).expect(0);
-        assert_equal_runs(dir.path(), &whole, &resumed, &name);
+        let resumed = train(dir, &[&args[..], &["--resume"]].concat()).expect(0);
+        assert_equal_runs(dir, whole, &resumed, &name);
     }
 }
 
@@ -137,21 +141,21 @@ fn signal(child: &Child, name: &str) {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_exits_130_and_the_run_continues_exactly() {
-    let (dir, whole) = with_whole_run();
+    let (dir, whole) = whole_run();
     for (name, after, by) in [("stopped", 6usize, "-INT"), ("ended", 11, "-TERM")] {
         let output = format!("runs/{name}");
-        let mut child = start(dir.path(), &["--output", &output]);
-        assert!(wait_for(&mut child, dir.path(), name, after));
+        let mut child = start(dir, &["--output", &output]);
+        assert!(wait_for(&mut child, dir, name, after));
         signal(&child, by);
         let ran = Ran::of(child.wait_with_output().expect("the child ends")).expect(130);
         assert!(ran.err.contains("saving and stopping") && ran.err.contains("continue with: pipe run"), "{}", ran.err);
         assert!(ran.out.contains("stopped after step"), "{}", ran.out);
-        let done = steps_done(dir.path(), name);
+        let done = steps_done(dir, name);
         assert!(done >= after && done < STEPS as usize);
-        assert!(dir.path().join(format!("runs/{name}/state/step-{done:08}")).is_dir(), "the state of the last step");
-        let again = train(dir.path(), &["--output", &output, "--resume"]).expect(0);
+        assert!(dir.join(format!("runs/{name}/state/step-{done:08}")).is_dir(), "the state of the last step");
+        let again = train(dir, &["--output", &output, "--resume"]).expect(0);
         assert!(again.out.contains(&format!("continued after step {done}")), "{}", again.out);
-        assert_equal_runs(dir.path(), &whole, &again, name);
+        assert_equal_runs(dir, whole, &again, name);
     }
 }
 
@@ -181,13 +185,13 @@ fn the_second_ctrl_c_stops_at_once() {
 
 #[test]
 fn resume_refuses_another_pipeline_and_takes_more_steps() {
-    let (dir, _) = with_whole_run();
-    let at = ["--output", "runs/whole", "--resume"];
-    let changed = train(dir.path(), &[&at[..], &["--set", "nodes.lora.rank=8"]].concat()).expect(1);
+    let dir = folder("tiny.yaml", &tiny(4));
+    train(dir.path(), &[]).expect(0);
+    let changed = train(dir.path(), &["--resume", "--set", "nodes.lora.rank=8"]).expect(1);
     assert!(changed.err.contains("error[P0908]") && changed.err.contains("tiny.yaml:"), "{}", changed.err);
-    let longer = train(dir.path(), &[&at[..], &["--steps", "26"]].concat()).expect(0);
-    assert!(longer.out.contains("done: 2 steps") && longer.out.contains("continued after step 24"), "{}", longer.out);
-    assert_eq!(metrics(&dir.path().join("runs/whole")).len(), 26);
+    let longer = train(dir.path(), &["--resume", "--steps", "6"]).expect(0);
+    assert!(longer.out.contains("done: 2 steps") && longer.out.contains("continued after step 4"), "{}", longer.out);
+    assert_eq!(metrics(&dir.path().join("runs/tiny")).len(), 6);
 }
 
 #[test]
@@ -202,11 +206,11 @@ fn a_run_that_diverges_stops_with_its_place_and_keeps_the_last_state() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let (dir, whole) = with_whole_run();
-    let again = train(dir.path(), &["--output", "runs/again"]).expect(0);
-    assert_equal_runs(dir.path(), &whole, &again, "again");
-    let other = train(dir.path(), &["--output", "runs/other", "--set", "seed=4"]).expect(0);
-    assert!(tensors(&lora(dir.path(), &whole)).1 != tensors(&lora(dir.path(), &other)).1);
+    let (dir, whole) = whole_run();
+    let again = train(dir, &["--output", "runs/again"]).expect(0);
+    assert_equal_runs(dir, whole, &again, "again");
+    let other = train(dir, &["--output", "runs/other", "--set", "seed=4"]).expect(0);
+    assert!(tensors(&lora(dir, whole)).1 != tensors(&lora(dir, &other)).1);
 }
 
 /// `412 MiB` in bytes.

@@ -152,7 +152,9 @@ fn same_contents(before: &BTreeMap<String, String>, now: &BTreeMap<String, Strin
     match now.iter().find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
         Some((name, _)) => {
             let message = format!("the files of `{name}` are not those the saved state was made with");
-            Err(RunError::new("P0908", message).help("put the old files back, or start a new run in another folder").of(name))
+            Err(RunError::new("P0908", message)
+                .help("put the old files back, or start a new run in another folder")
+                .of(name))
         }
         None => Ok(()),
     }

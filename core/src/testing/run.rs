@@ -146,7 +146,7 @@ fn drive(cx: &BuildCx, rate: f64, faults: FaultyConfig) -> Result<Built, RunErro
     let total_steps = cx.settings.train.steps.unwrap_or(10);
     let position = Position { step: 0, total_steps, steps_per_epoch: 4 };
     let driver = ToyDriver { position, weight: 1.0, rate, seed: cx.settings.seed, faults };
-    Ok(Built { outputs: vec![toy(cx)], driver: Some(Box::new(driver)), listener: None })
+    Ok(Built { outputs: vec![toy(cx)], driver: Some(Box::new(driver)), ..Default::default() })
 }
 
 struct ToyDriver {

@@ -2,8 +2,8 @@
 //!
 //! `forward(ids [B, 77]) -> hidden [B, 77, D]`: causal pre-norm transformer with quick GELU.
 
-use pipe_ops::op::{self, AttentionArgs};
 use pipe_ops::Var;
+use pipe_ops::op::{self, AttentionArgs};
 
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
@@ -31,9 +31,8 @@ pub struct ClipConfig {
 impl ClipConfig {
     /// Reads sizes from shapes; `heads` defaults to heads of width 64.
     pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, heads: Option<usize>) -> Result<Self, String> {
-        let need = |name: &str| {
-            shape(name).filter(|s| s.len() == 2).ok_or_else(|| format!("tensor `{name}` is missing"))
-        };
+        let need =
+            |name: &str| shape(name).filter(|s| s.len() == 2).ok_or_else(|| format!("tensor `{name}` is missing"));
         let table = need("text_model.embeddings.token_embedding.weight")?;
         let positions = need("text_model.embeddings.position_embedding.weight")?[0];
         let mut layers = 0;
@@ -99,7 +98,8 @@ impl ClipConfig {
         let heads = self.heads;
         for i in 0..self.layers + 1 - clip_skip.clamp(1, self.layers) {
             let path = format!("text_model.encoder.layers.{i}");
-            h = b.push(format!("text layer {i}"), &[&path.clone()], &[h], move |net, x| layer(net, &path, &x[0], heads));
+            h = b
+                .push(format!("text layer {i}"), &[&path.clone()], &[h], move |net, x| layer(net, &path, &x[0], heads));
         }
         b.push("text final norm", &["text_model.final_layer_norm"], &[h], |net, x| {
             net.layer_norm("text_model.final_layer_norm", &x[0], 1e-5)

@@ -109,7 +109,8 @@ impl Net<'_> {
         if !self.inputs.training || adapter.dropouts.module == 0.0 {
             return false;
         }
-        let mut rng = rng::named_stream(train.seed, Purpose::Dropout, self.inputs.pass, &format!("module {}.{path}", self.part));
+        let mut rng =
+            rng::named_stream(train.seed, Purpose::Dropout, self.inputs.pass, &format!("module {}.{path}", self.part));
         rng::uniform(&mut rng, 1, 0.0, 1.0)[0] < adapter.dropouts.module
     }
 
@@ -131,8 +132,10 @@ impl Net<'_> {
             if d.rank > 0.0 {
                 let conv = x.shape().len() == 4;
                 let (b, r) = (x.dim(0), if conv { x.dim(1) } else { x.dim(x.shape().len() - 1) });
-                let kept: Vec<f32> =
-                    rng::uniform(&mut rng, b * r, 0.0, 1.0).iter().map(|&u| if u > d.rank { 1.0 } else { 0.0 }).collect();
+                let kept: Vec<f32> = rng::uniform(&mut rng, b * r, 0.0, 1.0)
+                    .iter()
+                    .map(|&u| if u > d.rank { 1.0 } else { 0.0 })
+                    .collect();
                 let (per, inner) = (n / b, if conv { n / b / r } else { 1 });
                 for (i, m) in mask.iter_mut().enumerate() {
                     *m *= kept[i / per * r + (i % per) / inner % r];

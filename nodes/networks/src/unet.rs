@@ -3,8 +3,8 @@
 //! `forward(x [B, C, H, W], t [B], context [B, S, D]) -> [B, C, H, W]`. Sizes come from the weights'
 //! shapes; only head counts and the number of norm groups cannot be seen there.
 
-use pipe_ops::op::{self, AttentionArgs};
 use pipe_ops::Var;
+use pipe_ops::op::{self, AttentionArgs};
 
 use crate::embed::sinusoidal;
 use crate::net::Net;
@@ -95,13 +95,26 @@ impl UnetConfig {
         let groups = hints.groups.unwrap_or(32);
         for (w, h) in widths.iter().zip(&heads) {
             if groups == 0 || !w.is_multiple_of(groups) {
-                return Err(format!("{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"));
+                return Err(format!(
+                    "{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"
+                ));
             }
             if *h == 0 || !w.is_multiple_of(*h) {
                 return Err(format!("{w} channels cannot be split into {h} heads; set `config: {{ heads: … }}`"));
             }
         }
-        Ok(UnetConfig { channels: conv_in[1], widths, layers, depth, mid_depth, heads, context, time, groups, linear_projection })
+        Ok(UnetConfig {
+            channels: conv_in[1],
+            widths,
+            layers,
+            depth,
+            mid_depth,
+            heads,
+            context,
+            time,
+            groups,
+            linear_projection,
+        })
     }
 
     /// SD 1.5 at full size.
@@ -212,7 +225,15 @@ impl UnetConfig {
             let level = last - i;
             for j in 0..=self.layers {
                 let skip = skips.pop().unwrap_or(h);
-                h = self.unit(b, &format!("up_blocks.{i}"), j, level, self.widths[level], &[h, emb, context], Some(skip));
+                h = self.unit(
+                    b,
+                    &format!("up_blocks.{i}"),
+                    j,
+                    level,
+                    self.widths[level],
+                    &[h, emb, context],
+                    Some(skip),
+                );
             }
             if level > 0 {
                 let path = format!("up_blocks.{i}.upsamplers.0.conv");
@@ -235,7 +256,16 @@ impl UnetConfig {
 
     /// One residual block and, where the level has it, the attention behind it.
     #[allow(clippy::too_many_arguments)]
-    fn unit(&self, b: &mut Builder, block: &str, j: usize, level: usize, _w: usize, inputs: &[Slot], skip: Option<Slot>) -> Slot {
+    fn unit(
+        &self,
+        b: &mut Builder,
+        block: &str,
+        j: usize,
+        level: usize,
+        _w: usize,
+        inputs: &[Slot],
+        skip: Option<Slot>,
+    ) -> Slot {
         let (groups, depth, heads) = (self.groups, self.depth[level], self.heads[level]);
         let res = format!("{block}.resnets.{j}");
         let attn = format!("{block}.attentions.{j}");
@@ -265,7 +295,11 @@ fn resnet(net: &Net, path: &str, x: &Var, emb: &Var, groups: usize) -> Var {
     let h = net.group_norm(&format!("{path}.norm2"), &h, groups, 1e-5, true);
     let h = net.conv(&format!("{path}.conv2"), &h, 1, [1; 4]);
     let shortcut = format!("{path}.conv_shortcut");
-    let x = if net.optional(&format!("{shortcut}.weight")).is_some() { net.conv(&shortcut, x, 1, [0; 4]) } else { x.clone() };
+    let x = if net.optional(&format!("{shortcut}.weight")).is_some() {
+        net.conv(&shortcut, x, 1, [0; 4])
+    } else {
+        x.clone()
+    };
     op::add(net.cx, &x, &h)
 }
 

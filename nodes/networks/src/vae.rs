@@ -3,8 +3,8 @@
 //! Encoder: image `[B, 3, H, W]` in [−1, 1] → moments `[B, 2Z, H/f, W/f]` (mean | logvar).
 //! Decoder: latent `[B, Z, h, w]` → image. All group norms have ε 1e-6; attention only in the middle.
 
-use pipe_ops::op::{self, AttentionArgs};
 use pipe_ops::Var;
+use pipe_ops::op::{self, AttentionArgs};
 
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
@@ -44,7 +44,9 @@ impl VaeConfig {
         let latent = need("decoder.conv_in.weight")?.get(1).copied().unwrap_or(0);
         let groups = groups.unwrap_or(32);
         if let Some(w) = widths.iter().find(|w| groups == 0 || !w.is_multiple_of(groups)) {
-            return Err(format!("{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"));
+            return Err(format!(
+                "{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"
+            ));
         }
         Ok(VaeConfig {
             widths,
@@ -58,7 +60,14 @@ impl VaeConfig {
 
     /// The autoencoder of SD 1.x, 2.x and SDXL (`latent` 4) or SD3 and FLUX (`latent` 16, no quant convolutions).
     pub fn standard(latent: usize) -> Self {
-        VaeConfig { widths: vec![128, 256, 512, 512], layers: 2, latent, quant: latent == 4, groups: 32, attention: true }
+        VaeConfig {
+            widths: vec![128, 256, 512, 512],
+            layers: 2,
+            latent,
+            quant: latent == 4,
+            groups: 32,
+            attention: true,
+        }
     }
 
     /// Pixels of a latent cell along one axis.
@@ -211,7 +220,11 @@ fn resnet(net: &Net, path: &str, x: &Var, groups: usize) -> Var {
     let h = net.group_norm(&format!("{path}.norm2"), &h, groups, 1e-6, true);
     let h = net.conv(&format!("{path}.conv2"), &h, 1, [1; 4]);
     let shortcut = format!("{path}.conv_shortcut");
-    let x = if net.optional(&format!("{shortcut}.weight")).is_some() { net.conv(&shortcut, x, 1, [0; 4]) } else { x.clone() };
+    let x = if net.optional(&format!("{shortcut}.weight")).is_some() {
+        net.conv(&shortcut, x, 1, [0; 4])
+    } else {
+        x.clone()
+    };
     op::add(net.cx, &x, &h)
 }
 

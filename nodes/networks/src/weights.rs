@@ -59,8 +59,11 @@ impl Weights {
         expected: &[(String, Vec<usize>)],
         optional: impl Fn(&str) -> bool,
     ) -> Result<(), WeightsError> {
-        let missing: Vec<String> =
-            expected.iter().filter(|(name, _)| file.shape(name).is_none() && !optional(name)).map(|(n, _)| n.clone()).collect();
+        let missing: Vec<String> = expected
+            .iter()
+            .filter(|(name, _)| file.shape(name).is_none() && !optional(name))
+            .map(|(n, _)| n.clone())
+            .collect();
         if !missing.is_empty() {
             return Err(WeightsError::Missing(missing));
         }

@@ -47,8 +47,7 @@ fn close(name: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
 fn full(part: &str, file: &ComponentWeights, shapes: &[(String, Vec<usize>)]) -> Trainables {
     Weights::verify(file, shapes, |_| false).unwrap();
     let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32).unwrap();
-    let tensors =
-        shapes.iter().map(|(n, _)| (Trainables::key(part, n), weights.get(n).unwrap().clone())).collect();
+    let tensors = shapes.iter().map(|(n, _)| (Trainables::key(part, n), weights.get(n).unwrap().clone())).collect();
     Trainables { tensors, ..Default::default() }
 }
 
@@ -58,7 +57,11 @@ fn unet_config(file: &ComponentWeights) -> UnetConfig {
         serde_json::Value::Array(list) => list.iter().map(|h| h.as_u64().unwrap() as usize).collect(),
         one => vec![one.as_u64().unwrap() as usize],
     };
-    let hints = UnetHints { heads: Some(heads), head_dim: None, groups: Some(json["norm_num_groups"].as_u64().unwrap() as usize) };
+    let hints = UnetHints {
+        heads: Some(heads),
+        head_dim: None,
+        groups: Some(json["norm_num_groups"].as_u64().unwrap() as usize),
+    };
     UnetConfig::infer(|n| file.shape(n), &hints).unwrap()
 }
 
@@ -101,7 +104,8 @@ fn unet_forward_and_gradients_kept_and_recomputed() {
         assert_eq!(compared, 686);
     }
     // A latent that is not a multiple of 8: skips decide the up-sampled sizes.
-    let setting = Setting { model: &model, weights: vec![&none], train: Some(&train), inputs: &inputs, policy: Policy::Keep };
+    let setting =
+        Setting { model: &model, weights: vec![&none], train: Some(&train), inputs: &inputs, policy: Policy::Keep };
     let given = vec![(x, io.tensor("sample_odd"), false), (context, io.tensor("context"), false)];
     let pass = setting.forward(&Cx::cpu(), given, &[out], false);
     close("out_odd", &pass.output(out).to_vec(), &io.values("out_odd"), 1e-5);
@@ -146,8 +150,7 @@ fn clip_forward_and_gradients() {
     let config = ClipConfig::infer(|n| file.shape(n), Some(4)).unwrap();
     let train = full("text_encoder", &file, &config.shapes());
     let io = Io::open("clip_l/io.safetensors");
-    let tokens: Vec<Vec<u32>> =
-        io.ids("input_ids").chunks(77).map(|w| w.iter().map(|&i| i as u32).collect()).collect();
+    let tokens: Vec<Vec<u32>> = io.ids("input_ids").chunks(77).map(|w| w.iter().map(|&i| i as u32).collect()).collect();
     let inputs = Inputs { tokens, ..Default::default() };
     let none = Weights::default();
     for (skip, name) in [(1, "last"), (2, "skip2")] {
@@ -212,5 +215,39 @@ fn vae_both_kinds() {
             let ours = &leaves[&Trainables::key("vae", name)];
             close(name, &ours.to_vec(), &io.values(&format!("grad.{name}")), 1e-4);
         }
+    }
+}
+
+/// The base with the adapter of `final.safetensors`: what diffusers computes with the same file.
+#[test]
+fn lora_output_is_that_of_diffusers() {
+    let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
+    let config = unet_config(&file);
+    let shapes = config.shapes();
+    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+    let lora = Io::open("lora_trajectory/final.safetensors");
+    let mut train = Trainables::default();
+    for target in pipe_data::lora_names::discover(shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())), false) {
+        let name = pipe_data::lora_names::kohya_name("lora_unet", &target.path);
+        let key = |part: &str| format!("{name}.{part}");
+        let (down, up) = (key("lora_down.weight"), key("lora_up.weight"));
+        let rank = lora.0.info(&down).unwrap().shape[0] as f32;
+        let scale = lora.values(&key("alpha"))[0] / rank;
+        for factor in [&down, &up] {
+            train.tensors.insert(factor.clone(), lora.tensor(factor));
+        }
+        let adapter = pipe_networks::Adapter { down, up, scale, dropouts: Default::default() };
+        train.adapters.insert(Trainables::key("unet", &target.path), adapter);
+    }
+    assert_eq!(train.adapters.len(), 192);
+    let io = Io::open("lora_trajectory/io.safetensors");
+    let (model, x, context, out) = unet_net(&config);
+    let timesteps: Vec<f32> = io.ids("timesteps").iter().map(|&t| t as f32).collect();
+    let inputs = Inputs { timesteps, ..Default::default() };
+    for (train, name) in [(None, "out"), (Some(&train), "out_with_lora")] {
+        let setting = Setting { model: &model, weights: vec![&weights], train, inputs: &inputs, policy: Policy::Keep };
+        let given = vec![(x, io.tensor("sample"), false), (context, io.tensor("context"), false)];
+        let pass = setting.forward(&Cx::cpu(), given, &[out], false);
+        close(name, &pass.output(out).to_vec(), &io.values(name), 1e-5);
     }
 }

@@ -74,7 +74,11 @@ pub fn open_kind(kind: Kind, index: usize) -> Result<Device, String> {
         #[cfg(feature = "wgpu")]
         Kind::Wgpu => probe(kind, move || {
             // Number 0 is the driver's own choice, integrated and software devices included.
-            let which = if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) };
+            let which = if index == 0 {
+                burn::tensor::DeviceKind::DefaultDevice
+            } else {
+                burn::tensor::DeviceKind::DiscreteGpu(index)
+            };
             burn::tensor::Device::vulkan(which)
         }),
         #[allow(unreachable_patterns)]

@@ -151,9 +151,17 @@ impl Tensor {
     /// A tensor of the host from its elements.
     pub fn host(values: Vec<f32>, shape: &[usize]) -> Self {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "{} values for shape {shape:?}", values.len());
-        let flex = FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.to_vec().into()), burn::tensor::DType::F32);
+        let flex = FlexTensor::new(
+            Bytes::from_elems(values),
+            Layout::contiguous(shape.to_vec().into()),
+            burn::tensor::DType::F32,
+        );
         let kind = DispatchTensorKind::Flex(BackendTensor::Float(flex));
-        Tensor { shape: shape.to_vec(), dtype: DType::F32, data: Data::Real(DispatchTensor { kind, autodiff: Default::default() }) }
+        Tensor {
+            shape: shape.to_vec(),
+            dtype: DType::F32,
+            data: Data::Real(DispatchTensor { kind, autodiff: Default::default() }),
+        }
     }
 
     /// A tensor with a shape and no data.

@@ -100,8 +100,7 @@ fn attentions() {
     });
     compare("masked", &[&[2, 20, 8], &[2, 6, 8], &[2, 6, 8]], |cx, x| {
         let mask = vec![1., 1., 1., 0., 0., 0., 1., 1., 1., 1., 1., 0.];
-        let args =
-            AttentionArgs { mask: Some(cx.device.tensor(mask, &[2, 6], DType::F32)), ..AttentionArgs::heads(2) };
+        let args = AttentionArgs { mask: Some(cx.device.tensor(mask, &[2, 6], DType::F32)), ..AttentionArgs::heads(2) };
         op::attention(cx, &x[0], &x[1], &x[2], &args)
     });
 }
@@ -183,7 +182,8 @@ fn adamw_bodies_agree() {
     let run = |device: Device| {
         let cx = Cx::new(device, DType::F32);
         let make = |name| cx.device.tensor(values(name, &[33]), &[33], DType::F32);
-        let (mut t, mut m, mut v, g) = (make("t"), make("m"), cx.device.tensor(vec![0.5; 33], &[33], DType::F32), make("g"));
+        let (mut t, mut m, mut v, g) =
+            (make("t"), make("m"), cx.device.tensor(vec![0.5; 33], &[33], DType::F32), make("g"));
         pipe_ops::optim::adamw(&cx, &p, &mut t, &mut m, &mut v, &g);
         (t.to_vec(), m.to_vec(), v.to_vec(), pipe_ops::optim::sum_squares(&cx, &[&g]))
     };

@@ -10,8 +10,8 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::lora_names::{self, TargetKind};
 use pipe_data::weights::{Header, WeightFile};
-use pipe_networks::lora::{self, Target};
 use pipe_networks::Dropouts;
+use pipe_networks::lora::{self, Target};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -136,7 +136,8 @@ impl Node for Lora {
             match Header::read(cx.path(path)) {
                 Ok(header) if subjects.unet.is_some() => {
                     if let Some(problem) = misfit(&header, &targets) {
-                        let help = "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them";
+                        let help =
+                            "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them";
                         cx.error("P0305", "weights", problem, Some(help.into()));
                     }
                 }
@@ -160,17 +161,18 @@ impl Node for Lora {
         if of("text_encoder") > 0 {
             notes.push(format!("{} modules of the text encoder", of("text_encoder")));
         }
-        NodePlan { resident: vec![Bytes { category: Category::Trainable, bytes: 4 * parameters }], notes, ..Default::default() }
+        NodePlan {
+            resident: vec![Bytes { category: Category::Trainable, bytes: 4 * parameters }],
+            notes,
+            ..Default::default()
+        }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let model = Held::<Sd1>::one(cx, "model")?;
         let text = Held::<TextEncoder>::all(cx, "text").into_iter().next();
-        let subjects = Subjects {
-            unet: Some(model.config.clone()),
-            vae: None,
-            clip: text.as_ref().map(|t| t.config.clone()),
-        };
+        let subjects =
+            Subjects { unet: Some(model.config.clone()), vae: None, clip: text.as_ref().map(|t| t.config.clone()) };
         let mut targets = config.targets(&subjects);
         let initial = match &config.weights {
             Some(path) => start_from(&cx.path(path), &mut targets)?,

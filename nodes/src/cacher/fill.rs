@@ -167,7 +167,11 @@ impl Cached {
         for (todo, values) in good.iter().zip(values.chunks(span)) {
             if values.iter().any(|v| !v.is_finite()) {
                 let name = items[todo.sample].path.display();
-                return Err(RunError::new("P0901", format!("the autoencoder gives values that are not finite for `{name}`")).at("vae"));
+                return Err(RunError::new(
+                    "P0901",
+                    format!("the autoencoder gives values that are not finite for `{name}`"),
+                )
+                .at("vae"));
             }
             if vae.is_some() {
                 let means = &values[..span / 2];
@@ -265,7 +269,8 @@ impl BatchSource for Cached {
             let i = self.usable[entry / repeats];
             let sample = &self.samples.items[i];
             let mirrored = self.samples.flip
-                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0] < 0.5;
+                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0]
+                    < 0.5;
             push(&mut images, self.store.get(&self.image_keys[&(i, mirrored)])?);
             let caption = self.caption(sample, epoch, entry as u64);
             if let Some(key) = self.text_keys.get(&caption) {

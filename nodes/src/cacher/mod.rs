@@ -70,7 +70,8 @@ fn check(cx: &mut CheckCx) -> Facts {
         let factor = vae.u64("factor").unwrap_or(8);
         for b in &buckets {
             if b[0] % factor != 0 || b[1] % factor != 0 {
-                let help = format!("make sides multiples of {factor}: set `resolution` or `buckets.step` of the loader");
+                let help =
+                    format!("make sides multiples of {factor}: set `resolution` or `buckets.step` of the loader");
                 let message = format!("the autoencoder cannot halve {}×{} pixels {} times", b[0], b[1], factor.ilog2());
                 cx.error("P0401", "vae", message, Some(help));
                 break;

@@ -72,7 +72,13 @@ impl Value for Autoencoder {
 
 impl Autoencoder {
     /// An autoencoder whose weights load at first use.
-    pub fn new(config: VaeConfig, scale: f32, shift: f32, source: Source, engine: Engine) -> Result<Arc<Self>, RunError> {
+    pub fn new(
+        config: VaeConfig,
+        scale: f32,
+        shift: f32,
+        source: Source,
+        engine: Engine,
+    ) -> Result<Arc<Self>, RunError> {
         let fingerprint = format!("{} {scale} {shift}", source.fingerprint(Component::Vae)?);
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
         let weights = Lazy::new(move || load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32));
@@ -88,8 +94,13 @@ impl Autoencoder {
     fn run(&self, from: Slot, x: Tensor, to: Slot) -> Result<Tensor, RunError> {
         let weights = self.weights.get()?;
         let inputs = Inputs::default();
-        let setting =
-            Setting { model: &self.network.model, weights: vec![&weights], train: None, inputs: &inputs, policy: Policy::Keep };
+        let setting = Setting {
+            model: &self.network.model,
+            weights: vec![&weights],
+            train: None,
+            inputs: &inputs,
+            policy: Policy::Keep,
+        };
         let pass = setting.forward(&self.cx(), vec![(from, x, false)], &[to], false);
         Ok(pass.output(to).clone())
     }
@@ -145,8 +156,13 @@ pub fn reconstruct(
     leaves: Option<&mut HashMap<String, Tensor>>,
 ) -> Tensor {
     let inputs = Inputs { training: leaves.is_some(), ..Default::default() };
-    let setting =
-        Setting { model: &network.model, weights: vec![weights], train: Some(train), inputs: &inputs, policy: Policy::Keep };
+    let setting = Setting {
+        model: &network.model,
+        weights: vec![weights],
+        train: Some(train),
+        inputs: &inputs,
+        policy: Policy::Keep,
+    };
     let record = leaves.is_some();
     let encode = setting.forward(cx, vec![(network.image, images.clone(), false)], &[network.moments], record);
     // The draw between the halves has its own small tape.

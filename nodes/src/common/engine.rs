@@ -38,8 +38,11 @@ impl Engine {
         };
         let compute = compute_type(settings.train.precision, kind);
         if !backend::supports(&device, compute) {
-            return Err(RunError::new("P0904", format!("the `{}` device does not compute in {compute:?}", kind.name()))
-                .help("set `train.precision` to `f32`, or to `auto`"));
+            return Err(RunError::new(
+                "P0904",
+                format!("the `{}` device does not compute in {compute:?}", kind.name()),
+            )
+            .help("set `train.precision` to `f32`, or to `auto`"));
         }
         Ok(Engine { kind, device, compute })
     }

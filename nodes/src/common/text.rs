@@ -50,8 +50,9 @@ impl TextEncoder {
     pub fn new(config: ClipConfig, clip_skip: usize, source: Source, engine: Engine) -> Result<Arc<Self>, RunError> {
         let fingerprint = format!("{} skip {clip_skip}", source.fingerprint(Component::TextEncoder)?);
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
-        let weights =
-            Lazy::new(move || load_source.load(Component::TextEncoder, &shapes, &load_engine.cx(), load_engine.compute));
+        let weights = Lazy::new(move || {
+            load_source.load(Component::TextEncoder, &shapes, &load_engine.cx(), load_engine.compute)
+        });
         let mut b = Builder::new();
         let out = config.build(&mut b, "text_encoder", clip_skip);
         Ok(Arc::new(TextEncoder { config, clip_skip, source, fingerprint, weights, engine, model: b.finish(), out }))

@@ -49,10 +49,9 @@ impl<T: 'static> Held<T> {
     }
     /// The value of a port.
     pub fn one(cx: &BuildCx, port: &str) -> Result<Self, RunError> {
-        Self::all(cx, port)
-            .into_iter()
-            .next()
-            .ok_or_else(|| RunError::new("P0902", format!("input `{port}` carries another kind of value than expected")).at(port))
+        Self::all(cx, port).into_iter().next().ok_or_else(|| {
+            RunError::new("P0902", format!("input `{port}` carries another kind of value than expected")).at(port)
+        })
     }
 }
 
@@ -183,8 +182,13 @@ pub fn predict(
     context: Tensor,
 ) -> Tensor {
     let inputs = Inputs { timesteps, ..Default::default() };
-    let setting =
-        Setting { model: &net.model, weights: net.weights(weights, None), train, inputs: &inputs, policy: Policy::Keep };
+    let setting = Setting {
+        model: &net.model,
+        weights: net.weights(weights, None),
+        train,
+        inputs: &inputs,
+        policy: Policy::Keep,
+    };
     let given = vec![(net.x, x, false), (net.context, context, false)];
     setting.forward(&model.engine.cx(), given, &[net.out], false).output(net.out).clone()
 }

@@ -89,7 +89,9 @@ pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Opt
         Ok(file) => Some(file),
         Err(error) => {
             let help = match errors::file_code(&error) {
-                "P0301" => similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder")),
+                "P0301" => {
+                    similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder"))
+                }
                 _ => Some(format!("`pipe inspect {text}` says what the file is")),
             };
             let help = help.or_else(|| Some("paths start at the document's folder".into()));

@@ -137,7 +137,8 @@ impl Node for ClipL {
         match found {
             Ok(clip) => {
                 if config.clip_skip as usize > clip.layers {
-                    let message = format!("`clip_skip` is {}, the text encoder has {} layers", config.clip_skip, clip.layers);
+                    let message =
+                        format!("`clip_skip` is {}, the text encoder has {} layers", config.clip_skip, clip.layers);
                     cx.error("P0403", "clip_skip", message, None);
                 }
                 Facts::new()

@@ -99,7 +99,8 @@ impl Config {
             return Err(format!("{w} channels cannot be normalised in {groups} groups"));
         }
         let latent = init.latent_channels as usize;
-        let config = VaeConfig { widths, layers: init.layers as usize, latent, quant: latent == 4, groups, attention: true };
+        let config =
+            VaeConfig { widths, layers: init.layers as usize, latent, quant: latent == 4, groups, attention: true };
         Ok(self.with_scale(config, None))
     }
 

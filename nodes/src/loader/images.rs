@@ -252,8 +252,7 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
     let resolution = config.resolution.sides();
     let generated = match config.buckets {
         Some(b) if !b.no_upscale => {
-            let options =
-                BucketOptions { resolution, min: b.min as usize, max: b.max as usize, step: b.step as usize };
+            let options = BucketOptions { resolution, min: b.min as usize, max: b.max as usize, step: b.step as usize };
             Some(buckets::generate(options).map_err(|e| vec![found("P0403", "buckets", e.to_string(), None)])?)
         }
         _ => None,
@@ -265,7 +264,12 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
         let size = match probe(&entry.path) {
             Ok((w, h)) => (w as usize, h as usize),
             Err(e) => {
-                problems.push(found("P0307", "path", e.to_string(), Some("remove the file, or save it again from an image editor")));
+                problems.push(found(
+                    "P0307",
+                    "path",
+                    e.to_string(),
+                    Some("remove the file, or save it again from an image editor"),
+                ));
                 continue;
             }
         };
@@ -286,9 +290,8 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
         };
         let fit = match (&generated, config.buckets) {
             (Some(list), _) => buckets::select(list, size).ok_or_else(|| "no bucket".to_string()),
-            (None, Some(b)) => {
-                buckets::select_no_upscale(resolution.0 * resolution.1, b.step as usize, size).map_err(|e| e.to_string())
-            }
+            (None, Some(b)) => buckets::select_no_upscale(resolution.0 * resolution.1, b.step as usize, size)
+                .map_err(|e| e.to_string()),
             (None, None) => Ok(buckets::cover(resolution, size)),
         };
         match fit {
@@ -341,7 +344,8 @@ fn uncaptioned_problem(folder: &std::path::Path, extension: &str, missing: &[Pat
         None => "write the captions, or set `default_caption` for images without one".into(),
     };
     let n = missing.len();
-    let message = format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
+    let message =
+        format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
     Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
 }
 

@@ -49,7 +49,12 @@ impl Node for ReplayLoader {
         let header = match Header::read(&path) {
             Ok(header) => header,
             Err(e) => {
-                cx.error(errors::file_code(&e), "path", e.to_string(), Some("paths start at the document's folder".into()));
+                cx.error(
+                    errors::file_code(&e),
+                    "path",
+                    e.to_string(),
+                    Some("paths start at the document's folder".into()),
+                );
                 return Facts::new();
             }
         };

@@ -71,7 +71,8 @@ struct Writer {
 }
 
 fn failed(path: &Path, error: std::io::Error) -> RunError {
-    RunError::new("P0903", format!("cannot write `{}`: {error}", path.display())).help("free some space and continue with `--resume`")
+    RunError::new("P0903", format!("cannot write `{}`: {error}", path.display()))
+        .help("free some space and continue with `--resume`")
 }
 
 /// Keeps the lines up to a step; a line cut short by a crash goes too.
@@ -86,7 +87,8 @@ pub(super) fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
         kept.push_str(&line);
         kept.push('\n');
     }
-    pipe_core::folder::atomic_write(path, |f| f.write_all(kept.as_bytes())).map_err(|e| std::io::Error::other(e.message))
+    pipe_core::folder::atomic_write(path, |f| f.write_all(kept.as_bytes()))
+        .map_err(|e| std::io::Error::other(e.message))
 }
 
 impl Listener for Writer {

@@ -102,7 +102,10 @@ impl Measure {
                 // Captions as they are: the order and dropouts of epoch 0 are fixed by the seed.
                 batch.weights.fill(1.0);
                 let timesteps = (0..batch.len() as u64)
-                    .map(|j| (((pass * 16 * source.per_epoch() + i * 16 + j) * 617 % total) as f32 + 0.5) / total as f32 * 1000.0)
+                    .map(|j| {
+                        (((pass * 16 * source.per_epoch() + i * 16 + j) * 617 % total) as f32 + 0.5) / total as f32
+                            * 1000.0
+                    })
                     .map(f32::floor)
                     .collect();
                 let at = At {

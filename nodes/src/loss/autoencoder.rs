@@ -77,7 +77,12 @@ impl Node for AutoencoderLoss {
         };
         if model.facts.get("architecture").is_some() {
             let help = "use `loss.diffusion`";
-            cx.error("P0401", "model", format!("`{}` trains a denoiser, not an autoencoder", model.node), Some(help.into()));
+            cx.error(
+                "P0401",
+                "model",
+                format!("`{}` trains a denoiser, not an autoencoder", model.node),
+                Some(help.into()),
+            );
         }
         if batch.facts.get("latent_channels").is_some() {
             let help = format!("leave `vae` out of `{}`", batch.node);
@@ -88,10 +93,12 @@ impl Node for AutoencoderLoss {
                 cx.error("P0401", "batch", format!("image sides must be multiples of {factor}"), None);
             }
         }
-        model.facts.clone().with("loss", "autoencoder").with("batches", batch.facts.u64("batches").unwrap_or(1)).with(
-            "batch_facts",
-            serde_json::to_value(&batch.facts.0).unwrap_or_default(),
-        )
+        model
+            .facts
+            .clone()
+            .with("loss", "autoencoder")
+            .with("batches", batch.facts.u64("batches").unwrap_or(1))
+            .with("batch_facts", serde_json::to_value(&batch.facts.0).unwrap_or_default())
     }
 
     fn plan(_config: &Config, _cx: &PlanCx) -> NodePlan {
@@ -104,7 +111,10 @@ impl Node for AutoencoderLoss {
         if !matches!(&*trainable.subject, Subject::Autoencoder { .. }) {
             return Err(RunError::new("P0401", "the trainable is no autoencoder").at("model"));
         }
-        Ok(Built { outputs: vec![Arc::new(Loss(Arc::new(Program { config, trainable, source })))], ..Default::default() })
+        Ok(Built {
+            outputs: vec![Arc::new(Loss(Arc::new(Program { config, trainable, source })))],
+            ..Default::default()
+        })
     }
 }
 

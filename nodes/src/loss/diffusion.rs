@@ -103,7 +103,8 @@ impl Node for DiffusionLoss {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         if config.timesteps.min >= config.timesteps.max {
-            let message = format!("`timesteps.min` is {}, not below `max` {}", config.timesteps.min, config.timesteps.max);
+            let message =
+                format!("`timesteps.min` is {}, not below `max` {}", config.timesteps.min, config.timesteps.max);
             cx.error("P0403", "timesteps", message, None);
         }
         let (Some(model), Some(batch)) = (cx.inputs.one("model").cloned(), cx.inputs.one("batch").cloned()) else {
@@ -112,17 +113,22 @@ impl Node for DiffusionLoss {
         let m = &model.facts;
         if m.get("vae").is_some() {
             let help = "use `loss.autoencoder`";
-            cx.error("P0401", "model", format!("`{}` trains an autoencoder, which denoises nothing", model.node), Some(help.into()));
+            cx.error(
+                "P0401",
+                "model",
+                format!("`{}` trains an autoencoder, which denoises nothing", model.node),
+                Some(help.into()),
+            );
             return Facts::new();
         }
         if m.get("architecture").is_none() {
             return Facts::new();
         }
         fit(cx, m, &batch.facts, &batch.node);
-        m.clone().with("loss", "diffusion").with("batches", batch.facts.u64("batches").unwrap_or(1)).with(
-            "batch_facts",
-            serde_json::to_value(&batch.facts.0).unwrap_or_default(),
-        )
+        m.clone()
+            .with("loss", "diffusion")
+            .with("batches", batch.facts.u64("batches").unwrap_or(1))
+            .with("batch_facts", serde_json::to_value(&batch.facts.0).unwrap_or_default())
     }
 
     fn plan(_config: &Config, _cx: &PlanCx) -> NodePlan {
@@ -149,14 +155,20 @@ fn fit(cx: &mut CheckCx, model: &Facts, batch: &Facts, name: &str) {
     if let Some(wanted) = model.u64("latent_channels")
         && wanted != channels
     {
-        let message = format!("the model works on {wanted} latent channels, the autoencoder of `{name}` makes {channels}");
+        let message =
+            format!("the model works on {wanted} latent channels, the autoencoder of `{name}` makes {channels}");
         cx.error("P0401", "batch", message, Some("use the autoencoder of the model's family".into()));
     }
     let trains_text = model.get("trains_text").is_some();
     match (batch.u64("context_dim"), trains_text) {
         (Some(_), true) => {
             let help = format!("leave `text` out of `{name}`");
-            cx.error("P0403", "batch", format!("`{name}` caches the outputs of a text encoder that is being trained"), Some(help));
+            cx.error(
+                "P0403",
+                "batch",
+                format!("`{name}` caches the outputs of a text encoder that is being trained"),
+                Some(help),
+            );
         }
         (None, false) => {
             let help = format!("give `{name}` the text encoder: `text: …`");
@@ -166,7 +178,8 @@ fn fit(cx: &mut CheckCx, model: &Facts, batch: &Facts, name: &str) {
             if let Some(wanted) = model.u64("context_dim")
                 && wanted != width
             {
-                let message = format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
+                let message =
+                    format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
                 cx.error("P0401", "batch", message, Some("use the text encoder of the model's family".into()));
             }
         }
@@ -175,7 +188,10 @@ fn fit(cx: &mut CheckCx, model: &Facts, batch: &Facts, name: &str) {
             if let (Some(clip), Some(wanted)) = (clip, model.u64("context_dim"))
                 && clip.width as u64 != wanted
             {
-                let message = format!("the model reads text embeddings of width {wanted}, the text encoder makes width {}", clip.width);
+                let message = format!(
+                    "the model reads text embeddings of width {wanted}, the text encoder makes width {}",
+                    clip.width
+                );
                 cx.error("P0401", "model", message, None);
             }
         }
@@ -211,7 +227,9 @@ impl Program {
             Subject::Denoiser { model, text, .. } => {
                 DenoiserNet::new(&model.config, text.as_ref().map(|(t, _)| (&t.config, t.clip_skip)))
             }
-            Subject::Autoencoder { .. } => return Err(RunError::new("P0401", "an autoencoder denoises nothing").at("model")),
+            Subject::Autoencoder { .. } => {
+                return Err(RunError::new("P0401", "an autoencoder denoises nothing").at("model"));
+            }
         };
         Ok(Program { config, trainable, source, net, alphas: alphas_cumprod() })
     }
@@ -230,10 +248,8 @@ impl Program {
         if let Some(replay) = &batch.replay {
             return Ok(replay.latents.clone());
         }
-        let moments = batch
-            .moments
-            .as_ref()
-            .ok_or_else(|| RunError::new("P0401", "the batches carry no latents").at("batch"))?;
+        let moments =
+            batch.moments.as_ref().ok_or_else(|| RunError::new("P0401", "the batches carry no latents").at("batch"))?;
         let mut shape = moments.shape.clone();
         shape[1] /= 2;
         let span: usize = shape[1..].iter().product();

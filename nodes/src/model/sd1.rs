@@ -288,8 +288,7 @@ impl Node for Sd1Model {
             (None, None) => return Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
         };
         let (load, shapes, load_engine) = (source.clone(), unet.shapes(), engine.clone());
-        let weights =
-            Lazy::new(move || load.load(Component::Unet, &shapes, &load_engine.cx(), load_engine.compute));
+        let weights = Lazy::new(move || load.load(Component::Unet, &shapes, &load_engine.cx(), load_engine.compute));
         let policy = match config.checkpointing {
             Checkpointing::None => Policy::Keep,
             Checkpointing::Blocks => Policy::Recompute,

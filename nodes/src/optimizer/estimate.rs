@@ -47,7 +47,12 @@ fn sizes(facts: &Facts, name: &str) -> Vec<Vec<usize>> {
     list
 }
 
-fn trainables(facts: &Facts, unet: &UnetConfig, clip: Option<&ClipConfig>, meter: &std::sync::Arc<Meter>) -> Trainables {
+fn trainables(
+    facts: &Facts,
+    unet: &UnetConfig,
+    clip: Option<&ClipConfig>,
+    meter: &std::sync::Arc<Meter>,
+) -> Trainables {
     let mut train = Trainables::default();
     let mut own = |part: &str, shapes: Vec<(String, Vec<usize>)>| {
         for (name, shape) in shapes {
@@ -96,8 +101,7 @@ fn trainables(facts: &Facts, unet: &UnetConfig, clip: Option<&ClipConfig>, meter
 /// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
 fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let unet: UnetConfig = config(facts, "unet")?;
-    let clip: Option<ClipConfig> =
-        facts.get("trains_text").and_then(|_| config(facts, "clip"));
+    let clip: Option<ClipConfig> = facts.get("trains_text").and_then(|_| config(facts, "clip"));
     let skip = facts.u64("clip_skip").unwrap_or(1) as usize;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
     let compute = compute_type(settings.train.precision, crate::planned_kind(settings));

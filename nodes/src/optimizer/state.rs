@@ -13,9 +13,9 @@ const FILE: &str = "state.safetensors";
 
 /// Writes tensors and text values.
 pub fn save(dir: &Path, tensors: &[(String, &Tensor)], values: &BTreeMap<String, String>) -> Result<(), RunError> {
-    let list = tensors.iter().map(|(name, tensor)| {
-        TensorOut::f32(name.clone(), DType::F32, tensor.shape().to_vec(), tensor.to_vec())
-    });
+    let list = tensors
+        .iter()
+        .map(|(name, tensor)| TensorOut::f32(name.clone(), DType::F32, tensor.shape().to_vec(), tensor.to_vec()));
     write_safetensors(dir.join(FILE), list, values).map_err(|e| errors::file_error(&e, ""))
 }
 

@@ -122,7 +122,8 @@ impl Driver for Stepper {
 
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {
         let train = self.loss.trainable().read();
-        let mut tensors: Vec<(String, &Tensor)> = train.tensors.iter().map(|(k, t)| (format!("param.{k}"), t)).collect();
+        let mut tensors: Vec<(String, &Tensor)> =
+            train.tensors.iter().map(|(k, t)| (format!("param.{k}"), t)).collect();
         let mut values = BTreeMap::from([("step".to_string(), self.position.step.to_string())]);
         for (key, state) in &self.moments {
             tensors.push((format!("m.{key}"), &state.m));

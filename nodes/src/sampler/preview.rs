@@ -118,7 +118,12 @@ impl Node for Preview {
             } else if let (Some(v), Some(wanted)) = (&vae, model.facts.u64("latent_channels"))
                 && v.facts.u64("latent_channels").is_some_and(|c| c != wanted)
             {
-                cx.error("P0401", "vae", format!("the model works on {wanted} latent channels, the autoencoder on others"), None);
+                cx.error(
+                    "P0401",
+                    "vae",
+                    format!("the model works on {wanted} latent channels, the autoencoder on others"),
+                    None,
+                );
             }
         }
         match cx.inputs.many("text") {
@@ -128,7 +133,9 @@ impl Node for Preview {
                 if let (Some(wanted), Some(width)) = widths
                     && wanted != width
                 {
-                    let message = format!("the model reads text embeddings of width {wanted}, the text encoder makes width {width}");
+                    let message = format!(
+                        "the model reads text embeddings of width {wanted}, the text encoder makes width {width}"
+                    );
                     cx.error("P0401", "text", message, None);
                 }
             }
@@ -147,11 +154,8 @@ impl Node for Preview {
         let count = 2 + by_steps + by_epochs;
         let pixels = config.width * config.height;
         // The decoder's widest activation: first-level width at full size, a few of them at once.
-        let width = cx
-            .inputs
-            .one("vae")
-            .and_then(|v| v.facts.get("vae")?.get("widths")?.get(1)?.as_u64())
-            .unwrap_or(256);
+        let width =
+            cx.inputs.one("vae").and_then(|v| v.facts.get("vae")?.get("widths")?.get(1)?.as_u64()).unwrap_or(256);
         NodePlan {
             event: vec![Bytes { category: Category::Activations, bytes: pixels * width * 4 * 4 }],
             event_count: count,
@@ -224,20 +228,21 @@ impl Sampler {
         let engine = &model.engine;
         let row = context.shape[1] * context.shape[2];
         let train = self.trainable.read();
-        let latents = solver::sample(self.config.sampler, model.prediction, self.config.steps as usize, noise, |x, t| {
-            // Guidance runs both prompts in one batch; without guidance only the positive one.
-            let both = guidance != 1.0;
-            let n = if both { 2 } else { 1 };
-            let input = x.repeat(n);
-            let values = if both { context.values.clone() } else { context.values[row..].to_vec() };
-            let input = engine.device.tensor(input, &[n, shape[1], shape[2], shape[3]], engine.compute);
-            let text = engine.device.tensor(values, &[n, context.shape[1], context.shape[2]], engine.compute);
-            let out = predict(model, &self.net, weights, Some(&train), input, vec![t; n], text).to_vec();
-            Ok::<_, RunError>(match both {
-                true => (0..len).map(|j| out[j] + guidance * (out[len + j] - out[j])).collect(),
-                false => out,
-            })
-        })?;
+        let latents =
+            solver::sample(self.config.sampler, model.prediction, self.config.steps as usize, noise, |x, t| {
+                // Guidance runs both prompts in one batch; without guidance only the positive one.
+                let both = guidance != 1.0;
+                let n = if both { 2 } else { 1 };
+                let input = x.repeat(n);
+                let values = if both { context.values.clone() } else { context.values[row..].to_vec() };
+                let input = engine.device.tensor(input, &[n, shape[1], shape[2], shape[3]], engine.compute);
+                let text = engine.device.tensor(values, &[n, context.shape[1], context.shape[2]], engine.compute);
+                let out = predict(model, &self.net, weights, Some(&train), input, vec![t; n], text).to_vec();
+                Ok::<_, RunError>(match both {
+                    true => (0..len).map(|j| out[j] + guidance * (out[len + j] - out[j])).collect(),
+                    false => out,
+                })
+            })?;
         drop(train);
         let latents = engine.device.tensor(latents, &shape, DType::F32);
         Ok((from_tensor(&self.vae.decode(&latents)?, w, h), seed))
@@ -316,9 +321,7 @@ impl Listener for Sampler {
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let due = match cx.moment {
             Moment::Start => true,
-            Moment::Step => {
-                cx.position.is_last() || cx.position.due(&self.config.every.clone().unwrap_or_default())
-            }
+            Moment::Step => cx.position.is_last() || cx.position.due(&self.config.every.clone().unwrap_or_default()),
             Moment::Resume | Moment::End => false,
         };
         if due {

@@ -67,11 +67,21 @@ impl Node for AdapterSaver {
             && source.facts.str("method") == Some("full")
         {
             let help = "use `saver.checkpoint`";
-            cx.error("P0401", "adapter", format!("`{}` trains the whole model, there is no adapter to save", source.node), Some(help.into()));
+            cx.error(
+                "P0401",
+                "adapter",
+                format!("`{}` trains the whole model, there is no adapter to save", source.node),
+                Some(help.into()),
+            );
         }
         let every = config.every.clone().unwrap_or_default();
         if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
-            cx.error("P0402", "keep_last", "`keep_last` has no effect without `every`", Some("add `every: { epochs: 1 }`".into()));
+            cx.error(
+                "P0402",
+                "keep_last",
+                "`keep_last` has no effect without `every`",
+                Some("add `every: { epochs: 1 }`".into()),
+            );
         }
         let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
         cx.will_write("name", Path::new("checkpoints").join(format!("{name}.safetensors")));
@@ -121,9 +131,9 @@ struct Saver {
 impl Saver {
     fn metadata(&mut self, position: Position) -> BTreeMap<String, String> {
         let Subject::Denoiser { model, .. } = &*self.trainable.subject else { return BTreeMap::new() };
-        let facts = self
-            .facts
-            .get_or_insert_with(|| metadata::Facts::new(&self.settings, &self.trainable, &self.update, model, position));
+        let facts = self.facts.get_or_insert_with(|| {
+            metadata::Facts::new(&self.settings, &self.trainable, &self.update, model, position)
+        });
         facts.at(position)
     }
 
@@ -150,7 +160,8 @@ impl Saver {
         };
         let io = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
         let wrong = |e: String| RunError::new("P0303", format!("cannot write `{}`: {e}", path.display()));
-        let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(|e| wrong(e.to_string()))?;
+        let legacy =
+            SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(|e| wrong(e.to_string()))?;
         metadata.insert("sshs_model_hash".into(), hash::sshs_model_hash(&legacy).map_err(io)?);
         metadata.insert("sshs_legacy_hash".into(), hash::sshs_legacy_hash(&legacy).map_err(io)?);
         let writer = SafetensorsWriter::new(tensors(), &metadata).map_err(|e| wrong(e.to_string()))?;

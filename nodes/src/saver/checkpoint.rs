@@ -85,7 +85,12 @@ impl Node for CheckpointSaver {
         if let Some(source) = cx.inputs.one("model").cloned() {
             if source.facts.str("method") == Some("lora") {
                 let help = "use `saver.adapter`";
-                cx.error("P0401", "model", format!("`{}` trains an adapter, not the model itself", source.node), Some(help.into()));
+                cx.error(
+                    "P0401",
+                    "model",
+                    format!("`{}` trains an adapter, not the model itself", source.node),
+                    Some(help.into()),
+                );
             }
             if source.facts.get("vae").is_some() {
                 for port in ["vae", "text"] {
@@ -97,7 +102,12 @@ impl Node for CheckpointSaver {
         }
         let every = config.every.clone().unwrap_or_default();
         if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
-            cx.error("P0402", "keep_last", "`keep_last` has no effect without `every`", Some("add `every: { epochs: 1 }`".into()));
+            cx.error(
+                "P0402",
+                "keep_last",
+                "`keep_last` has no effect without `every`",
+                Some("add `every: { epochs: 1 }`".into()),
+            );
         }
         let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
         cx.will_write("name", Path::new("checkpoints").join(name + extension(config.format)));
@@ -107,7 +117,8 @@ impl Node for CheckpointSaver {
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let mut parameters = cx.inputs.one("model").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
         let count = |shapes: Shapes| shapes.iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum::<u64>();
-        let vae = cx.inputs.one("vae").and_then(|v| crate::adapter::config::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
+        let vae =
+            cx.inputs.one("vae").and_then(|v| crate::adapter::config::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
         parameters += vae.map_or(0, |c| count(c.shapes()));
         let trained = cx.inputs.one("model").is_some_and(|m| m.facts.get("trains_text").is_some());
         if let Some(text) = cx.inputs.one("text").filter(|_| !trained) {
@@ -118,10 +129,12 @@ impl Node for CheckpointSaver {
         // Files from the middle: as many as are kept, or as the cadence gives in steps.
         let every = config.every.clone().unwrap_or_default();
         let train = &cx.settings.train;
-        let between = every.steps.map_or(0, |n| train.steps.unwrap_or(0) / n) + every.epochs.map_or(0, |n| train.epochs.unwrap_or(0) / n);
+        let between = every.steps.map_or(0, |n| train.steps.unwrap_or(0) / n)
+            + every.epochs.map_or(0, |n| train.epochs.unwrap_or(0) / n);
         let kept = config.keep_last.map_or(between, |k| k.count.min(between));
         // All tensors are gathered on the host while a file is written.
-        let event = vec![pipe_core::plan::Bytes { category: pipe_core::plan::Category::Working, bytes: 4 * parameters }];
+        let event =
+            vec![pipe_core::plan::Bytes { category: pipe_core::plan::Category::Working, bytes: 4 * parameters }];
         NodePlan { disk: size * (kept + 1), event, event_count: between + 2, ..Default::default() }
     }
 
@@ -242,9 +255,7 @@ impl Saver {
                 }
                 write_safetensors(path, list, &self.metadata()).map_err(error)
             }
-            Format::Diffusers => {
-                pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, &parts))
-            }
+            Format::Diffusers => pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, &parts)),
         }
     }
 
@@ -329,7 +340,8 @@ impl Listener for Saver {
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         if cx.moment == Moment::Start {
-            let path = cx.folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.plan.name, self.plan.extension));
+            let path =
+                cx.folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.plan.name, self.plan.extension));
             let result = self.write(&path);
             drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
             return result;

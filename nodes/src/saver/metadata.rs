@@ -41,7 +41,10 @@ impl Facts {
         put("ss_learning_rate", h.learning_rate.to_string());
         put("ss_unet_lr", h.learning_rate.to_string());
         put("ss_text_encoder_lr", option(h.text_encoder_learning_rate));
-        put("ss_optimizer", format!("pipe.AdamW(weight_decay={},betas=({}, {}),eps={})", h.weight_decay, h.beta1, h.beta2, h.eps));
+        put(
+            "ss_optimizer",
+            format!("pipe.AdamW(weight_decay={},betas=({}, {}),eps={})", h.weight_decay, h.beta1, h.beta2, h.eps),
+        );
         put("ss_max_grad_norm", float(h.max_grad_norm.unwrap_or(0.0)));
         put("ss_lr_scheduler", h.schedule.name(position.total_steps).into());
         put("ss_lr_warmup_steps", h.schedule.warmup(position.total_steps).to_string());
@@ -93,7 +96,9 @@ impl Facts {
         let tags: Map<String, Value> = about
             .tags
             .iter()
-            .map(|(folder, tags)| (folder.clone(), tags.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<Map<_, _>>().into()))
+            .map(|(folder, tags)| {
+                (folder.clone(), tags.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<Map<_, _>>().into())
+            })
             .collect();
         put("ss_tag_frequency", Value::Object(tags).to_string());
         let buckets: Map<String, Value> = about

@@ -69,7 +69,8 @@ impl Plan {
     /// Files due at a moment: the final one at the end of a finished run, others by cadence.
     /// Names follow the field's custom: `name-000003` of an epoch, `name-step00000100` of a step.
     pub fn due(&self, moment: Moment, position: Position, folder: &Path) -> Vec<Due> {
-        let at = |stem: String, is_final| Due { path: folder.join("checkpoints").join(stem + self.extension), is_final };
+        let at =
+            |stem: String, is_final| Due { path: folder.join("checkpoints").join(stem + self.extension), is_final };
         let mut list = Vec::new();
         match moment {
             Moment::Step if !position.is_last() => {
@@ -91,7 +92,9 @@ impl Plan {
     /// Deletes the oldest files of the same cadence beyond the number kept.
     pub fn prune(&self, written: &Path) {
         let Some(keep) = self.keep_last else { return };
-        let (Some(folder), Some(name)) = (written.parent(), written.file_name().and_then(|n| n.to_str())) else { return };
+        let (Some(folder), Some(name)) = (written.parent(), written.file_name().and_then(|n| n.to_str())) else {
+            return;
+        };
         let stepwise = name.contains("-step");
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         let mut mine: Vec<PathBuf> = entries
@@ -117,9 +120,8 @@ impl Plan {
 /// Makes the folder of a file.
 pub fn make_folder(path: &Path) -> Result<(), RunError> {
     match path.parent() {
-        Some(parent) => std::fs::create_dir_all(parent).map_err(|e| {
-            RunError::new("P0903", format!("cannot make the folder `{}`: {e}", parent.display()))
-        }),
+        Some(parent) => std::fs::create_dir_all(parent)
+            .map_err(|e| RunError::new("P0903", format!("cannot make the folder `{}`: {e}", parent.display()))),
         None => Ok(()),
     }
 }

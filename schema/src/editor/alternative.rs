@@ -61,18 +61,18 @@ pub(super) fn join(forms: Vec<Form>) -> Map<String, Json> {
     for group in groups.into_iter().rev() {
         let mut types: Vec<&str> = group.iter().flat_map(|form| form.types.iter().copied()).collect();
         types.dedup();
-        let mut schema = alternatives(group);
+        let schema = alternatives(group);
         chain = Some(match chain {
             Some(others) => object(json!({ "if": { "type": types }, "then": schema, "else": others })),
-            None => {
-                if !snippets.is_empty() {
-                    schema.insert("defaultSnippets".into(), snippets.clone().into());
-                }
-                schema
-            }
+            None => schema,
         });
     }
-    chain.unwrap_or_default()
+    let mut out = chain.unwrap_or_default();
+    if !snippets.is_empty() {
+        // Not beside the rest: a server would insert the only snippet together with the key.
+        out.insert("allOf".into(), json!([{ "defaultSnippets": snippets }]));
+    }
+    out
 }
 
 /// Keywords of each type look at values of that type alone, so they can stand side by side.

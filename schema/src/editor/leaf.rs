@@ -37,13 +37,9 @@ pub(super) fn text(text: &Text) -> Map<String, Json> {
 }
 
 /// Choices with their texts: `enumDescriptions` is read by YAML servers, `x-taplo` by Taplo, where
-/// `main` replaces the description.
+/// `main` replaces the description. No `type`: a value of another type would be flagged twice.
 pub(super) fn choice(values: &[(Json, String)], main: &str) -> Map<String, Json> {
-    let mut out = Map::new();
-    if values.iter().all(|(value, _)| value.is_string()) {
-        out.insert("type".into(), "string".into());
-    }
-    out.insert("enum".into(), values.iter().map(|(value, _)| value.clone()).collect());
+    let mut out = object(json!({ "enum": values.iter().map(|(value, _)| value).collect::<Vec<_>>() }));
     let texts: Vec<&str> = values.iter().map(|(_, text)| text.as_str()).collect();
     out.extend(enum_texts(&texts, main));
     out

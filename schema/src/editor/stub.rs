@@ -11,6 +11,9 @@ use super::tagged::Branch;
 use crate::shape::Field;
 use crate::words;
 
+/// Types whose values hold no others.
+const LEAVES: &[&str] = &["boolean", "integer", "number", "string"];
+
 /// A field name with all branches that have it.
 struct Shared<'a> {
     name: &'a str,
@@ -55,6 +58,10 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
             json!(schema)
         }
     };
+    // Hovers over lists and tables look here, those over other values into the form.
+    if !LEAVES.contains(&form["type"].as_str().unwrap_or_default()) && form.get("enum").is_none() {
+        out.insert("x-taplo".into(), json!({ "docs": { "main": text } }));
+    }
     out.insert("anyOf".into(), json!([form, true]));
     Json::Object(out)
 }

@@ -43,7 +43,7 @@ pub(super) fn closed(emitter: &mut Emitter, tag: &str, variant: &Variant) -> Map
 pub(super) fn union(emitter: &mut Emitter, tag: &str, branches: &[Branch], text: &str) -> Map<String, Json> {
     let values: Vec<&str> = branches.iter().map(|branch| branch.variant.value.as_str()).collect();
     let texts: Vec<&str> = branches.iter().map(|branch| branch.variant.description.as_str()).collect();
-    let mut tag_field = object(json!({ "type": "string", "enum": values }));
+    let mut tag_field = object(json!({ "enum": values }));
     tag_field.extend(leaf::enum_texts(&texts, text));
     let mut properties = Map::from_iter([(tag.to_owned(), Json::Object(tag_field))]);
     properties.extend(stub::all(emitter, branches));

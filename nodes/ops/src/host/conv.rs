@@ -157,7 +157,9 @@ pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> 
         }
     };
     if by_sample(&s) {
-        out.par_chunks_mut(s.o * n).zip(x.par_chunks(xs)).for_each_init(Vec::new, |col, (out, x)| one(x, out, col, false));
+        out.par_chunks_mut(s.o * n)
+            .zip(x.par_chunks(xs))
+            .for_each_init(Vec::new, |col, (out, x)| one(x, out, col, false));
     } else {
         let mut col = Vec::new();
         for (out, x) in out.chunks_mut(s.o * n).zip(x.chunks(xs)) {
@@ -184,7 +186,9 @@ pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
         }
     };
     if by_sample(&s) {
-        gx.par_chunks_mut(xs).zip(gy.par_chunks(s.o * n)).for_each_init(Vec::new, |col, (gx, gy)| one(gy, gx, col, false));
+        gx.par_chunks_mut(xs)
+            .zip(gy.par_chunks(s.o * n))
+            .for_each_init(Vec::new, |col, (gx, gy)| one(gy, gx, col, false));
     } else {
         let mut col = Vec::new();
         for (gx, gy) in gx.chunks_mut(xs).zip(gy.chunks(s.o * n)) {

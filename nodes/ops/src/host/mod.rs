@@ -32,9 +32,6 @@ pub fn map1(a: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync) -> Vec<f32> {
 /// `f(out, a, b)` over chunks in parallel.
 pub fn map2(a: &[f32], b: &[f32], f: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) -> Vec<f32> {
     let mut out = buffer(a.len());
-    out.par_chunks_mut(GRAIN)
-        .zip(a.par_chunks(GRAIN))
-        .zip(b.par_chunks(GRAIN))
-        .for_each(|((o, a), b)| f(o, a, b));
+    out.par_chunks_mut(GRAIN).zip(a.par_chunks(GRAIN)).zip(b.par_chunks(GRAIN)).for_each(|((o, a), b)| f(o, a, b));
     out
 }

@@ -77,20 +77,31 @@ fn channel_dx(g: &mut [f32], x: &[f32], mean: f32, rstd: f32, w: f32, m1: f32, m
 /// Group norm over `x [B, C, N]` (N = H·W) with optional SiLU behind it.
 /// Gives the result and, per (sample, group), mean and 1/σ.
 #[allow(clippy::too_many_arguments)]
-pub fn group_norm(x: &[f32], b: usize, c: usize, groups: usize, w: &[f32], bias: &[f32], eps: f32, silu: bool) -> (Vec<f32>, Vec<f32>) {
+pub fn group_norm(
+    x: &[f32],
+    b: usize,
+    c: usize,
+    groups: usize,
+    w: &[f32],
+    bias: &[f32],
+    eps: f32,
+    silu: bool,
+) -> (Vec<f32>, Vec<f32>) {
     let n = x.len() / (b * c);
     let span = c / groups * n;
     let mut out = super::buffer(x.len());
     let mut stats = vec![0.0; b * groups * 2];
-    out.par_chunks_mut(span).zip(x.par_chunks(span)).zip(stats.par_chunks_mut(2)).enumerate().for_each(|(i, ((o, x), st))| {
-        let (mean, rstd) = statistics(x, eps);
-        st.copy_from_slice(&[mean, rstd]);
-        let first = (i % groups) * (c / groups);
-        for (j, (o, x)) in o.chunks_mut(n).zip(x.chunks(n)).enumerate() {
-            let scale = rstd * w[first + j];
-            affine(o, x, scale, bias[first + j] - mean * scale, silu);
-        }
-    });
+    out.par_chunks_mut(span).zip(x.par_chunks(span)).zip(stats.par_chunks_mut(2)).enumerate().for_each(
+        |(i, ((o, x), st))| {
+            let (mean, rstd) = statistics(x, eps);
+            st.copy_from_slice(&[mean, rstd]);
+            let first = (i % groups) * (c / groups);
+            for (j, (o, x)) in o.chunks_mut(n).zip(x.chunks(n)).enumerate() {
+                let scale = rstd * w[first + j];
+                affine(o, x, scale, bias[first + j] - mean * scale, silu);
+            }
+        },
+    );
     (out, stats)
 }
 
@@ -149,13 +160,15 @@ pub fn layer_norm(x: &[f32], d: usize, w: &[f32], bias: &[f32], eps: f32) -> (Ve
     let mut out = super::buffer(x.len());
     let mut stats = vec![0.0; rows * 2];
     let per = (super::GRAIN / d).max(1);
-    out.par_chunks_mut(d * per).zip(x.par_chunks(d * per)).zip(stats.par_chunks_mut(2 * per)).for_each(|((o, x), st)| {
-        for ((o, x), st) in o.chunks_mut(d).zip(x.chunks(d)).zip(st.chunks_mut(2)) {
-            let (mean, rstd) = statistics(x, eps);
-            st.copy_from_slice(&[mean, rstd]);
-            layer_row(o, x, w, bias, mean, rstd);
-        }
-    });
+    out.par_chunks_mut(d * per).zip(x.par_chunks(d * per)).zip(stats.par_chunks_mut(2 * per)).for_each(
+        |((o, x), st)| {
+            for ((o, x), st) in o.chunks_mut(d).zip(x.chunks(d)).zip(st.chunks_mut(2)) {
+                let (mean, rstd) = statistics(x, eps);
+                st.copy_from_slice(&[mean, rstd]);
+                layer_row(o, x, w, bias, mean, rstd);
+            }
+        },
+    );
     (out, stats)
 }
 
@@ -167,7 +180,16 @@ fn layer_row(o: &mut [f32], x: &[f32], w: &[f32], b: &[f32], mean: f32, rstd: f3
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn layer_row_backward(gx: &mut [f32], x: &[f32], gy: &[f32], w: &[f32], gw: &mut [f32], gb: &mut [f32], mean: f32, rstd: f32) {
+fn layer_row_backward(
+    gx: &mut [f32],
+    x: &[f32],
+    gy: &[f32],
+    w: &[f32],
+    gw: &mut [f32],
+    gb: &mut [f32],
+    mean: f32,
+    rstd: f32,
+) {
     let d = gx.len();
     let (x, gy, w) = (&x[..d], &gy[..d], &w[..d]);
     let (gw, gb) = (&mut gw[..d], &mut gb[..d]);
@@ -188,7 +210,13 @@ fn layer_row_backward(gx: &mut [f32], x: &[f32], gy: &[f32], w: &[f32], gw: &mut
 }
 
 /// Gradients of [`layer_norm`] for x, weight and bias.
-pub fn layer_norm_backward(x: &[f32], gy: &[f32], stats: &[f32], d: usize, w: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+pub fn layer_norm_backward(
+    x: &[f32],
+    gy: &[f32],
+    stats: &[f32],
+    d: usize,
+    w: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let mut gx = super::buffer(x.len());
     let per = (super::GRAIN / d).max(1);
     let parts: Vec<(Vec<f32>, Vec<f32>)> = gx

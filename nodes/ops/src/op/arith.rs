@@ -44,9 +44,7 @@ pub fn add(cx: &Cx, a: &Var, b: &Var) -> Var {
     cx.flops(a.value.len());
     let y = match place(cx, &a.value) {
         Place::Meta => meta(&a.value, a.shape()),
-        Place::Host => {
-            Tensor::host(kernels::map2(&host(&a.value), &host(&b.value), kernels::act::add), a.shape())
-        }
+        Place::Host => Tensor::host(kernels::map2(&host(&a.value), &host(&b.value), kernels::act::add), a.shape()),
         Place::Burn => Tensor::from_burn(a.value.flatten_burn() + b.value.flatten_burn()).reshape(a.shape()),
     };
     cx.record(y, &[a, b], |_, gy, need| vec![need[0].then(|| gy.clone()), need[1].then_some(gy)])
@@ -74,9 +72,7 @@ fn mul_tensors(cx: &Cx, a: &Tensor, b: &Tensor) -> Tensor {
     match place(cx, a) {
         Place::Meta => meta(a, a.shape()),
         Place::Host => Tensor::host(kernels::map2(&host(a), &host(b), kernels::act::mul), a.shape()),
-        Place::Burn => {
-            Tensor::from_burn(a.flatten_burn() * b.cast(a.dtype()).flatten_burn()).reshape(a.shape())
-        }
+        Place::Burn => Tensor::from_burn(a.flatten_burn() * b.cast(a.dtype()).flatten_burn()).reshape(a.shape()),
     }
 }
 

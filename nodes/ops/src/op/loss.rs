@@ -16,7 +16,13 @@ pub enum Elementwise {
 ///
 /// `prediction` and `target` are `[B, ..]`; `weights [B]`. The losses stay on the device: reading
 /// them is the only wait of a step.
-pub fn loss_and_grad(cx: &Cx, kind: Elementwise, prediction: &Tensor, target: &Tensor, weights: &[f32]) -> (Tensor, Tensor) {
+pub fn loss_and_grad(
+    cx: &Cx,
+    kind: Elementwise,
+    prediction: &Tensor,
+    target: &Tensor,
+    weights: &[f32],
+) -> (Tensor, Tensor) {
     let b = prediction.dim(0);
     assert_eq!(prediction.shape(), target.shape(), "prediction and target differ in shape");
     assert_eq!(weights.len(), b, "one weight a sample");

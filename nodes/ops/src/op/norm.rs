@@ -114,8 +114,8 @@ pub fn layer_norm(cx: &Cx, x: &Var, w: &Var, b: &Var, eps: f32) -> Var {
         }
         Place::Burn => {
             let (xhat, stats) = normalise(&x.value, [rows, 1], eps);
-            let y = xhat * w.value.cast(DType::F32).reshape_burn([1, d])
-                + b.value.cast(DType::F32).reshape_burn([1, d]);
+            let y =
+                xhat * w.value.cast(DType::F32).reshape_burn([1, d]) + b.value.cast(DType::F32).reshape_burn([1, d]);
             (Tensor::from_burn(y).cast(x.value.dtype()).reshape(x.shape()), stats)
         }
     };
@@ -125,8 +125,7 @@ pub fn layer_norm(cx: &Cx, x: &Var, w: &Var, b: &Var, eps: f32) -> Var {
         let (gx, gw, gb) = match place(cx, &gy) {
             Place::Meta => (meta_like(&xv), meta(&gy, &[d]), meta(&gy, &[d])),
             Place::Host => {
-                let (gx, gw, gb) =
-                    kernel::layer_norm_backward(&host(&xv), &host(&gy), &host(&stats), d, &host(&wv));
+                let (gx, gw, gb) = kernel::layer_norm_backward(&host(&xv), &host(&gy), &host(&stats), d, &host(&wv));
                 (Tensor::host(gx, xv.shape()), Tensor::host(gw, &[d]), Tensor::host(gb, &[d]))
             }
             Place::Burn => {

@@ -134,8 +134,7 @@ pub fn narrow(cx: &Cx, x: &Var, axis: usize, start: usize, len: usize) -> Var {
             cx.device.zeros(&shape, gy.dtype())
         };
         let (before, after) = (zeros(start), zeros(full - start - len));
-        let parts: Vec<&Tensor> =
-            [&before, &gy, &after].into_iter().filter(|p| p.dim(axis) > 0).collect();
+        let parts: Vec<&Tensor> = [&before, &gy, &after].into_iter().filter(|p| p.dim(axis) > 0).collect();
         vec![Some(join(cx, &parts, axis))]
     })
 }

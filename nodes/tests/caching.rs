@@ -1,0 +1,220 @@
+//! Caches and bad data, through whole runs of documents.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use pipe_core::check::Checked;
+use pipe_core::document::Syntax;
+use pipe_core::execute::{Outcome, RunOptions, run};
+use pipe_core::run::{Progress, RunError, StopFlag};
+use pipe_data::weights::{DType, TensorOut, write_safetensors};
+
+/// Remembers what a run told.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Progress for Log {
+    fn tick(&self, what: &str, done: u64, total: u64) {
+        self.0.lock().unwrap().push(format!("{what} {done}/{total}"));
+    }
+    fn say(&self, line: &str) {
+        self.0.lock().unwrap().push(line.into());
+    }
+    fn warn(&self, line: &str) {
+        self.0.lock().unwrap().push(format!("warning: {line}"));
+    }
+}
+
+impl Log {
+    fn has(&self, text: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|l| l.contains(text))
+    }
+}
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/quickstart/images/heldout")
+}
+
+fn check(folder: &Path, text: &str) -> Checked {
+    pipe_core::check::check_text(&pipe_nodes::registry(), text, &folder.join("run.yaml"), Syntax::Yaml, &[])
+}
+
+fn go(folder: &Path, out: &str, text: &str, resume: bool) -> (Result<Outcome, RunError>, Arc<Log>) {
+    let checked = check(folder, text);
+    let format = pipe_core::diagnostic::Format::Concise;
+    assert!(checked.ok(), "{}", pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false));
+    let log = Arc::new(Log::default());
+    let options = RunOptions { folder: folder.join(out), resume, progress: log.clone(), stop: StopFlag::default() };
+    (run(&pipe_nodes::registry(), &checked, options), log)
+}
+
+fn document(photos: &Path, cache: &str, steps: u64) -> String {
+    format!(
+        "version: 1\nname: t\ntrain: {{ device: cpu, steps: {steps}, batch_size: 3, accumulate: 2 }}\nnodes:\n  \
+         photos: {{ type: loader.images, path: {}, resolution: 32, caption_dropout_rate: 0.3, flip_aug: true }}\n  \
+         vae: {{ type: encoder.vae, init: {{ widths: [8, 8], layers: 1, norm_groups: 4 }} }}\n  \
+         clip: {{ type: encoder.clip_l, init: {{ width: 16, layers: 1, heads: 2 }} }}\n  \
+         cached: {{ {cache}, samples: photos, vae: vae, text: clip }}\n  \
+         unet: {{ type: model.sd1, init: {{ widths: [16, 16], layers: 1, heads: 2, context_dim: 16, norm_groups: 4 }} }}\n  \
+         lora: {{ type: adapter.lora, model: unet, rank: 2, conv: {{ rank: 2 }}, dropout: 0.1, rank_dropout: 0.1, module_dropout: 0.1 }}\n  \
+         loss: {{ type: loss.diffusion, model: lora, batch: cached, noise_offset: 0.05 }}\n  \
+         adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-2 }}\n  \
+         save: {{ type: saver.adapter, adapter: lora, update: adamw, dtype: f32, every: {{ steps: 2 }}, keep_last: {{ count: 1 }} }}\n",
+        photos.display()
+    )
+}
+
+fn result(folder: &Path, out: &str) -> Vec<f32> {
+    let file = pipe_data::weights::WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
+    let mut names: Vec<&str> = file.names().collect();
+    names.sort_unstable();
+    names.iter().flat_map(|n| file.f32(n).unwrap()).collect()
+}
+
+#[test]
+fn disk_and_memory_train_the_same_and_the_disk_is_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = format!("type: cacher.disk, folder: {}", folder.path().join("cache").display());
+    let (first, log) = go(folder.path(), "a", &document(&images(), &cache, 5), false);
+    assert_eq!(first.unwrap().position.step, 5);
+    assert!(log.has("encode images 20/20"), "both mirrors of ten images");
+    assert!(log.has("encode captions 11/11"), "ten captions and the empty one");
+    // Retention: of steps 2 and 4 only the last is left, and the final file beside it.
+    let mut saved: Vec<String> = std::fs::read_dir(folder.path().join("a/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    saved.sort();
+    assert_eq!(saved, ["t-step00000004.safetensors", "t.safetensors"]);
+
+    let (second, log) = go(folder.path(), "b", &document(&images(), &cache, 5), false);
+    second.unwrap();
+    assert!(!log.has("encode"), "everything was cached");
+    let (third, _) = go(folder.path(), "c", &document(&images(), "type: cacher.memory", 5), false);
+    third.unwrap();
+    let a = result(folder.path(), "a");
+    assert_eq!(a, result(folder.path(), "b"));
+    assert_eq!(a, result(folder.path(), "c"));
+
+    // A damaged entry is made again.
+    let mut entries = Vec::new();
+    for part in std::fs::read_dir(folder.path().join("cache")).unwrap() {
+        entries.extend(std::fs::read_dir(part.unwrap().path()).unwrap().map(|e| e.unwrap().path()));
+    }
+    entries.sort();
+    std::fs::write(&entries[0], b"torn").unwrap();
+    let (fourth, log) = go(folder.path(), "d", &document(&images(), &cache, 5), false);
+    fourth.unwrap();
+    assert!(log.has("1/1"), "one entry was made again");
+    assert_eq!(a, result(folder.path(), "d"));
+}
+
+#[test]
+fn two_runs_fill_one_cache_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = format!("type: cacher.disk, folder: {}", folder.path().join("cache").display());
+    let text = document(&images(), &cache, 2);
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = ["a", "b"]
+            .map(|out| (out, text.clone()))
+            .into_iter()
+            .map(|(out, text)| {
+                let path = folder.path().to_path_buf();
+                scope.spawn(move || go(&path, out, &text, false).0.unwrap())
+            })
+            .collect();
+        for run in runs {
+            run.join().unwrap();
+        }
+    });
+    assert_eq!(result(folder.path(), "a"), result(folder.path(), "b"));
+}
+
+#[test]
+fn an_image_that_does_not_decode_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for entry in std::fs::read_dir(images()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, photos.join(path.file_name().unwrap())).unwrap();
+    }
+    // A whole header and a torn body: the check sees a picture, decoding finds it damaged.
+    let victim = std::fs::read_dir(&photos)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().unwrap() == "png")
+        .unwrap();
+    let bytes = std::fs::read(&victim).unwrap();
+    std::fs::write(&victim, &bytes[..bytes.len() / 2]).unwrap();
+    let (outcome, log) = go(folder.path(), "a", &document(&photos, "type: cacher.memory", 1), false);
+    outcome.unwrap();
+    assert!(log.has("warning: set aside"), "{:?}", log.0.lock().unwrap());
+}
+
+#[test]
+fn captions_and_folders_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let codes = |photos: &Path| -> Vec<&'static str> {
+        check(folder.path(), &document(photos, "type: cacher.memory", 1)).diagnostics.iter().map(|d| d.code).collect()
+    };
+    let photos = folder.path().join("photos");
+    assert!(codes(&photos).contains(&"P0301"), "no such folder");
+    std::fs::create_dir(&photos).unwrap();
+    assert!(codes(&photos).contains(&"P0306"), "an empty folder");
+    std::fs::copy(images().join("laughing.png"), photos.join("a.png")).ok();
+    let any = std::fs::read_dir(images())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().unwrap() == "png")
+        .unwrap();
+    std::fs::copy(any, photos.join("a.png")).unwrap();
+    assert!(codes(&photos).contains(&"P0309"), "an image without caption");
+    std::fs::write(photos.join("a.txt"), [0xff, 0xfe, 0x41]).unwrap();
+    assert!(codes(&photos).contains(&"P0308"), "a caption that is not UTF-8");
+    std::fs::write(photos.join("a.txt"), "a face").unwrap();
+    assert!(codes(&photos).is_empty());
+    std::fs::write(photos.join("b.png"), b"not a picture").unwrap();
+    assert!(codes(&photos).contains(&"P0307"), "a file that is no picture");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let n = 4 * 4 * 8 * 8;
+    let mut latents = vec![0.5f32; n];
+    latents[3 * 4 * 8 * 8] = f32::NAN; // row 3: the second step with batches of two
+    let tensor = |name: &str, shape: Vec<usize>, values: Vec<f32>| TensorOut::f32(name, DType::F32, shape, values);
+    let tensors = [
+        tensor("latents", vec![4, 4, 8, 8], latents),
+        tensor("noise", vec![4, 4, 8, 8], vec![0.1; n]),
+        tensor("timesteps", vec![4], vec![10.0, 20.0, 30.0, 40.0]),
+        tensor("context", vec![4, 77, 16], vec![0.2; 4 * 77 * 16]),
+    ];
+    write_safetensors(folder.path().join("rows.safetensors"), tensors, &Default::default()).unwrap();
+    let text = "version: 1\nname: t\ntrain: { device: cpu, steps: 4, batch_size: 2, save_state: { steps: 1 } }\nnodes:\n  \
+        rows: { type: loader.replay, path: rows.safetensors }\n  \
+        unet: { type: model.sd1, init: { widths: [16, 16], layers: 1, heads: 2, context_dim: 16, norm_groups: 4 } }\n  \
+        lora: { type: adapter.lora, model: unet, rank: 2 }\n  \
+        loss: { type: loss.diffusion, model: lora, batch: rows }\n  \
+        adamw: { type: optimizer.adamw, loss: loss }\n  \
+        save: { type: saver.adapter, adapter: lora, update: adamw, every: { steps: 1 } }\n";
+    let (outcome, _) = go(folder.path(), "a", text, false);
+    let error = outcome.unwrap_err();
+    assert_eq!(error.code, "P0901");
+    assert!(error.message.contains("step 2") && error.message.contains("`row 3`"), "{}", error.message);
+    assert!(folder.path().join("a/checkpoints/t-step00000001.safetensors").is_file(), "the good file is kept");
+    assert!(folder.path().join("a/state").read_dir().unwrap().count() >= 1, "the good state is kept");
+}
+
+#[test]
+fn a_run_whose_weights_changed_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = document(&images(), "type: cacher.memory", 2);
+    go(folder.path(), "a", &text, false).0.unwrap();
+    let other = text.replace("widths: [8, 8], layers: 1", "widths: [8, 8], seed: 5, layers: 1");
+    let (outcome, _) = go(folder.path(), "a", &other.replace("steps: 2", "steps: 4"), true);
+    assert_eq!(outcome.unwrap_err().code, "P0908");
+    let (outcome, _) = go(folder.path(), "a", &text.replace("steps: 2,", "steps: 4,"), true);
+    assert_eq!(outcome.unwrap().position.step, 4, "more steps are allowed");
+}
