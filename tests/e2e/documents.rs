@@ -36,16 +36,20 @@ fn five_mistakes_are_five_errors_each_at_its_line() {
         lines.entry(code).or_default().push(entry["line"].as_u64().expect("a line"));
         lines
     });
-    for (code, part) in [
-        ("P0104", "rnak"),
-        ("P0101", "learning_rate: fast"),
-        ("P0202", "text: clop"),
-        ("P0206", "again: { type"),
-        ("P0301", "nowhere"),
-    ] {
+    for (code, part) in
+        [("P0104", "rnak"), ("P0101", "learning_rate: fast"), ("P0202", "text: clop"), ("P0301", "nowhere")]
+    {
         let at = line_of(&text, part);
         assert!(lines.get(code).is_some_and(|lines| lines.contains(&at)), "{code} at {at}: {found:#?}");
     }
+    // A cycle is told once, at one of the nodes on it, with all of them named.
+    let cycle = found.iter().find(|entry| entry["code"] == "P0206").unwrap_or_else(|| panic!("{found:#?}"));
+    let on_it = ["again: { type", "more: { type"].map(|part| Json::from(line_of(&text, part)));
+    assert!(on_it.contains(&cycle["line"]), "{cycle}");
+    assert!(
+        ["again", "more"].iter().all(|name| cycle["message"].as_str().is_some_and(|m| m.contains(name))),
+        "{cycle}"
+    );
     let misspelt = found.iter().find(|entry| entry["code"] == "P0104").expect("found above");
     assert!(misspelt["help"].as_str().is_some_and(|help| help.contains("`rank`")), "{misspelt}");
 }

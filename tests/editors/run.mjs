@@ -41,7 +41,8 @@ const place = {
   pipelines: (...extensions) => {
     if (!values.pipelines) return [];
     const files = readdirSync(values.pipelines, { recursive: true }).map((name) => join(values.pipelines, name));
-    return files.filter((file) => extensions.some((extension) => file.endsWith(`.${extension}`))).sort();
+    const shown = files.filter((file) => !basename(file).startsWith("."));
+    return shown.filter((file) => extensions.some((extension) => file.endsWith(`.${extension}`))).sort();
   },
 };
 

@@ -32,8 +32,8 @@ impl Form {
     }
 }
 
-/// One schema for all forms.
-pub(super) fn join(forms: Vec<Form>) -> Map<String, Json> {
+/// One schema for all forms; `main` is the text of the field in TOML.
+pub(super) fn join(forms: Vec<Form>, main: &str) -> Map<String, Json> {
     let mut groups: Vec<Vec<Form>> = Vec::new();
     for form in forms {
         let overlaps =
@@ -69,8 +69,10 @@ pub(super) fn join(forms: Vec<Form>) -> Map<String, Json> {
     }
     let mut out = chain.unwrap_or_default();
     if !snippets.is_empty() {
-        // Not beside the rest: a server would insert the only snippet together with the key.
-        out.insert("allOf".into(), json!([{ "defaultSnippets": snippets }]));
+        // Not beside the rest: a YAML server would insert the only snippet together with the key.
+        // Not in an `allOf`: Taplo then runs in circles.
+        let docs = json!({ "docs": { "main": main } });
+        out.insert("anyOf".into(), json!([{ "defaultSnippets": snippets, "x-taplo": docs }]));
     }
     out
 }

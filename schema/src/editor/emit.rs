@@ -76,20 +76,20 @@ impl Emitter {
             Kind::Number { integer, limits } => leaf::number(*integer, limits),
             Kind::Text(text) => leaf::text(text),
             Kind::Choice(values) => leaf::choice(values, main),
-            Kind::List(list) => self.list(list),
+            Kind::List(list) => self.list(list, main),
             Kind::Table(table) => self.table(table),
             Kind::Tagged { tag, variants } => self.tagged(tag, variants),
             Kind::OneOf(parts) => self.one_of(parts, main),
         }
     }
 
-    fn list(&mut self, list: &List) -> Map<String, Json> {
+    fn list(&mut self, list: &List, main: &str) -> Map<String, Json> {
         let mut out = object(json!({ "type": "array" }));
-        let items = list.items.as_ref().map(|items| self.item(items));
+        let items = list.items.as_ref().map(|items| self.item(items, main));
         if list.prefix.is_empty() {
             out.extend(items.map(|items| ("items".to_owned(), items)));
         } else {
-            out.insert("items".into(), list.prefix.iter().map(|item| self.item(item)).collect());
+            out.insert("items".into(), list.prefix.iter().map(|item| self.item(item, main)).collect());
             out.extend(items.map(|items| ("additionalItems".to_owned(), items)));
         }
         out.extend(list.min.filter(|min| *min > 0).map(|min| ("minItems".to_owned(), min.into())));
@@ -100,12 +100,13 @@ impl Emitter {
         out
     }
 
-    fn item(&mut self, item: &Shape) -> Json {
-        let mut out = Map::new();
-        if !item.description.is_empty() && !item.has_tables() {
-            out.insert("description".into(), item.description.clone().into());
+    /// An item of a list, or a value under a free name. For a hover over the field Taplo shows the
+    /// text of the first item.
+    fn item(&mut self, item: &Shape, main: &str) -> Json {
+        let mut out = self.shape(item, main);
+        if !out.contains_key("$ref") && !main.is_empty() {
+            out.entry("x-taplo").or_insert_with(|| json!({ "docs": { "main": main } }));
         }
-        out.extend(self.shape(item, &item.description));
         Json::Object(out)
     }
 
@@ -122,7 +123,7 @@ impl Emitter {
             out.insert("properties".into(), Json::Object(fields.collect()));
         }
         if !table.open {
-            let rest = table.rest.as_ref().map(|rest| self.item(rest));
+            let rest = table.rest.as_ref().map(|rest| self.item(rest, ""));
             out.insert("additionalProperties".into(), rest.unwrap_or(false.into()));
         }
         if table.min > 0 {
@@ -150,7 +151,7 @@ impl Emitter {
 
     fn one_of(&mut self, parts: &[Shape], main: &str) -> Map<String, Json> {
         let forms = parts.iter().map(|part| alternative::Form::new(part, self.shape(part, main))).collect();
-        alternative::join(forms)
+        alternative::join(forms, main)
     }
 }
 

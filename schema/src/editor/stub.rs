@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::emit::Emitter;
 use super::tagged::Branch;
-use crate::shape::Field;
+use crate::shape::{Field, Kind};
 use crate::words;
 
 /// Types whose values hold no others.
@@ -44,6 +44,9 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
     let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| bare(emitter, field, &text)).collect();
     schemas.dedup();
     let [schema] = schemas.as_mut_slice() else {
+        if entry.owners.iter().any(|(_, field)| matches!(field.shape.kind, Kind::List(_))) {
+            out.insert("items".into(), json!({ "x-taplo": docs }));
+        }
         out.insert("x-taplo".into(), docs);
         return Json::Object(out);
     };
@@ -54,7 +57,9 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
             json!({ "x-taplo": docs, "allOf": [schema] })
         }
         false => {
-            schema.entry("x-taplo").or_insert(docs);
+            if !schema.contains_key("anyOf") {
+                schema.entry("x-taplo").or_insert(docs);
+            }
             json!(schema)
         }
     };

@@ -2,8 +2,8 @@
 //!
 //! - The branch is chosen by `if` with a `pattern` on the tag: `const` and `enum` would, while
 //!   completing, match every value that begins with what is typed.
-//! - One outer `if` guards the list, so that a scalar or a table without the tag gets one message
-//!   and not one from every branch.
+//! - One outer `if` guards the list, so that a scalar, or a table whose tag is missing or no text,
+//!   gets one message and not one from every branch.
 //! - Every branch is closed, since only there are all of its fields known.
 //! - The tag itself is one `enum` with a text for each value, under both names that servers read.
 //! - Fields of all branches stand once more beside the tag, as stubs: see [`stub`](super::stub).
@@ -43,7 +43,7 @@ pub(super) fn closed(emitter: &mut Emitter, tag: &str, variant: &Variant) -> Map
 pub(super) fn union(emitter: &mut Emitter, tag: &str, branches: &[Branch], text: &str) -> Map<String, Json> {
     let values: Vec<&str> = branches.iter().map(|branch| branch.variant.value.as_str()).collect();
     let texts: Vec<&str> = branches.iter().map(|branch| branch.variant.description.as_str()).collect();
-    let mut tag_field = object(json!({ "enum": values }));
+    let mut tag_field = object(json!({ "type": "string", "enum": values }));
     tag_field.extend(leaf::enum_texts(&texts, text));
     let mut properties = Map::from_iter([(tag.to_owned(), Json::Object(tag_field))]);
     properties.extend(stub::all(emitter, branches));
@@ -55,7 +55,7 @@ pub(super) fn union(emitter: &mut Emitter, tag: &str, branches: &[Branch], text:
         "type": "object",
         "required": [tag],
         "properties": properties,
-        "if": { "type": "object", "required": [tag] },
+        "if": { "type": "object", "required": [tag], "properties": { tag: { "type": "string" } } },
         "then": { "allOf": list.collect::<Vec<_>>() },
     }))
 }

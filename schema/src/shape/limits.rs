@@ -15,10 +15,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub fn read(schema: &Json) -> Limits {
-        let number = |keyword: &str| match schema.get(keyword) {
-            Some(Json::Number(number)) => Some(number.clone()),
-            _ => None,
-        };
+        let number = |keyword: &str| schema.get(keyword).and_then(whole);
         let integer = schema["type"] == "integer";
         let machine = if integer { machine(schema.get("format").and_then(Json::as_str)) } else { None };
         Limits {
@@ -91,6 +88,17 @@ impl Limits {
     }
 }
 
+/// A number of a schema; 1.0 is 1.
+fn whole(value: &Json) -> Option<Number> {
+    match (value, value.as_f64()) {
+        (Json::Number(number), Some(float)) if number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15 => {
+            Some(Number::from(float as i64))
+        }
+        (Json::Number(number), _) => Some(number.clone()),
+        _ => None,
+    }
+}
+
 fn machine(format: Option<&str>) -> Option<(Number, Number)> {
     let signed = |low: i64, high: i64| (low.into(), high.into());
     Some(match format? {
@@ -121,6 +129,7 @@ mod tests {
             (json!({ "type": "integer", "minimum": 1, "maximum": 8 }), Some("from 1 to 8")),
             (json!({ "type": "integer", "minimum": 1, "maximum": 1 }), Some("only 1")),
             (json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }), Some("more than 0 and at most 1")),
+            (json!({ "type": "number", "minimum": 0.0, "maximum": 0.5 }), Some("from 0 to 0.5")),
             (json!({ "type": "number" }), None),
         ] {
             assert_eq!(Limits::read(&schema).words().as_deref(), words, "{schema}");

@@ -165,8 +165,9 @@ impl<'a> Reader<'a> {
     }
 
     fn reject_unknown(self, schema: &Json) {
-        let keywords = schema.as_object().into_iter().flat_map(Map::keys);
-        for keyword in keywords.filter(|keyword| !keyword.starts_with("x-") && !KNOWN.contains(&keyword.as_str())) {
+        let mut keywords = schema.as_object().into_iter().flat_map(Map::keys);
+        let unknown = keywords.find(|keyword| !keyword.starts_with("x-") && !KNOWN.contains(&keyword.as_str()));
+        if let Some(keyword) = unknown {
             let title = self.root["title"].as_str().unwrap_or_default();
             panic!("the schema of `{title}` has the keyword `{keyword}`, which the structural check does not know");
         }

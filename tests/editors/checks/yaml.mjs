@@ -1,11 +1,10 @@
 // YAML: completion, hover, snippets and ready pipelines.
 
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
 import { assert, assertSame, check } from "../lib/harness.mjs";
-import { marked, shown, yaml } from "../lib/document.mjs";
+import { marked, pipeline, shown, yaml } from "../lib/document.mjs";
 import { documentation } from "../lib/server.mjs";
 
 /** A document with the modeline and the lines of one node. */
@@ -167,11 +166,8 @@ async function snippets(server, place) {
 
 async function pipelines(server, place) {
   for (const file of place.pipelines("yaml", "yml")) {
-    await check(`yaml: ${file} has the modeline and nothing is flagged`, async () => {
-      const modeline = /^# yaml-language-server: \$schema=\S+$/m;
-      const source = readFileSync(file, "utf8");
-      assert(modeline.test(source), "there is no modeline");
-      const text = source.replace(modeline, `# yaml-language-server: $schema=${place.schemaPath}`);
+    await check(`yaml: ${file}: the modeline leads to the schema and nothing is flagged`, async () => {
+      const text = pipeline(file, place.schemaPath, /^# yaml-language-server: \$schema=(\S+)$/m);
       const found = await server.diagnose(pathToFileURL(resolve(file)).href, text);
       assert(found.length === 0, found.map((one) => shown(one, text)).join("\n"));
     });

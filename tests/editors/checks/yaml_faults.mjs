@@ -21,8 +21,8 @@ async function flagged(server, place, lines, ...patterns) {
 }
 
 /** The lines of a node: `type`, required fields, then more. */
-function node(place, type, more, except = []) {
-  const fields = place.schema.required(type, except).map(([name, value]) => `    ${name}: ${yaml(value)}`);
+function node(place, type, more, given = []) {
+  const fields = place.schema.required(type, given).map(([name, value]) => `    ${name}: ${yaml(value)}`);
   return ["  a:", `    type: ${type.name}`, ...fields, ...more.map((line) => `    ${line}`)];
 }
 
@@ -43,9 +43,11 @@ async function ofType(server, place, type) {
     await flagged(server, place, node(place, type, [`«${wrong}»: 1`]), new RegExp(`Property ${wrong} is not allowed`));
   });
   const required = type.fields.filter((field) => field.required);
-  if (required.length > 0) {
+  const groups = schema.groups(type.table);
+  if (required.length + groups.length > 0) {
     await check(`${at}: each missing required field is flagged at the node's name`, async () => {
       const patterns = required.map((field) => new RegExp(`^Missing property "${field.name}"`));
+      patterns.push(...groups.map((group) => new RegExp(`^One of \`${group[0]}\`.* is needed`)));
       await flagged(server, place, ["  «a»:", `    type: ${type.name}`], ...patterns);
     });
   }

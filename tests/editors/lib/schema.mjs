@@ -73,10 +73,9 @@ export class Schema {
   table(full) {
     const tagged = this.tagged(full);
     const inner = tagged ? tagged.variants[0].table : full;
-    const names = new Set(inner.required ?? []);
-    for (const rule of [inner, ...(inner.then?.allOf ?? [])]) rule.else?.required?.forEach((name) => names.add(name));
+    const names = this.needed(inner);
     const all = Object.keys(inner.properties ?? {});
-    if (names.size < (inner.minProperties ?? 0)) names.add(all[0]);
+    if (names.length < (inner.minProperties ?? 0)) names.push(all[0]);
     const out = {};
     for (const name of names) {
       const isTag = tagged && name === tagged.tag;
@@ -88,10 +87,25 @@ export class Schema {
     return out;
   }
 
-  /** The required fields of a node type with values, except those named. */
-  required(type, except = []) {
-    const wanted = type.fields.filter((field) => field.required && !except.includes(field.name));
-    return wanted.map((field) => [field.name, this.sample(field.schema)]);
+  /** Groups of fields of which exactly one has to be given. */
+  groups(table) {
+    const rules = [table, ...(table.then?.allOf ?? [])].filter((rule) => rule.else?.required);
+    return rules.map((rule) => [
+      ...rule.else.required,
+      ...[rule.if, ...(rule.if.anyOf ?? [])].flatMap((one) => one.required ?? []),
+    ]);
+  }
+
+  /** Names of fields that have to be given: the required ones, and one of each group. */
+  needed(table, given = []) {
+    const open = this.groups(table).filter((group) => !group.some((name) => given.includes(name)));
+    return [...(table.required ?? []), ...open.map((group) => group[0])].filter((name) => !given.includes(name));
+  }
+
+  /** The fields that a node of a type has to have, with values; `given` ones are left out. */
+  required(type, given = []) {
+    const names = this.needed(type.table, given).filter((name) => name !== "type");
+    return names.map((name) => [name, this.sample(type.table.properties[name])]);
   }
 }
 

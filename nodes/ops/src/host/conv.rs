@@ -65,10 +65,11 @@ fn tile_rows(s: &Sizes, whole: bool) -> usize {
     if whole { s.oh() } else { (TILE / (s.rows() * s.ow()).max(1)).max(128usize.div_ceil(s.ow())).clamp(1, s.oh()) }
 }
 
-/// Unfolds output rows `first..first+rows` of a sample into `col [C·KH·KW, rows·OW]`.
-fn im2col(s: &Sizes, x: &[f32], first: usize, rows: usize, col: &mut [f32]) {
+/// Unfolds output rows `first..first+rows` of a sample into columns `at..` of `col [C·KH·KW, width]`.
+fn im2col(s: &Sizes, x: &[f32], (first, rows): (usize, usize), col: &mut [f32], (at, width): (usize, usize)) {
     let ow = s.ow();
-    for (r, row) in col.chunks_mut(rows * ow).enumerate() {
+    for (r, row) in col.chunks_mut(width).enumerate() {
+        let row = &mut row[at..at + rows * ow];
         let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
         let plane = &x[c * s.h * s.w..(c + 1) * s.h * s.w];
         let (left, right, from) = s.reach(kx);
@@ -95,9 +96,10 @@ fn im2col(s: &Sizes, x: &[f32], first: usize, rows: usize, col: &mut [f32]) {
 }
 
 /// Adds the columns of output rows `first..first+rows` back to a sample: the transpose of [`im2col`].
-fn col2im(s: &Sizes, col: &[f32], first: usize, rows: usize, x: &mut [f32]) {
+fn col2im(s: &Sizes, col: &[f32], (first, rows): (usize, usize), x: &mut [f32], (at, width): (usize, usize)) {
     let ow = s.ow();
-    for (r, row) in col.chunks(rows * ow).enumerate() {
+    for (r, row) in col.chunks(width).enumerate() {
+        let row = &row[at..at + rows * ow];
         let (c, ky, kx) = (r / (s.kh * s.kw), r / s.kw % s.kh, r % s.kw);
         let plane = &mut x[c * s.h * s.w..(c + 1) * s.h * s.w];
         let (left, right, from) = s.reach(kx);
@@ -121,6 +123,48 @@ fn col2im(s: &Sizes, col: &[f32], first: usize, rows: usize, x: &mut [f32]) {
 /// One sample a worker when the batch fills the cores, else one sample at a time on all of them.
 fn by_sample(s: &Sizes) -> bool {
     s.b >= rayon::current_num_threads()
+}
+
+/// Columns below which samples are joined: a product this narrow spends its time on packing the weight.
+const NARROW: usize = 256;
+
+/// Samples that are handled as one matrix: several where an image is small, else one.
+fn joined(s: &Sizes) -> usize {
+    let workers = rayon::current_num_threads();
+    if s.out_span() >= NARROW { 1 } else { NARROW.div_ceil(s.out_span()).min(s.b.div_ceil(workers)).max(1) }
+}
+
+/// Unfolded input of several samples, side by side: `[C·KH·KW, samples·N]`.
+fn unfold_group(s: &Sizes, x: &[f32], col: &mut Vec<f32>) {
+    let (n, xs) = (s.out_span(), s.c * s.h * s.w);
+    let width = x.len() / xs * n;
+    col.resize(s.rows() * width, 0.0);
+    for (j, x) in x.chunks(xs).enumerate() {
+        im2col(s, x, (0, s.oh()), col, (j * n, width));
+    }
+}
+
+/// `[samples][O, N]` to `[O, samples·N]`.
+fn gather(s: &Sizes, y: &[f32], out: &mut Vec<f32>) {
+    let n = s.out_span();
+    let width = y.len() / s.o;
+    out.resize(y.len(), 0.0);
+    for (j, y) in y.chunks(s.o * n).enumerate() {
+        for (o, y) in y.chunks(n).enumerate() {
+            out[o * width + j * n..][..n].copy_from_slice(y);
+        }
+    }
+}
+
+/// The reverse of [`gather`].
+fn scatter(s: &Sizes, from: &[f32], y: &mut [f32]) {
+    let n = s.out_span();
+    let width = y.len() / s.o;
+    for (j, y) in y.chunks_mut(s.o * n).enumerate() {
+        for (o, y) in y.chunks_mut(n).enumerate() {
+            y.copy_from_slice(&from[o * width + j * n..][..n]);
+        }
+    }
 }
 
 /// Calls `f(first column, columns, col)` for every tile of a sample's output.
@@ -151,12 +195,25 @@ pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> 
             gemm_into(out, n, wm, Mat::new(x, k, n), keep, 1.0, parallel);
         } else {
             tiles(&s, parallel, col, |first, rows, col| {
-                im2col(&s, x, first, rows, col);
+                im2col(&s, x, (first, rows), col, (0, rows * ow));
                 gemm_into(&mut out[first * ow..], n, wm, Mat::new(col, k, rows * ow), keep, 1.0, parallel);
             });
         }
     };
-    if by_sample(&s) {
+    let group = joined(&s);
+    if group > 1 {
+        let buffers = || (Vec::new(), Vec::new());
+        out.par_chunks_mut(group * s.o * n).zip(x.par_chunks(group * xs)).for_each_init(buffers, |(col, y), (out, x)| {
+            let width = out.len() / s.o;
+            unfold_group(&s, x, col);
+            y.resize(out.len(), 0.0);
+            for (o, row) in y.chunks_mut(width).enumerate() {
+                row.fill(bias.map_or(0.0, |b| b[o]));
+            }
+            gemm_into(y, width, Mat::new(w, s.o, k), Mat::new(col, k, width), 1.0, 1.0, false);
+            scatter(&s, y, out);
+        });
+    } else if by_sample(&s) {
         out.par_chunks_mut(s.o * n)
             .zip(x.par_chunks(xs))
             .for_each_init(Vec::new, |col, (out, x)| one(x, out, col, false));
@@ -181,11 +238,23 @@ pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
             tiles(&s, parallel, col, |first, rows, col| {
                 let g = Mat::strided(&gy[first * ow..], s.o, rows * ow, n, 1);
                 gemm_into(col, rows * ow, wt, g, 0.0, 1.0, parallel);
-                col2im(&s, col, first, rows, gx);
+                col2im(&s, col, (first, rows), gx, (0, rows * ow));
             });
         }
     };
-    if by_sample(&s) {
+    let group = joined(&s);
+    if group > 1 {
+        let buffers = || (Vec::new(), Vec::new());
+        gx.par_chunks_mut(group * xs).zip(gy.par_chunks(group * s.o * n)).for_each_init(buffers, |(col, y), (gx, gy)| {
+            let width = gy.len() / s.o;
+            gather(&s, gy, y);
+            col.resize(k * width, 0.0);
+            gemm_into(col, width, Mat::new(w, s.o, k).t(), Mat::new(y, s.o, width), 0.0, 1.0, false);
+            for (j, gx) in gx.chunks_mut(xs).enumerate() {
+                col2im(&s, col, (0, s.oh()), gx, (j * n, width));
+            }
+        });
+    } else if by_sample(&s) {
         gx.par_chunks_mut(xs)
             .zip(gy.par_chunks(s.o * n))
             .for_each_init(Vec::new, |col, (gx, gy)| one(gy, gx, col, false));
@@ -204,13 +273,25 @@ pub fn conv2d_weight_backward(s: Sizes, x: &[f32], gy: &[f32]) -> Vec<f32> {
     let sum = |x: &[f32], gy: &[f32], parallel: bool| {
         let mut gw = super::buffer(s.o * k);
         let mut col = Vec::new();
+        let group = joined(&s);
+        if group > 1 {
+            let mut y = Vec::new();
+            for (x, gy) in x.chunks(group * xs).zip(gy.chunks(group * s.o * n)) {
+                let width = gy.len() / s.o;
+                unfold_group(&s, x, &mut col);
+                gather(&s, gy, &mut y);
+                let (a, b) = (Mat::new(&y, s.o, width), Mat::new(&col, k, width).t());
+                gemm_into(&mut gw, k, a, b, 1.0, 1.0, false);
+            }
+            return gw;
+        }
         for (x, gy) in x.chunks(xs).zip(gy.chunks(s.o * n)) {
             if s.pointwise() {
                 gemm_into(&mut gw, k, Mat::new(gy, s.o, n), Mat::new(x, k, n).t(), 1.0, 1.0, parallel);
                 continue;
             }
             tiles(&s, parallel, &mut col, |first, rows, col| {
-                im2col(&s, x, first, rows, col);
+                im2col(&s, x, (first, rows), col, (0, rows * ow));
                 let g = Mat::strided(&gy[first * ow..], s.o, rows * ow, n, 1);
                 gemm_into(&mut gw, k, g, Mat::new(col, k, rows * ow).t(), 1.0, 1.0, parallel);
             });
