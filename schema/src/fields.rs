@@ -25,7 +25,7 @@ pub struct FieldDoc {
     pub choices: Vec<(String, String)>,
     /// What the port takes, if the field is a port.
     pub port: Option<PortDoc>,
-    /// The variant it belongs to, if only some have it: `schedule.type: cosine`.
+    /// The variants it belongs to, if only some have it: `schedule.type: linear or cosine`.
     pub when: Option<String>,
 }
 
@@ -74,25 +74,25 @@ fn plain(path: &str) -> Vec<&str> {
 
 fn flatten(table: &Table) -> Vec<FieldDoc> {
     let mut out = Vec::new();
-    table_fields(table, "", None, &mut out);
+    table_fields(table, "", &mut out);
     out
 }
 
-fn table_fields(table: &Table, prefix: &str, when: Option<&str>, out: &mut Vec<FieldDoc>) {
+fn table_fields(table: &Table, prefix: &str, out: &mut Vec<FieldDoc>) {
     for field in &table.fields {
         let path = format!("{prefix}{}", field.name);
-        add(doc(field, path.clone(), when), out);
-        inside(&field.shape, &path, when, out);
+        add(doc(field, path.clone()), out);
+        inside(&field.shape, &path, out);
     }
     if let Some(rest) = &table.rest {
-        inside(rest, &format!("{prefix}<name>"), when, out);
+        inside(rest, &format!("{prefix}<name>"), out);
     }
 }
 
 /// The fields within a value.
-fn inside(shape: &Shape, path: &str, when: Option<&str>, out: &mut Vec<FieldDoc>) {
+fn inside(shape: &Shape, path: &str, out: &mut Vec<FieldDoc>) {
     match &shape.kind {
-        Kind::Table(table) => table_fields(table, &format!("{path}."), when, out),
+        Kind::Table(table) => table_fields(table, &format!("{path}."), out),
         Kind::Tagged { tag, variants } => {
             let choices: Vec<(Json, String)> =
                 variants.iter().map(|variant| (variant.value.as_str().into(), variant.description.clone())).collect();
@@ -106,38 +106,44 @@ fn inside(shape: &Shape, path: &str, when: Option<&str>, out: &mut Vec<FieldDoc>
                 default: None,
                 port: None,
             };
-            add(doc(&tag_field, tag_path.clone(), when), out);
+            add(doc(&tag_field, tag_path.clone()), out);
+            let mut found: Vec<(FieldDoc, Vec<&str>)> = Vec::new();
             for variant in variants {
-                let outer = when.map(|when| format!("{when}, ")).unwrap_or_default();
-                let when = format!("{outer}{tag_path}: {}", variant.value);
-                table_fields(&variant.table, &format!("{path}."), Some(&when), out);
+                let mut own = Vec::new();
+                table_fields(&variant.table, &format!("{path}."), &mut own);
+                for field in own {
+                    match found.iter_mut().find(|(other, _)| *other == field) {
+                        Some((_, values)) => values.push(&variant.value),
+                        None => found.push((field, vec![&variant.value])),
+                    }
+                }
+            }
+            for (mut field, values) in found {
+                if values.len() < variants.len() {
+                    let inner = field.when.map(|when| format!(", {when}")).unwrap_or_default();
+                    field.when = Some(format!("{tag_path}: {}{inner}", values.join(" or ")));
+                }
+                add(field, out);
             }
         }
         Kind::List(list) => {
             for item in list.prefix.iter().chain(list.items.as_deref()) {
-                inside(item, &format!("{path}[]"), when, out);
+                inside(item, &format!("{path}[]"), out);
             }
         }
-        Kind::OneOf(parts) => parts.iter().for_each(|part| inside(part, path, when, out)),
+        Kind::OneOf(parts) => parts.iter().for_each(|part| inside(part, path, out)),
         _ => {}
     }
 }
 
-/// Adds a field, or its variant to an equal field of another variant.
+/// Adds a field, unless another form of the same value has the same one.
 fn add(field: FieldDoc, out: &mut Vec<FieldDoc>) {
-    let same = |other: &FieldDoc| FieldDoc { when: None, ..other.clone() } == FieldDoc { when: None, ..field.clone() };
-    match (out.iter_mut().find(|other| same(other)), &field.when) {
-        (Some(FieldDoc { when: Some(when), .. }), Some(more)) => {
-            let value = more.rsplit(": ").next().unwrap_or(more);
-            when.push_str(" or ");
-            when.push_str(value);
-        }
-        (Some(_), _) => {}
-        (None, _) => out.push(field),
+    if !out.contains(&field) {
+        out.push(field);
     }
 }
 
-fn doc(field: &Field, path: String, when: Option<&str>) -> FieldDoc {
+fn doc(field: &Field, path: String) -> FieldDoc {
     let choices = match &field.shape.kind {
         Kind::Choice(values) => values.iter().map(|(value, text)| (words::literal(value), text.clone())).collect(),
         _ => Vec::new(),
@@ -156,6 +162,6 @@ fn doc(field: &Field, path: String, when: Option<&str>) -> FieldDoc {
         description: field.description.clone(),
         choices,
         port,
-        when: when.map(str::to_owned),
+        when: None,
     }
 }

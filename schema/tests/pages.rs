@@ -40,6 +40,7 @@ fn nested_fields_follow_their_table() {
     assert_eq!(get("schedule.type").type_text, "`constant`, `cosine` or `linear`");
     assert_eq!(get("schedule.type").choices[1], ("cosine".into(), "Falls along a cosine.".into()));
     assert_eq!(get("schedule.floor").when.as_deref(), Some("schedule.type: cosine"));
+    assert_eq!(get("schedule.type").when, None);
     assert_eq!(get("schedule.floor").default.as_deref(), Some("0"));
     assert_eq!(get("schedule.floor").range.as_deref(), Some("from 0 to 1"));
 }

@@ -40,6 +40,7 @@ fn index(registry: &Registry) -> String {
         "# Reference\n\n\
          Generated from the node registry by `pipe generate`; the texts are in the sources of the nodes.\n\n\
          - [Settings](settings.md): everything outside `nodes`\n\
+         - [Commands](cli.md)\n\
          - [Diagnostic codes](codes.md)\n\n\
          ## Nodes\n",
     );
