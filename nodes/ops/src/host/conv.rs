@@ -203,16 +203,19 @@ pub fn conv2d(s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> 
     let group = joined(&s);
     if group > 1 {
         let buffers = || (Vec::new(), Vec::new());
-        out.par_chunks_mut(group * s.o * n).zip(x.par_chunks(group * xs)).for_each_init(buffers, |(col, y), (out, x)| {
-            let width = out.len() / s.o;
-            unfold_group(&s, x, col);
-            y.resize(out.len(), 0.0);
-            for (o, row) in y.chunks_mut(width).enumerate() {
-                row.fill(bias.map_or(0.0, |b| b[o]));
-            }
-            gemm_into(y, width, Mat::new(w, s.o, k), Mat::new(col, k, width), 1.0, 1.0, false);
-            scatter(&s, y, out);
-        });
+        out.par_chunks_mut(group * s.o * n).zip(x.par_chunks(group * xs)).for_each_init(
+            buffers,
+            |(col, y), (out, x)| {
+                let width = out.len() / s.o;
+                unfold_group(&s, x, col);
+                y.resize(out.len(), 0.0);
+                for (o, row) in y.chunks_mut(width).enumerate() {
+                    row.fill(bias.map_or(0.0, |b| b[o]));
+                }
+                gemm_into(y, width, Mat::new(w, s.o, k), Mat::new(col, k, width), 1.0, 1.0, false);
+                scatter(&s, y, out);
+            },
+        );
     } else if by_sample(&s) {
         out.par_chunks_mut(s.o * n)
             .zip(x.par_chunks(xs))
@@ -245,15 +248,18 @@ pub fn conv2d_input_backward(s: Sizes, w: &[f32], gy: &[f32]) -> Vec<f32> {
     let group = joined(&s);
     if group > 1 {
         let buffers = || (Vec::new(), Vec::new());
-        gx.par_chunks_mut(group * xs).zip(gy.par_chunks(group * s.o * n)).for_each_init(buffers, |(col, y), (gx, gy)| {
-            let width = gy.len() / s.o;
-            gather(&s, gy, y);
-            col.resize(k * width, 0.0);
-            gemm_into(col, width, Mat::new(w, s.o, k).t(), Mat::new(y, s.o, width), 0.0, 1.0, false);
-            for (j, gx) in gx.chunks_mut(xs).enumerate() {
-                col2im(&s, col, (0, s.oh()), gx, (j * n, width));
-            }
-        });
+        gx.par_chunks_mut(group * xs).zip(gy.par_chunks(group * s.o * n)).for_each_init(
+            buffers,
+            |(col, y), (gx, gy)| {
+                let width = gy.len() / s.o;
+                gather(&s, gy, y);
+                col.resize(k * width, 0.0);
+                gemm_into(col, width, Mat::new(w, s.o, k).t(), Mat::new(y, s.o, width), 0.0, 1.0, false);
+                for (j, gx) in gx.chunks_mut(xs).enumerate() {
+                    col2im(&s, col, (0, s.oh()), gx, (j * n, width));
+                }
+            },
+        );
     } else if by_sample(&s) {
         gx.par_chunks_mut(xs)
             .zip(gy.par_chunks(s.o * n))
