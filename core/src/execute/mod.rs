@@ -86,7 +86,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
 
     let state = if options.resume { resume_point(folder.path(), &identity, &log)? } else { None };
     let lock = folder.path().join(LOCK_JSON);
-    let before = state.is_some().then(|| contents_of(&lock)).unwrap_or_default();
+    let before = if state.is_some() { contents_of(&lock) } else { BTreeMap::new() };
     let mut document = resolved(registry, checked, &identity);
     if state.is_none() {
         atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
