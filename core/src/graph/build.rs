@@ -31,7 +31,7 @@ pub fn build(registry: &Registry, nodes: &Map, budget: &Cell<u32>, out: &mut Vec
         }
     }
     let unresolved = edge::connect(registry, nodes, &mut graph, budget, out);
-    graph.cyclic = cycle::find(&graph, out);
+    graph.cyclic = cycle::find(&mut graph, out);
     driver(registry, &mut graph, nodes, out);
     unused(registry, &graph, nodes, &unresolved, out);
     graph

@@ -13,8 +13,21 @@ use crate::diagnostic::Diagnostic;
 /// Longest cycle that is spelled out in full.
 const SHOWN: usize = 12;
 
-/// Reports cycles and gives the nodes on them.
-pub(super) fn find(graph: &Graph, out: &mut Vec<Diagnostic>) -> Vec<NodeIndex> {
+/// Reports cycles and gives the nodes on them. References that were refused count: a circle explains them better
+/// than their types do, so what was said of those on it is taken back.
+pub(super) fn find(graph: &mut Graph, out: &mut Vec<Diagnostic>) -> Vec<NodeIndex> {
+    let refused = std::mem::take(&mut graph.refused);
+    let added: Vec<EdgeIndex> = refused.iter().map(|(from, to, edge)| graph.dag.add_edge(*from, *to, *edge)).collect();
+    let cyclic = find_in(graph, out);
+    // Newest first, so that the others keep their numbers.
+    for edge in added.into_iter().rev() {
+        graph.dag.remove_edge(edge);
+    }
+    graph.refused = refused;
+    cyclic
+}
+
+fn find_in(graph: &Graph, out: &mut Vec<Diagnostic>) -> Vec<NodeIndex> {
     let mut cyclic = Vec::new();
     for mut part in tarjan_scc(&graph.dag) {
         if part.len() < 2 {
@@ -22,6 +35,8 @@ pub(super) fn find(graph: &Graph, out: &mut Vec<Diagnostic>) -> Vec<NodeIndex> {
         }
         part.sort();
         let edges = shortest_through(graph, part[0], &part.iter().copied().collect());
+        let spans: HashSet<_> = edges.iter().map(|edge| graph.dag[*edge].span).collect();
+        out.retain(|fault| !(matches!(fault.code, "P0204" | "P0205") && spans.contains(&fault.span)));
         report(graph, &edges, out);
         cyclic.extend(part);
     }

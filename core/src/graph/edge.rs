@@ -58,6 +58,12 @@ pub(super) fn connect(
                     }
                     Err(None) => graph.dag[index].broken = true,
                     Err(Some(fault)) => {
+                        // A reference of the wrong type still says who feeds whom: it may close a circle.
+                        let from = text.split('.').next().and_then(|name| graph.by_name.get(name).copied());
+                        if let Some(from) = from.filter(|from| *from != index) {
+                            let edge = Edge { output: "", input: input.name, rate: input.rate, span };
+                            graph.refused.push((from, index, edge));
+                        }
                         out.push(*fault);
                         graph.dag[index].broken = true;
                     }

@@ -31,6 +31,8 @@ pub struct Graph {
     pub cyclic: Vec<NodeIndex>,
     /// The node that drives the run, when there is exactly one.
     pub driver: Option<NodeIndex>,
+    /// References that name a node but do not fit it. They are no edges, yet can close a circle.
+    pub refused: Vec<(NodeIndex, NodeIndex, Edge)>,
 }
 
 /// A node.
