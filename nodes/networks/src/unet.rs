@@ -255,7 +255,6 @@ impl UnetConfig {
     }
 
     /// One residual block and, where the level has it, the attention behind it.
-    #[allow(clippy::too_many_arguments)]
     fn unit(
         &self,
         b: &mut Builder,

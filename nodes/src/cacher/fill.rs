@@ -41,6 +41,9 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
     Ok(cached)
 }
 
+/// The batches of an epoch, as entry numbers.
+type Order = Arc<Vec<Vec<usize>>>;
+
 /// Batches from a filled cache.
 pub struct Cached {
     store: Store,
@@ -55,7 +58,7 @@ pub struct Cached {
     latent_scale: Option<(f32, f32)>,
     seed: u64,
     batch: usize,
-    order: Mutex<Option<(u64, Arc<Vec<Vec<usize>>>)>>,
+    order: Mutex<Option<(u64, Order)>>,
     /// Number, sum and sum of squares of the latent means made in this run.
     statistics: (u64, f64, f64),
 }
@@ -224,7 +227,7 @@ impl Cached {
         buckets
     }
 
-    fn order(&self, epoch: u64) -> Arc<Vec<Vec<usize>>> {
+    fn order(&self, epoch: u64) -> Order {
         let mut slot = self.order.lock().unwrap_or_else(|e| e.into_inner());
         match &*slot {
             Some((e, order)) if *e == epoch => order.clone(),

@@ -120,7 +120,6 @@ impl Autoencoder {
 
     /// Reconstruction with what learns, for [`crate::loss::autoencoder`]: forward, loss and, with
     /// `leaves`, backward. Gives the mean loss of each sample.
-    #[allow(clippy::too_many_arguments)]
     pub fn reconstruct(
         &self,
         weights: &Weights,
@@ -142,7 +141,6 @@ impl Autoencoder {
 }
 
 /// See [`Autoencoder::reconstruct`]; also runs with shapes only.
-#[allow(clippy::too_many_arguments)]
 pub fn reconstruct(
     network: &Network,
     cx: &Cx,

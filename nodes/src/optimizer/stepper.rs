@@ -19,6 +19,14 @@ struct Moments {
     updates: u64,
 }
 
+/// What the forward and backward passes of a step gave.
+struct Gradients {
+    leaves: HashMap<String, Tensor>,
+    losses: Vec<Losses>,
+    samples: u64,
+    names: Vec<String>,
+}
+
 /// Drives a run with AdamW.
 pub struct Stepper {
     loss: Arc<dyn LossProgram>,
@@ -40,7 +48,7 @@ impl Stepper {
     }
 
     /// Forward and backward over the batches of the step; the last step of an epoch may have fewer.
-    fn gradients(&self, stop: &StopFlag) -> Result<(HashMap<String, Tensor>, Vec<Losses>, u64, Vec<String>), RunError> {
+    fn gradients(&self, stop: &StopFlag) -> Result<Gradients, RunError> {
         let Position { step, steps_per_epoch, .. } = self.position;
         let (epoch, within) = (step / steps_per_epoch, step % steps_per_epoch);
         let source = self.loss.source();
@@ -59,7 +67,7 @@ impl Stepper {
             samples += batch.len() as u64;
             names.extend(batch.names);
         }
-        Ok((leaves, losses, samples, names))
+        Ok(Gradients { leaves, losses, samples, names })
     }
 
     fn update(&mut self, leaves: &HashMap<String, Tensor>, lr_factor: f64, clip: f32) {
@@ -98,7 +106,7 @@ impl Driver for Stepper {
 
     fn step(&mut self, stop: &StopFlag) -> Result<StepReport, RunError> {
         // next batch → noise and timestep → forward → loss → backward → accumulate
-        let (leaves, losses, samples, names) = self.gradients(stop)?;
+        let Gradients { leaves, losses, samples, names } = self.gradients(stop)?;
         let loss = losses.iter().map(Losses::mean).sum::<f64>() / losses.len().max(1) as f64;
         // clip
         let mut grads: Vec<(&String, &Tensor)> = leaves.iter().collect();

@@ -129,7 +129,6 @@ pub fn attention(s: Sizes, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[f32]>
 }
 
 /// Gradients for q, k and v from the result `o`, its gradient `go` and `lse`.
-#[allow(clippy::too_many_arguments)]
 pub fn attention_backward(
     s: Sizes,
     q: &[f32],

@@ -76,7 +76,6 @@ fn channel_dx(g: &mut [f32], x: &[f32], mean: f32, rstd: f32, w: f32, m1: f32, m
 
 /// Group norm over `x [B, C, N]` (N = H·W) with optional SiLU behind it.
 /// Gives the result and, per (sample, group), mean and 1/σ.
-#[allow(clippy::too_many_arguments)]
 pub fn group_norm(
     x: &[f32],
     b: usize,
@@ -106,7 +105,6 @@ pub fn group_norm(
 }
 
 /// Gradients of [`group_norm`]: for x, and (when asked) for weight and bias.
-#[allow(clippy::too_many_arguments)]
 pub fn group_norm_backward(
     x: &[f32],
     gy: &[f32],

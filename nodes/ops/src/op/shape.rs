@@ -216,7 +216,7 @@ fn upsample_backward(cx: &Cx, gy: &Tensor, [b, c, h0, w0]: [usize; 4], h: usize,
             let g = gy.burn::<4>();
             let add = burn::tensor::IndexingUpdateOp::Add;
             let t = burn::Tensor::<4>::zeros([b, c, h0, w], device).cast(g.dtype());
-            let t = t.select_assign(2, Device::indices(device, &rows), g.clone(), add.clone());
+            let t = t.select_assign(2, Device::indices(device, &rows), g.clone(), add);
             let s = burn::Tensor::<4>::zeros([b, c, h0, w0], device).cast(g.dtype());
             Tensor::from_burn(s.select_assign(3, Device::indices(device, &columns), t, add))
         }
