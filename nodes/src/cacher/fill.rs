@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use pipe_core::run::{BuildCx, RunError};
 use pipe_data::captions::{self, CaptionOptions};
 use pipe_data::images;
+use pipe_data::metadata::count_tags;
 use pipe_ops::rng::{self, Purpose};
 
 use super::store::{Store, key};
@@ -306,12 +307,7 @@ impl BatchSource for Cached {
 
     fn about(&self) -> DataAbout {
         let s = &self.samples;
-        let mut tags: BTreeMap<String, u64> = BTreeMap::new();
-        for &i in &self.usable {
-            for tag in s.items[i].caption.split(',').map(|t| t.trim().to_lowercase()).filter(|t| !t.is_empty()) {
-                *tags.entry(tag).or_default() += 1;
-            }
-        }
+        let tags = count_tags(self.usable.iter().map(|&i| s.items[i].caption.as_str()));
         DataAbout {
             images: self.usable.len() as u64 * s.repeats,
             folders: vec![(s.folder.clone(), s.repeats, self.usable.len() as u64)],

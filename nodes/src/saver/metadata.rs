@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pipe_core::run::Position;
 use pipe_core::settings::Settings;
+use pipe_data::metadata::iso_date;
 use serde_json::{Map, Value, json};
 
 use crate::common::trainable::{Method, Trainable};
@@ -142,26 +143,14 @@ fn seconds_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// `2026-01-31T12:00:00` (UTC) of seconds since 1970, by the civil-from-days rule.
-fn iso_date(seconds: u64) -> String {
-    let (days, rest) = ((seconds / 86400) as i64, seconds % 86400);
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + (month <= 2) as i64;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 #[cfg(test)]
 mod tests {
+    use pipe_data::metadata::iso_date;
+
     #[test]
     fn dates() {
-        assert_eq!(super::iso_date(0), "1970-01-01T00:00:00");
-        assert_eq!(super::iso_date(951_782_400), "2000-02-29T00:00:00");
-        assert_eq!(super::iso_date(1_767_225_599), "2025-12-31T23:59:59");
+        assert_eq!(iso_date(0), "1970-01-01T00:00:00");
+        assert_eq!(iso_date(951_782_400), "2000-02-29T00:00:00");
+        assert_eq!(iso_date(1_767_225_599), "2025-12-31T23:59:59");
     }
 }
