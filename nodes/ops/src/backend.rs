@@ -91,15 +91,16 @@ pub fn open_kind(kind: Kind, index: usize) -> Result<Device, String> {
 
 /// Opens the device and runs one addition on it: drivers that are missing are found here, not in the first step.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn probe(kind: Kind, open: impl Fn() -> burn::tensor::Device + std::panic::UnwindSafe) -> Result<Device, String> {
+fn probe(kind: Kind, open: impl Fn() -> burn::tensor::Device) -> Result<Device, String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let result = std::panic::catch_unwind(|| {
+    // Nothing of a failed attempt is used again.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let device = open();
         let x = burn::Tensor::<1>::from_data([1.0f32, 2.0], &device);
         let sum: Vec<f32> = (x.clone() + x).into_data().try_to_vec().unwrap_or_default();
         (sum == [2.0, 4.0]).then_some(device)
-    });
+    }));
     std::panic::set_hook(hook);
     match result {
         Ok(Some(device)) => Ok(Device::Burn(device)),

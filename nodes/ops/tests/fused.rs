@@ -48,6 +48,8 @@ fn activations() {
     compare("silu", &[&[3, 37]], |cx, x| op::silu(cx, &x[0]));
     compare("gelu", &[&[3, 37]], |cx, x| op::gelu(cx, &x[0]));
     compare("quick_gelu", &[&[3, 37]], |cx, x| op::quick_gelu(cx, &x[0]));
+    compare("gelu_tanh", &[&[3, 37]], |cx, x| op::gelu_tanh(cx, &x[0]));
+    compare("tanh", &[&[3, 37]], |cx, x| op::tanh(cx, &x[0]));
     compare("geglu", &[&[2, 5, 38]], |cx, x| op::geglu(cx, &x[0]));
 }
 
@@ -57,6 +59,15 @@ fn sums() {
     compare("scale", &[&[2, 9]], |cx, x| op::scale(cx, &x[0], 0.37));
     compare("add_channels", &[&[2, 3, 4, 5], &[2, 3]], |cx, x| op::add_channels(cx, &x[0], &x[1]));
     compare("add_positions", &[&[2, 4, 6], &[4, 6]], |cx, x| op::add_positions(cx, &x[0], &x[1]));
+    compare("mul", &[&[2, 3, 5], &[2, 3, 5]], |cx, x| op::mul(cx, &x[0], &x[1]));
+    compare("offset", &[&[2, 9]], |cx, x| op::offset(cx, &x[0], 1.0));
+    compare("modulate", &[&[2, 3, 5], &[2, 5], &[2, 5]], |cx, x| op::modulate(cx, &x[0], &x[1], Some(&x[2])));
+    compare("modulate without shift", &[&[2, 3, 5], &[2, 5]], |cx, x| op::modulate(cx, &x[0], &x[1], None));
+    compare("gate", &[&[2, 3, 5], &[2, 5]], |cx, x| op::gate(cx, &x[0], &x[1]));
+    compare("weighted sum", &[&[2, 3, 5]], |cx, x| {
+        let w = cx.device.tensor(vec![0.5, 0.5, 0.0, 0.2, 0.3, 0.5], &[2, 3], DType::F32);
+        op::weighted_sum(cx, &x[0], &w)
+    });
     compare("used twice", &[&[2, 9]], |cx, x| op::add(cx, &op::silu(cx, &x[0]), &x[0]));
 }
 
@@ -86,6 +97,8 @@ fn norms() {
             op::group_norm(cx, &x[0], &x[1], &x[2], 3, 1e-5, silu)
         });
     }
+    compare("plain layer norm", &[&[2, 5, 41]], |cx, x| op::layer_norm_plain(cx, &x[0], 1e-6));
+    compare("rms norm", &[&[2, 5, 41], &[41]], |cx, x| op::rms_norm(cx, &x[0], &x[1], 1e-6));
     compare("layer norm", &[&[2, 5, 41], &[41], &[41]], |cx, x| op::layer_norm(cx, &x[0], &x[1], &x[2], 1e-5));
 }
 
@@ -103,6 +116,52 @@ fn attentions() {
         let args = AttentionArgs { mask: Some(cx.device.tensor(mask, &[2, 6], DType::F32)), ..AttentionArgs::heads(2) };
         op::attention(cx, &x[0], &x[1], &x[2], &args)
     });
+}
+
+#[test]
+fn grouped_biased_and_capped_attention() {
+    compare("grouped", &[&[2, 70, 24], &[2, 9, 8], &[2, 9, 8]], |cx, x| {
+        let args = AttentionArgs { kv_heads: Some(2), ..AttentionArgs::heads(6) };
+        op::attention(cx, &x[0], &x[1], &x[2], &args)
+    });
+    compare("biased", &[&[2, 70, 8], &[2, 66, 8], &[2, 66, 8], &[2, 70, 66]], |cx, x| {
+        let args = AttentionArgs { bias: Some(x[3].clone()), scale: Some(1.0), ..AttentionArgs::heads(2) };
+        op::attention(cx, &x[0], &x[1], &x[2], &args)
+    });
+    compare("capped", &[&[1, 70, 8], &[1, 70, 8], &[1, 70, 8]], |cx, x| {
+        let mut mask = vec![1.0; 70];
+        mask[60..].fill(0.0);
+        let mask = Some(cx.device.tensor(mask, &[1, 70], DType::F32));
+        let args = AttentionArgs { softcap: Some(1.5), causal: true, mask, ..AttentionArgs::heads(2) };
+        op::attention(cx, &x[0], &x[1], &x[2], &args)
+    });
+}
+
+#[test]
+fn rotary_embeddings() {
+    let angles: Vec<f64> = (0..2 * 5 * 3).map(|i| i as f64 * 0.37).collect();
+    for pairs in [op::Pairs::Adjacent, op::Pairs::Halves] {
+        for b in [1, 2] {
+            let angles = angles.clone();
+            compare("rope", &[&[2, 5, 12]], move |cx, x| {
+                let table = op::RopeTable::new(&cx.device, &angles[..b * 15], [b, 5, 3]);
+                op::rope(cx, &x[0], 2, &table, pairs)
+            });
+        }
+    }
+}
+
+#[test]
+fn patches() {
+    for order in [op::PatchOrder::ChannelFirst, op::PatchOrder::ChannelLast] {
+        compare("patchify", &[&[2, 3, 4, 6]], move |cx, x| op::patchify(cx, &x[0], 2, order));
+        compare("unpatchify", &[&[2, 6, 12]], move |cx, x| op::unpatchify(cx, &x[0], 2, 3, 2, order));
+        let cx = Cx::cpu();
+        let x = Var::constant(Tensor::host(values("image", &[2, 3, 4, 6]), &[2, 3, 4, 6]));
+        let tokens = op::patchify(&cx, &x, 2, order);
+        assert_eq!(op::unpatchify(&cx, &tokens, 2, 3, 2, order).value.to_vec(), x.value.to_vec());
+    }
+    compare("permute", &[&[2, 3, 4]], |cx, x| op::permute(cx, &x[0], &[2, 3, 2, 2], &[3, 0, 2, 1]));
 }
 
 #[test]
@@ -137,6 +196,19 @@ fn gradients_are_derivatives() {
         }),
         ("conv", vec![vec![2, 3, 5, 5], vec![4, 3, 3, 3], vec![4]], |cx, x| {
             op::conv2d(cx, &x[0], &x[1], Some(&x[2]), 2, [1; 4])
+        }),
+        ("capped grouped attention", vec![vec![1, 5, 8], vec![1, 4, 4], vec![1, 4, 4], vec![2, 5, 4]], |cx, x| {
+            let bias = Some(x[3].clone());
+            let args = AttentionArgs { kv_heads: Some(1), softcap: Some(2.0), bias, ..AttentionArgs::heads(2) };
+            op::attention(cx, &x[0], &x[1], &x[2], &args)
+        }),
+        ("rms norm", vec![vec![3, 8], vec![8]], |cx, x| op::rms_norm(cx, &x[0], &x[1], 1e-6)),
+        ("modulate", vec![vec![2, 3, 4], vec![2, 4], vec![2, 4]], |cx, x| {
+            op::modulate(cx, &op::gelu_tanh(cx, &x[0]), &x[1], Some(&x[2]))
+        }),
+        ("rope", vec![vec![1, 3, 8]], |cx, x| {
+            let angles: Vec<f64> = (0..6).map(|i| i as f64).collect();
+            op::rope(cx, &x[0], 2, &op::RopeTable::new(&cx.device, &angles, [1, 3, 2]), op::Pairs::Adjacent)
         }),
         ("geglu", vec![vec![3, 8]], |cx, x| op::geglu(cx, &x[0])),
     ];

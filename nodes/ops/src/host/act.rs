@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::math::{exp, phi, sigmoid};
+use super::math::{exp, phi, sigmoid, tanh};
 
 macro_rules! unary {
     ($(#[$doc:meta])* $forward:ident, $backward:ident, $f:expr, $df:expr) => {
@@ -55,6 +55,37 @@ unary!(
     |x: f32| {
         let s = sigmoid(1.702 * x);
         s * (1.0 + 1.702 * x * (1.0 - s))
+    }
+);
+
+/// √(2/π), of the tanh form of GELU.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// GELU in its tanh form.
+#[inline(always)]
+pub fn gelu_tanh_value(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
+}
+
+/// Derivative of [`gelu_tanh_value`].
+#[inline(always)]
+pub fn gelu_tanh_grad(x: f32) -> f32 {
+    let t = tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x));
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 0.134_145 * x * x)
+}
+
+unary!(
+    /// GELU in its tanh form.
+    gelu_tanh, gelu_tanh_backward, gelu_tanh_value, gelu_tanh_grad
+);
+unary!(
+    /// Hyperbolic tangent.
+    tanh_all,
+    tanh_all_backward,
+    tanh,
+    |x: f32| {
+        let t = tanh(x);
+        1.0 - t * t
     }
 );
 
@@ -119,6 +150,53 @@ pub fn axpy(out: &mut [f32], a: &[f32], s: f32) {
 pub fn mul(out: &mut [f32], a: &[f32], b: &[f32]) {
     for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *o = a * b;
+    }
+}
+
+/// `out += a·b` elementwise.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn add_product(out: &mut [f32], a: &[f32], b: &[f32]) {
+    for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *o += a * b;
+    }
+}
+
+/// `out = x·(plus + a)`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn scale_rows(out: &mut [f32], x: &[f32], a: &[f32], plus: f32) {
+    for ((o, &x), &a) in out.iter_mut().zip(x).zip(a) {
+        *o = x * (plus + a);
+    }
+}
+
+/// `out = x·(plus + a) + b`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn affine(out: &mut [f32], x: &[f32], a: &[f32], b: &[f32], plus: f32) {
+    for (((o, &x), &a), &b) in out.iter_mut().zip(x).zip(a).zip(b) {
+        *o = x * (plus + a) + b;
+    }
+}
+
+/// Rotates neighbouring pairs of a head by angles given as cosines and sines; `sign` −1 rotates back.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn rotate_adjacent(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
+    for (((o, x), &c), &s) in out.chunks_exact_mut(2).zip(x.chunks_exact(2)).zip(cos).zip(sin) {
+        let s = s * sign;
+        o[0] = x[0] * c - x[1] * s;
+        o[1] = x[0] * s + x[1] * c;
+    }
+}
+
+/// Rotates pairs `k, k + D/2` of a head.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn rotate_halves(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
+    let half = cos.len();
+    let (o0, o1) = out.split_at_mut(half);
+    let (x0, x1) = x.split_at(half);
+    for i in 0..half {
+        let s = sin[i] * sign;
+        o0[i] = x0[i] * cos[i] - x1[i] * s;
+        o1[i] = x0[i] * s + x1[i] * cos[i];
     }
 }
 

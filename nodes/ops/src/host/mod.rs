@@ -11,6 +11,7 @@ pub mod gemm;
 pub mod math;
 pub mod norm;
 pub mod optim;
+pub mod rms;
 
 use rayon::prelude::*;
 

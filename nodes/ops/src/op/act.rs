@@ -14,6 +14,8 @@ enum Kind {
     Silu,
     Gelu,
     QuickGelu,
+    GeluTanh,
+    Tanh,
 }
 
 fn forward(cx: &Cx, kind: Kind, x: &Tensor) -> Tensor {
@@ -25,6 +27,8 @@ fn forward(cx: &Cx, kind: Kind, x: &Tensor) -> Tensor {
                 Kind::Silu => kernels::act::silu,
                 Kind::Gelu => kernels::act::gelu,
                 Kind::QuickGelu => kernels::act::quick_gelu,
+                Kind::GeluTanh => kernels::act::gelu_tanh,
+                Kind::Tanh => kernels::act::tanh_all,
             };
             Tensor::host(kernels::map1(&host(x), f), x.shape())
         }
@@ -34,6 +38,8 @@ fn forward(cx: &Cx, kind: Kind, x: &Tensor) -> Tensor {
                 Kind::Silu => activation::silu(flat),
                 Kind::Gelu => activation::gelu(flat),
                 Kind::QuickGelu => flat.clone() * activation::sigmoid(flat * 1.702),
+                Kind::GeluTanh => flat.clone() * (tanh_argument(flat).tanh() + 1.0) * 0.5,
+                Kind::Tanh => flat.tanh(),
             };
             Tensor::from_burn(y).reshape(x.shape())
         }
@@ -49,6 +55,8 @@ fn backward(cx: &Cx, kind: Kind, x: &Tensor, gy: &Tensor) -> Tensor {
                 Kind::Silu => kernels::act::silu_backward,
                 Kind::Gelu => kernels::act::gelu_backward,
                 Kind::QuickGelu => kernels::act::quick_gelu_backward,
+                Kind::GeluTanh => kernels::act::gelu_tanh_backward,
+                Kind::Tanh => kernels::act::tanh_all_backward,
             };
             Tensor::host(kernels::map2(&host(x), &host(gy), f), x.shape())
         }
@@ -71,7 +79,20 @@ fn derivative(kind: Kind, x: burn::Tensor<1>) -> burn::Tensor<1> {
             let s = activation::sigmoid(x.clone() * 1.702);
             s.clone() * (x * 1.702 * (s.neg() + 1.0) + 1.0)
         }
+        Kind::GeluTanh => {
+            let t = tanh_argument(x.clone()).tanh();
+            let slope = (x.clone() * x.clone() * 0.134_145 + 1.0) * 0.797_884_560_8;
+            (t.clone() + 1.0) * 0.5 + x * 0.5 * ((t.clone() * t).neg() + 1.0) * slope
+        }
+        Kind::Tanh => {
+            let t = x.tanh();
+            (t.clone() * t).neg() + 1.0
+        }
     }
+}
+
+fn tanh_argument(x: burn::Tensor<1>) -> burn::Tensor<1> {
+    (x.clone() * x.clone() * 0.044_715 + 1.0) * x * 0.797_884_560_8
 }
 
 fn gelu_derivative<const D: usize>(x: burn::Tensor<D>) -> burn::Tensor<D> {
@@ -99,6 +120,16 @@ pub fn gelu(cx: &Cx, x: &Var) -> Var {
 /// CLIP's GELU, `x·σ(1.702x)`.
 pub fn quick_gelu(cx: &Cx, x: &Var) -> Var {
     unary(cx, Kind::QuickGelu, x)
+}
+
+/// GELU in its tanh form, `½x(1 + tanh(√(2/π)(x + 0.044715x³)))`.
+pub fn gelu_tanh(cx: &Cx, x: &Var) -> Var {
+    unary(cx, Kind::GeluTanh, x)
+}
+
+/// Hyperbolic tangent.
+pub fn tanh(cx: &Cx, x: &Var) -> Var {
+    unary(cx, Kind::Tanh, x)
 }
 
 /// GEGLU (Shazeer 2020): `[.., 2W]` is `a | g`, result `a·gelu(g)` `[.., W]`.

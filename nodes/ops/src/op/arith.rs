@@ -66,6 +66,28 @@ pub fn mul_const(cx: &Cx, x: &Var, m: &Tensor) -> Var {
     cx.record(y, &[x], move |cx, gy, _| vec![Some(mul_tensors(cx, &gy, &m))])
 }
 
+/// `a·b` elementwise.
+pub fn mul(cx: &Cx, a: &Var, b: &Var) -> Var {
+    let y = mul_tensors(cx, &a.value, &b.value);
+    let (av, bv) = (b.tracked().then(|| a.value.clone()), a.tracked().then(|| b.value.clone()));
+    cx.record(y, &[a, b], move |cx, gy, need| {
+        let ga = bv.filter(|_| need[0]).map(|b| mul_tensors(cx, &gy, &b));
+        let gb = av.filter(|_| need[1]).map(|a| mul_tensors(cx, &gy, &a));
+        vec![ga, gb]
+    })
+}
+
+/// `x + c`.
+pub fn offset(cx: &Cx, x: &Var, c: f32) -> Var {
+    cx.flops(x.value.len());
+    let y = match place(cx, &x.value) {
+        Place::Meta => meta(&x.value, x.shape()),
+        Place::Host => Tensor::host(host(&x.value).iter().map(|x| x + c).collect(), x.shape()),
+        Place::Burn => Tensor::from_burn(x.value.flatten_burn() + c).reshape(x.shape()),
+    };
+    cx.record(y, &[x], |_, gy, _| vec![Some(gy)])
+}
+
 fn mul_tensors(cx: &Cx, a: &Tensor, b: &Tensor) -> Tensor {
     assert_eq!(a.shape(), b.shape(), "shapes of a product differ");
     cx.flops(a.len());

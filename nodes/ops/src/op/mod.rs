@@ -10,16 +10,24 @@ mod attention;
 mod conv;
 mod linear;
 mod loss;
+mod modulate;
 mod norm;
+mod permute;
+mod rms;
+mod rope;
 mod shape;
 
-pub use act::{geglu, gelu, quick_gelu, silu};
-pub use arith::{add, add_channels, add_positions, add_tensors, cast, mul_const, scale, scale_tensor};
+pub use act::{geglu, gelu, gelu_tanh, quick_gelu, silu, tanh};
+pub use arith::{add, add_channels, add_positions, add_tensors, cast, mul, mul_const, offset, scale, scale_tensor};
 pub use attention::{AttentionArgs, attention};
 pub use conv::{conv2d, downsample_pad};
 pub use linear::{embedding, linear};
 pub use loss::{Elementwise, loss_and_grad, sample_gaussian};
-pub use norm::{group_norm, layer_norm};
+pub use modulate::{gate, modulate, weighted_sum};
+pub use norm::{group_norm, layer_norm, layer_norm_plain};
+pub use permute::{PatchOrder, patchify, permute, unpatchify};
+pub use rms::rms_norm;
+pub use rope::{Pairs, RopeTable, rope};
 pub use shape::{concat, from_tokens, narrow, reshape, select_rows, to_tokens, upsample};
 
 use crate::tensor::Tensor;

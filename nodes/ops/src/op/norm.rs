@@ -101,6 +101,13 @@ fn composed_backward(
     (gx, Tensor::from_burn(gw).cast(w.dtype()), Tensor::from_burn(gb).cast(w.dtype()))
 }
 
+/// Layer norm over the last axis without weights.
+pub fn layer_norm_plain(cx: &Cx, x: &Var, eps: f32) -> Var {
+    let d = x.shape().last().copied().unwrap_or(1);
+    let constant = |v: f32| Var::constant(cx.device.tensor(vec![v; d], &[d], x.value.dtype()));
+    layer_norm(cx, x, &constant(1.0), &constant(0.0), eps)
+}
+
 /// Layer norm over the last axis of `x [.., D]` with affine `w, b [D]`.
 pub fn layer_norm(cx: &Cx, x: &Var, w: &Var, b: &Var, eps: f32) -> Var {
     let d = x.shape().last().copied().unwrap_or(1);
