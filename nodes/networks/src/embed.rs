@@ -1,5 +1,9 @@
-//! Sinusoidal embeddings.
+//! Sinusoidal embeddings and rotary tables.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use pipe_ops::op::RopeTable;
 use pipe_ops::{Cx, Tensor};
 
 /// `[cos(f·t·ω) | sin(f·t·ω)]`, `ω_i = 10000^(−i/half)`, for each value of `t`: `[B, dim]` in the compute type.
@@ -22,6 +26,39 @@ pub fn sinusoidal_values(t: &[f32], dim: usize, factor: f32) -> Vec<f32> {
         out.extend((0..half).map(|i| angle(i).sin()));
     }
     out
+}
+
+/// Angles `position·ω`, row by row.
+pub fn rope_angles(positions: &[f64], omegas: &[f64]) -> Vec<f64> {
+    positions.iter().flat_map(|p| omegas.iter().map(move |w| p * w)).collect()
+}
+
+/// Rotary tables by the sizes they were made for; the blocks of a network share them.
+#[derive(Clone, Default)]
+pub struct RopeCache(Arc<Mutex<HashMap<Vec<usize>, RopeTable>>>);
+
+impl RopeCache {
+    /// Tables kept at once; more sizes than this start over.
+    const KEPT: usize = 16;
+
+    /// The table for `key`, made from `(angles, [B, S, half])` at first use. Shapes-only runs keep nothing.
+    pub fn get(&self, cx: &Cx, key: &[usize], make: impl FnOnce() -> (Vec<f64>, [usize; 3])) -> RopeTable {
+        if cx.meter().is_some() {
+            let (angles, shape) = make();
+            return RopeTable::new(&cx.device, &angles, shape);
+        }
+        let mut tables = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(table) = tables.get(key) {
+            return table.clone();
+        }
+        if tables.len() >= Self::KEPT {
+            tables.clear();
+        }
+        let (angles, shape) = make();
+        let table = RopeTable::new(&cx.device, &angles, shape);
+        tables.insert(key.to_vec(), table.clone());
+        table
+    }
 }
 
 #[cfg(test)]

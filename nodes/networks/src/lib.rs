@@ -5,17 +5,26 @@
 //!   the adapter on it, and whether it learns.
 //! - [`Model`], [`Segment`]: a network as data; [`pass`] runs it forward and back, keeping or
 //!   recomputing each segment.
-//! - [`unet`], [`clip`], [`vae`]: the networks.
+//! - [`unet`], [`mmdit`], [`flux`], [`lumina2`], [`lumina_next`]: denoisers; [`clip`], [`t5`], [`gemma`]: text
+//!   encoders; [`vae`]: the autoencoder.
 //! - [`lora`]: low-rank adapters.
 //!
 //! It knows nothing of documents, images or files' layouts.
 
 pub mod clip;
 pub mod embed;
+pub mod flux;
+pub mod gemma;
 pub mod lora;
+pub mod lumina2;
+pub mod lumina_next;
+pub mod mmdit;
 mod net;
 pub mod pass;
 mod segment;
+mod shapes;
+pub mod t5;
+mod text;
 mod trainables;
 pub mod unet;
 pub mod vae;
@@ -23,5 +32,7 @@ mod weights;
 
 pub use net::{Inputs, Net};
 pub use segment::{Builder, Model, Segment, Slot};
+pub use shapes::Shapes;
+pub use text::{TextInput, TextInputs, TextOut};
 pub use trainables::{Adapter, Dropouts, Trainables};
 pub use weights::{Weights, WeightsError};

@@ -3,16 +3,25 @@
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, Tensor, Var, op};
 
+use crate::text::{TextInput, TextInputs};
 use crate::trainables::{Adapter, Trainables};
 use crate::weights::Weights;
 
 /// What a model reads that is no tensor on a device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
-    /// Timestep of each sample, 0..1000.
+    /// What the network's time embedding reads, for each sample: timestep 0..1000 (U-Nets, SD3), σ (FLUX), 1 − σ (Lumina).
     pub timesteps: Vec<f32>,
-    /// Token ids of each text window, 77 long.
-    pub tokens: Vec<Vec<u32>>,
+    /// Distilled guidance of each sample (FLUX.1 dev).
+    pub guidance: Vec<f32>,
+    /// Original height and width, crop top and left, target height and width of each sample, in pixels (SDXL).
+    pub sizes: Vec<[f32; 6]>,
+    /// Height and width of the latent, for networks that see it as tokens.
+    pub latent: [usize; 2],
+    /// `[B][S]`: 1 for real text tokens, 0 for padding; empty: all are real.
+    pub text_mask: Vec<Vec<f32>>,
+    /// Tokens of each text encoder that runs inside the model, by component.
+    pub text: TextInputs,
     /// Counts forward passes of the run; keys dropout. Recomputing a segment draws the same.
     pub pass: u64,
     /// Dropouts act only in training.
@@ -33,7 +42,49 @@ pub struct Net<'a> {
     pub inputs: &'a Inputs,
 }
 
+static NO_TEXT: TextInput = TextInput { ids: Vec::new(), windows: 1, mask: Vec::new(), weights: Vec::new() };
+
 impl Net<'_> {
+    /// Tokens of this component.
+    pub fn text(&self) -> &TextInput {
+        self.inputs.text.get(self.part).unwrap_or(&NO_TEXT)
+    }
+
+    /// RMS norm `path`.
+    pub fn rms_norm(&self, path: &str, x: &Var, eps: f32) -> Var {
+        op::rms_norm(self.cx, x, &self.weight(&format!("{path}.weight")), eps)
+    }
+
+    /// RMS norm `path` that multiplies by `1 + w` (Gemma).
+    pub fn rms_norm_plus_one(&self, path: &str, x: &Var, eps: f32) -> Var {
+        let w = op::offset(self.cx, &self.weight(&format!("{path}.weight")), 1.0);
+        op::rms_norm(self.cx, x, &w, eps)
+    }
+
+    /// RMS norm of each head of `x [B, S, H·D]` with the weight `name [D]`.
+    pub fn head_norm(&self, name: &str, x: &Var, eps: f32) -> Var {
+        let w = self.weight(name);
+        let (d, shape) = (w.value.len(), x.shape().to_vec());
+        let rows = op::reshape(self.cx, x, &[x.value.len() / d, d]);
+        op::reshape(self.cx, &op::rms_norm(self.cx, &rows, &w, eps), &shape)
+    }
+
+    /// Two linear layers with SiLU between (timestep, pooled and guidance embedders).
+    pub fn mlp_silu(&self, first: &str, second: &str, x: &Var) -> Var {
+        self.linear(second, &op::silu(self.cx, &self.linear(first, x)))
+    }
+
+    /// The mask of text tokens `[B, S]`, if any token is padding; `extra` visible tokens follow it.
+    pub fn text_mask(&self, extra: usize) -> Option<Tensor> {
+        let rows = &self.inputs.text_mask;
+        if rows.iter().flatten().all(|&m| m != 0.0) {
+            return None;
+        }
+        let width = rows[0].len() + extra;
+        let values = rows.iter().flat_map(|r| r.iter().copied().chain(std::iter::repeat_n(1.0, extra))).collect();
+        Some(self.cx.device.tensor(values, &[rows.len(), width], pipe_ops::DType::F32))
+    }
+
     /// Weight `name`: a leaf where it learns, else a constant.
     pub fn weight(&self, name: &str) -> Var {
         if let Some(train) = self.train {

@@ -79,6 +79,25 @@ impl Builder {
         });
         output
     }
+    /// Adds a segment with two outputs.
+    pub fn push_two(
+        &mut self,
+        name: impl Into<String>,
+        weights: &[&str],
+        inputs: &[Slot],
+        forward: impl Fn(&Net, &[Var]) -> [Var; 2] + Send + Sync + 'static,
+    ) -> [Slot; 2] {
+        let outputs = [self.input(), self.input()];
+        self.model.segments.push(Segment {
+            name: name.into(),
+            part: self.part,
+            inputs: inputs.to_vec(),
+            outputs: outputs.to_vec(),
+            weights: weights.iter().map(|w| w.to_string()).collect(),
+            forward: Box::new(move |net, x| forward(net, x).to_vec()),
+        });
+        outputs
+    }
     /// The model.
     pub fn finish(self) -> Model {
         self.model

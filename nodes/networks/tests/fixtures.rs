@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use pipe_data::weights::{Component, ComponentWeights, WeightFile};
-use pipe_networks::clip::ClipConfig;
+use pipe_networks::clip::{Activation, ClipConfig, Take};
 use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::unet::{UnetConfig, UnetHints};
 use pipe_networks::vae::VaeConfig;
-use pipe_networks::{Builder, Inputs, Model, Slot, Trainables, Weights};
+use pipe_networks::{Builder, Inputs, Model, Slot, TextInput, Trainables, Weights};
 use pipe_ops::{Cx, DType, Device, Tensor, op};
 
 fn fixture(path: &str) -> PathBuf {
@@ -60,6 +60,7 @@ fn unet_config(file: &ComponentWeights) -> UnetConfig {
     let hints = UnetHints {
         heads: Some(heads),
         head_dim: None,
+        size_embedding: None,
         groups: Some(json["norm_num_groups"].as_u64().unwrap() as usize),
     };
     UnetConfig::infer(|n| file.shape(n), &hints).unwrap()
@@ -68,7 +69,7 @@ fn unet_config(file: &ComponentWeights) -> UnetConfig {
 fn unet_net(config: &UnetConfig) -> (Model, Slot, Slot, Slot) {
     let mut b = Builder::new();
     let (x, context) = (b.input(), b.input());
-    let out = config.build(&mut b, x, context);
+    let out = config.build(&mut b, "unet", x, context, None);
     (b.finish(), x, context, out)
 }
 
@@ -147,15 +148,17 @@ fn single_file_and_folder_give_the_same_tensors() {
 #[test]
 fn clip_forward_and_gradients() {
     let file = ComponentWeights::open(fixture("diffusers_dir"), Component::TextEncoder).unwrap();
-    let config = ClipConfig::infer(|n| file.shape(n), Some(4)).unwrap();
+    let config = ClipConfig::infer(|n| file.shape(n), Some(4), Activation::QuickGelu).unwrap();
     let train = full("text_encoder", &file, &config.shapes());
     let io = Io::open("clip_l/io.safetensors");
     let tokens: Vec<Vec<u32>> = io.ids("input_ids").chunks(77).map(|w| w.iter().map(|&i| i as u32).collect()).collect();
-    let inputs = Inputs { tokens, ..Default::default() };
+    let text = [("text_encoder".to_string(), TextInput::of_windows(tokens))].into();
+    let inputs = Inputs { text, ..Default::default() };
     let none = Weights::default();
     for (skip, name) in [(1, "last"), (2, "skip2")] {
         let mut b = Builder::new();
-        let out = config.build(&mut b, "text_encoder", skip);
+        let take = Take { clip_skip: skip, final_norm: true, pooled: false };
+        let out = config.build(&mut b, "text_encoder", take).hidden;
         let model = b.finish();
         let setting =
             Setting { model: &model, weights: vec![&none], train: Some(&train), inputs: &inputs, policy: Policy::Keep };

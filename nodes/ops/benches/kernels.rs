@@ -37,11 +37,13 @@ fn main() {
     let stats = norm::group_norm(&x, b, c, 8, &w, &w, 1e-6, true).1;
     time("group norm + silu 8×32×64²", 0.0, || drop(norm::group_norm(&x, b, c, 8, &w, &w, 1e-6, true)));
     time("its gradient", 0.0, || drop(norm::group_norm_backward(&x, &x, &stats, b, c, 8, &w, &w, true)));
-    let s = attention::Sizes { b: 1, h: 8, sq: 1024, sk: 1024, d: 40, scale: 0.158, causal: false };
+    let s =
+        attention::Sizes { b: 1, h: 8, kv: 8, sq: 1024, sk: 1024, d: 40, scale: 0.158, causal: false, softcap: 0.0 };
+    let none = attention::Extras::default();
     let q = vec![0.1f32; 1024 * 320];
-    let (o, lse) = attention::attention(s, &q, &q, &q, None);
-    time("attention 8×1024×40", 4.0 * 1024.0 * 1024.0 * 320.0, || drop(attention::attention(s, &q, &q, &q, None)));
+    let (o, lse) = attention::attention(s, &q, &q, &q, none);
+    time("attention 8×1024×40", 4.0 * 1024.0 * 1024.0 * 320.0, || drop(attention::attention(s, &q, &q, &q, none)));
     time("its gradient", 10.0 * 1024.0 * 1024.0 * 320.0, || {
-        drop(attention::attention_backward(s, &q, &q, &q, None, &o, &lse, &q))
+        drop(attention::attention_backward(s, &q, &q, &q, none, &o, &lse, &q, false))
     });
 }

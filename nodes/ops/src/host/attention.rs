@@ -89,11 +89,11 @@ fn cap_scores(scores: &mut [f32], cap: f32) {
     }
 }
 
-/// Times the derivative of the cap, found again from the probabilities: `x = ln p + lse`.
-fn cap_backward(p: &[f32], ds: &mut [f32], lse: f32, cap: f32) {
-    for (ds, &p) in ds.iter_mut().zip(p) {
+/// Times the derivative of the cap, found again from the probabilities: the capped logit is `ln p + lse − bias`.
+fn cap_backward(p: &[f32], bias: Option<&[f32]>, ds: &mut [f32], lse: f32, cap: f32) {
+    for (i, (ds, &p)) in ds.iter_mut().zip(p).enumerate() {
         if p > 0.0 {
-            let t = (p.ln() + lse) / cap;
+            let t = (p.ln() + lse - bias.map_or(0.0, |b| b[i])) / cap;
             *ds *= 1.0 - t * t;
         }
     }
@@ -228,7 +228,8 @@ pub fn attention_backward(
                         gb[(first + r) * s.sk..][..s.sk].copy_from_slice(dp);
                     }
                     if s.softcap > 0.0 {
-                        cap_backward(p, dp, lse[i * s.sq + first + r], s.softcap);
+                        let bias = bias.map(|b| &b[(first + r) * s.sk..][..s.sk]);
+                        cap_backward(p, bias, dp, lse[i * s.sq + first + r], s.softcap);
                     }
                 }
                 let pm = Mat::new(p, rows, s.sk);

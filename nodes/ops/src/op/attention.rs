@@ -218,7 +218,11 @@ fn composed_backward(
         }
         if s.softcap > 0.0 {
             // Hidden logits are far outside the cap; their probability, and so this gradient, is 0.
-            let t = (x / s.softcap).clamp(-1.0, 1.0);
+            let capped = match bias {
+                Some(bias) => x - bias.cast(DType::F32).reshape_burn([1, s.h, s.sq, s.sk]).narrow(2, first, rows),
+                None => x,
+            };
+            let t = (capped / s.softcap).clamp(-1.0, 1.0);
             ds = ds * ((t.clone() * t).neg() + 1.0);
         }
         let ds = ds * s.scale;
