@@ -6,6 +6,7 @@ whose float32 values cannot be reproduced to the tests' tolerance is refused whe
 
 import contextlib
 import copy
+import inspect
 
 from common import randn, save_config, save_json, save_tensors
 
@@ -14,7 +15,7 @@ import torch
 
 # Largest deviation from float64, divided by the tensor's largest value, that a fixture may
 # have. The tests allow 1e-5 of outputs and 1e-4 of gradients.
-OUTPUT_ERROR, GRADIENT_ERROR = 3e-6, 3e-5
+OUTPUT_ERROR, GRADIENT_ERROR = 3e-6, 5e-5
 
 
 @contextlib.contextmanager
@@ -35,6 +36,20 @@ def exact_sinusoids():
         yield
     finally:
         module.get_timestep_embedding = original
+
+
+def damp(model):
+    """Weighs the fast sinusoids of time and guidance less, after `randomise`.
+
+    The angle of the fastest is 1000 sigma, which float32 knows to 1e-4 only: with random
+    weights that alone makes 1e-5 of the output, and says nothing about the network.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(("timestep_embedder.linear_1.weight", "guidance_embedder.linear_1.weight")):
+            half = parameter.shape[1] // 2
+            omega = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+            parameter.data *= (1 / (1 + 10 * omega)).float().repeat(2)
+    return model
 
 
 def cast(tensors, dtype):
@@ -102,6 +117,17 @@ def write_transformers(model, folder, keys=lambda key: [key]):
     config = {k: v for k, v in model.config.to_diff_dict().items() if k != "transformers_version"}
     save_json(folder / "config.json", dict(config, architectures=[type(model).__name__], dtype="float32"))
     same(type(model).from_pretrained(folder).state_dict(), model.state_dict())
+
+
+def resized(function, sizes):
+    """One of diffusers' conversions that knows the published widths only, with others."""
+    source = inspect.getsource(function)
+    for published, ours in sizes.items():
+        assert published in source, published
+        source = source.replace(published, ours)
+    scope = dict(function.__globals__)
+    exec(source, scope)
+    return scope[function.__name__]
 
 
 def same(ours, theirs):
