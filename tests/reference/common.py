@@ -87,6 +87,7 @@ def randomise(model, seed):
 
     Nothing stays at its zero or one initialisation: matrices and kernels are
     N(0, 1/fan_in), biases N(0, 0.1^2), norm scales 1 + N(0, 0.1^2).
+    Gemma's norms multiply by one plus their weight, so theirs are N(0, 0.1^2).
     Parameters are visited in sorted order of their names.
     """
     g = gen(seed)
@@ -95,8 +96,10 @@ def randomise(model, seed):
         for name, parameter in sorted(model.named_parameters()):
             owner = modules[name.rpartition(".")[0]]
             noise = torch.randn(parameter.shape, generator=g)
-            if isinstance(owner, (torch.nn.LayerNorm, torch.nn.GroupNorm)):
-                value = 0.1 * noise + (1.0 if name.endswith("weight") else 0.0)
+            kind = type(owner).__name__
+            if kind.endswith(("LayerNorm", "GroupNorm", "RMSNorm")):
+                one = name.endswith("weight") and not kind.startswith("Gemma")
+                value = 0.1 * noise + (1.0 if one else 0.0)
             elif isinstance(owner, torch.nn.Embedding):
                 value = 0.7 * noise
             elif name.endswith("bias"):
