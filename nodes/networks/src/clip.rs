@@ -44,6 +44,8 @@ pub struct ClipConfig {
     pub activation: Activation,
     /// Width of the projected pooled vector, where there is a projection.
     pub projection: Option<usize>,
+    /// Id of the end-of-text token, whose state is the pooled vector.
+    pub eos: u32,
 }
 
 /// Which hidden states are taken.
@@ -75,12 +77,12 @@ impl ClipConfig {
             return Err(format!("width {width} cannot be split into {heads} heads; set `config: {{ heads: … }}`"));
         }
         let projection = shape("text_projection.weight").map(|s| s[0]);
-        Ok(ClipConfig { width, layers, heads, mlp, vocab: table[0], positions, activation, projection })
+        Ok(ClipConfig { width, layers, heads, mlp, vocab: table[0], positions, activation, projection, eos: EOS })
     }
 
     fn standard(width: usize, layers: usize, activation: Activation, projection: Option<usize>) -> Self {
         let (heads, mlp) = (width / 64, 4 * width);
-        ClipConfig { width, layers, heads, mlp, vocab: 49408, positions: WINDOW, activation, projection }
+        ClipConfig { width, layers, heads, mlp, vocab: 49408, positions: WINDOW, activation, projection, eos: EOS }
     }
     /// CLIP ViT-L/14: SD 1.x, SDXL, SD3, FLUX.
     pub fn vit_l() -> Self {
@@ -151,9 +153,9 @@ impl ClipConfig {
         };
         let joined = b.push("text windows", &[], &[hidden], |net, x| join_windows(net.cx, &x[0], net.text()));
         let pooled = normed.filter(|_| take.pooled).map(|n| {
-            let projected = self.projection.is_some();
+            let (projected, eos) = (self.projection.is_some(), self.eos);
             b.push("text pooled", &["text_projection"], &[n], move |net, x| {
-                let pooled = first_end(net.cx, &x[0], net.text());
+                let pooled = first_end(net.cx, &x[0], net.text(), eos);
                 if projected { net.linear("text_projection", &pooled) } else { pooled }
             })
         });
@@ -176,12 +178,12 @@ fn join_windows(cx: &Cx, x: &Var, text: &TextInput) -> Var {
 }
 
 /// The states at the first end token of each sample's first window: `[B, D]`.
-fn first_end(cx: &Cx, x: &Var, text: &TextInput) -> Var {
+fn first_end(cx: &Cx, x: &Var, text: &TextInput, eos: u32) -> Var {
     let (s, d) = (x.dim(1), x.dim(2));
     let rows: Vec<u32> = (0..text.samples())
         .map(|i| {
             let row = i * text.windows.max(1);
-            let at = text.ids[row].iter().position(|&id| id == EOS).unwrap_or(s - 1);
+            let at = text.ids[row].iter().position(|&id| id == eos).unwrap_or(s - 1);
             (row * s + at) as u32
         })
         .collect();

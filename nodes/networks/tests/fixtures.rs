@@ -1,47 +1,18 @@
 //! Networks against PyTorch (diffusers, transformers): forward within 1e-5 of the largest value,
 //! gradients within 1e-4. The fixtures and their scripts are in `tests/`.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod common;
 
-use pipe_data::weights::{Component, ComponentWeights, WeightFile};
+use std::collections::HashMap;
+
+use common::{Io, close, fixture};
+use pipe_data::weights::{Component, ComponentWeights};
 use pipe_networks::clip::{Activation, ClipConfig, Take};
 use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::unet::{UnetConfig, UnetHints};
 use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Builder, Inputs, Model, Slot, TextInput, Trainables, Weights};
-use pipe_ops::{Cx, DType, Device, Tensor, op};
-
-fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
-}
-
-struct Io(WeightFile);
-
-impl Io {
-    fn open(path: &str) -> Self {
-        Io(WeightFile::open(fixture(path)).unwrap())
-    }
-    fn tensor(&self, name: &str) -> Tensor {
-        Tensor::host(self.0.f32(name).unwrap(), &self.0.info(name).unwrap().shape)
-    }
-    fn values(&self, name: &str) -> Vec<f32> {
-        self.0.f32(name).unwrap()
-    }
-    fn ids(&self, name: &str) -> Vec<i64> {
-        self.0.i64(name).unwrap()
-    }
-    fn gradients(&self) -> Vec<String> {
-        self.0.names().filter_map(|n| n.strip_prefix("grad.")).map(String::from).collect()
-    }
-}
-
-fn close(name: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
-    assert_eq!(ours.len(), theirs.len(), "{name}: length");
-    let scale = theirs.iter().fold(1e-12f32, |m, x| m.max(x.abs()));
-    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max) / scale;
-    assert!(worst <= tolerance, "{name}: off by {worst:.2e} of {scale:.2e}");
-}
+use pipe_ops::{Cx, DType, Device, op};
 
 /// All weights as trainables, so that every gradient is asked for.
 fn full(part: &str, file: &ComponentWeights, shapes: &[(String, Vec<usize>)]) -> Trainables {

@@ -127,16 +127,34 @@ pub fn narrow(cx: &Cx, x: &Var, axis: usize, start: usize, len: usize) -> Var {
     }
     let y = cut(cx, &x.value, axis, start, len);
     let shape = x.shape().to_vec();
-    cx.record(y, &[x], move |cx, gy, _| {
-        let zeros = |n: usize| {
-            let mut shape = shape.clone();
-            shape[axis] = n;
-            cx.device.zeros(&shape, gy.dtype())
-        };
-        let (before, after) = (zeros(start), zeros(full - start - len));
-        let parts: Vec<&Tensor> = [&before, &gy, &after].into_iter().filter(|p| p.dim(axis) > 0).collect();
-        vec![Some(join(cx, &parts, axis))]
-    })
+    cx.record(y, &[x], move |cx, gy, _| vec![Some(spread(cx, &gy, &shape, axis, start))])
+}
+
+/// `x` at `start` of `axis` of a tensor of zeros.
+fn spread(cx: &Cx, x: &Tensor, shape: &[usize], axis: usize, start: usize) -> Tensor {
+    let len = x.dim(axis);
+    match place(cx, x) {
+        Place::Meta => meta(x, shape),
+        Place::Host => {
+            let (_, full, inner) = split_at(shape, axis);
+            let xs = host(x);
+            let mut out = kernels::buffer(shape.iter().product());
+            for (o, x) in out.chunks_mut(full * inner).zip(xs.chunks(len * inner)) {
+                o[start * inner..(start + len) * inner].copy_from_slice(x);
+            }
+            Tensor::host(out, shape)
+        }
+        Place::Burn => {
+            let zeros = |n: usize| {
+                let mut shape = shape.to_vec();
+                shape[axis] = n;
+                (n > 0).then(|| cx.device.zeros(&shape, x.dtype()))
+            };
+            let (before, after) = (zeros(start), zeros(shape[axis] - start - len));
+            let parts: Vec<&Tensor> = [before.as_ref(), Some(x), after.as_ref()].into_iter().flatten().collect();
+            join(cx, &parts, axis)
+        }
+    }
 }
 
 /// Rows `ids` of the first axis.
