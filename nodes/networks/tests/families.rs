@@ -106,7 +106,8 @@ fn t5_with_and_without_mask() {
 #[test]
 fn gemma_both() {
     for folder in ["gemma1", "gemma2"] {
-        let weights = Io::prefixed(&format!("{folder}/model.safetensors"), "model.");
+        let prefix = if folder == "gemma1" { "model." } else { "" };
+        let weights = Io::prefixed(&format!("{folder}/model.safetensors"), prefix);
         let io = Io::open(&format!("{folder}/io.safetensors"));
         let config = GemmaConfig::infer(|n| weights.shape(n), Some(8)).unwrap();
         assert_eq!(config.second, folder == "gemma2");
