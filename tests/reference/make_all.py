@@ -85,8 +85,11 @@ def main():
             else:
                 module.main()
             print(f"  {time.time() - start:.1f} s", flush=True)
+        import check_formulas
         from common import FIXTURES
 
+        print("formulas:", flush=True)
+        check_formulas.main()
         check_in_diffusers(FIXTURES)
         if args.check:
             return 1 if compare(Path(scratch)) else 0
