@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
 TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "tokens"]
-TOPICS += ["sdxl_unet", "clip_open", "t5", "gemma", "sd3", "flux", "lumina"]
+TOPICS += ["sdxl_unet", "clip_open", "t5", "gemma", "sd3", "flux", "lumina", "sdxl_lora", "flow_lora", "samplers"]
 
 
 def compare(fresh):
@@ -85,8 +85,11 @@ def main():
             else:
                 module.main()
             print(f"  {time.time() - start:.1f} s", flush=True)
+        import check_formulas
         from common import FIXTURES
 
+        print("formulas:", flush=True)
+        check_formulas.main()
         check_in_diffusers(FIXTURES)
         if args.check:
             return 1 if compare(Path(scratch)) else 0

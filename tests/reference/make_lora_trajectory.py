@@ -67,8 +67,9 @@ def train(model, parameters, replay, steps, lr, each=None):
 class Lora:
     """peft's LoRA layers on the default targets, addressed by their kohya names."""
 
-    def __init__(self, unet):
-        self.modules = {name: path for name, (path, _) in discover(unet, UNET_TARGETS, "lora_unet").items()}
+    def __init__(self, unet, rename=str):
+        found = discover(unet, UNET_TARGETS, "lora_unet", rename)
+        self.modules = {name: path for name, (path, _) in found.items()}
         self.model = get_peft_model(
             unet,
             LoraConfig(
@@ -116,10 +117,9 @@ class Lora:
         return out
 
 
-def merged(state):
+def merged(state, unet, rename=str):
     """A plain U-Net with the LoRA added to its weights: W + alpha/rank * up @ down."""
-    unet = tiny_unet()
-    found = discover(unet, UNET_TARGETS, "lora_unet")
+    found = discover(unet, UNET_TARGETS, "lora_unet", rename)
     with torch.no_grad():
         for name, (_, leaf) in found.items():
             down, up = state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"]
@@ -144,7 +144,7 @@ def lora_run(replay):
     def compare(state):
         with torch.no_grad():
             ours = lora.model(sample, data["timesteps"], data["context"]).sample
-            plain = merged(state)(sample, data["timesteps"], data["context"]).sample
+            plain = merged(state, tiny_unet())(sample, data["timesteps"], data["context"]).sample
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
         return ours
 
