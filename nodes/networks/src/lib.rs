@@ -12,6 +12,7 @@
 //! It knows nothing of documents, images or files' layouts.
 
 pub mod clip;
+mod condition;
 pub mod embed;
 pub mod flux;
 pub mod gemma;
@@ -20,6 +21,7 @@ pub mod lumina2;
 pub mod lumina_next;
 pub mod mmdit;
 mod net;
+mod network;
 pub mod pass;
 mod segment;
 mod shapes;
@@ -30,7 +32,9 @@ pub mod unet;
 pub mod vae;
 mod weights;
 
+pub use condition::{Conditions, TextKind, assemble};
 pub use net::{Inputs, Net};
+pub use network::{Network, TextNetwork};
 pub use segment::{Builder, Model, Segment, Slot};
 pub use shapes::Shapes;
 pub use text::{TextInput, TextInputs, TextOut};

@@ -32,6 +32,8 @@ pub enum Purpose {
     Preview,
     /// Held-out measurement.
     Validation,
+    /// Input perturbation.
+    InputNoise,
 }
 
 /// The stream of (seed, purpose, step, sample).

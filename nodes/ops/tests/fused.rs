@@ -176,6 +176,24 @@ fn shapes() {
 }
 
 #[test]
+fn element_losses() {
+    use op::Elementwise::{Huber, L1, L2, SmoothL1};
+    for (kind, c) in [(L2, vec![]), (L1, vec![]), (Huber, vec![0.1, 0.7]), (SmoothL1, vec![0.1, 0.7])] {
+        let run = |device: Device| {
+            let cx = Cx::new(device, DType::F32);
+            let make = |name| cx.device.tensor(values(name, &[2, 3, 5]), &[2, 3, 5], DType::F32);
+            let (each, grad) = op::loss_and_grad(&cx, kind, &make("p"), &make("t"), &[1.0, 0.25], &c);
+            (each.to_vec(), grad.to_vec())
+        };
+        let (a, b) = (run(Device::Cpu), run(Device::composed_cpu()));
+        for (x, y) in a.0.iter().chain(&a.1).zip(b.0.iter().chain(&b.1)) {
+            assert!((x - y).abs() < 1e-6, "{kind:?}: {x} {y}");
+        }
+        assert!(a.0.iter().all(|l| *l > 0.0));
+    }
+}
+
+#[test]
 fn gaussian() {
     compare("sample", &[&[2, 6, 4, 5]], |cx, x| {
         let noise = cx.device.tensor(values("noise", &[2, 3, 4, 5]), &[2, 3, 4, 5], DType::F32);

@@ -1,8 +1,10 @@
 //! Batches: what a source of training data gives, as a pure function of (epoch, index).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
+use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 use rand::seq::SliceRandom;
 
@@ -21,8 +23,10 @@ pub struct Batch {
     pub latent_scale: Option<(f32, f32)>,
     /// Images `[B, 3, H, W]` in [−1, 1], when no VAE was cached.
     pub images: Option<HostTensor>,
-    /// Text embeddings `[B, S, D]`, when a text encoder was cached.
-    pub context: Option<HostTensor>,
+    /// Outputs of cached text encoders.
+    pub text: BTreeMap<Component, TextRows>,
+    /// Original height and width, crop top and left, target height and width of each sample, in pixels.
+    pub sizes: Vec<[f32; 6]>,
     /// Given latents, noise and timesteps, which override every draw.
     pub replay: Option<Replay>,
     /// Weight of each sample in the loss.
@@ -38,15 +42,42 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
 }
 
-/// Draws taken from a file.
+/// Outputs of a text encoder for a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextRows {
+    /// Hidden states `[B, S, D]`.
+    pub hidden: HostTensor,
+    /// Pooled vectors `[B, P]`.
+    pub pooled: Option<HostTensor>,
+    /// `[B, S]`: 1 for real tokens; where the model is to hide padding.
+    pub mask: Option<HostTensor>,
+}
+
+/// Draws and conditions taken from a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replay {
     /// Model-space latents `[B, C, h, w]`.
     pub latents: HostTensor,
     /// Noise of the same shape.
     pub noise: HostTensor,
-    /// Timesteps.
+    /// Timesteps 0 to 1000; a flow model's σ is a thousandth.
     pub timesteps: Vec<f32>,
+    /// Text embeddings as the denoiser reads them `[B, S, D]`.
+    pub context: Option<HostTensor>,
+    /// Pooled text `[B, P]`.
+    pub pooled: Option<HostTensor>,
+    /// `[B, S]`: 1 for real tokens.
+    pub mask: Option<HostTensor>,
+    /// Distilled guidance of each sample.
+    pub guidance: Vec<f32>,
+}
+
+impl HostTensor {
+    /// The values row by row.
+    pub fn rows(&self) -> Vec<Vec<f32>> {
+        let span: usize = self.shape[1..].iter().product();
+        self.values.chunks(span.max(1)).map(<[f32]>::to_vec).collect()
+    }
 }
 
 impl Batch {
@@ -66,6 +97,10 @@ pub trait BatchSource: Send + Sync {
     fn per_epoch(&self) -> u64;
     /// Batch `index` of `epoch`; the same answer every time.
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError>;
+    /// Text encoders whose outputs the batches carry.
+    fn text_encoders(&self) -> Vec<Component> {
+        Vec::new()
+    }
     /// Hash of the data: images, captions, latents.
     fn content(&self) -> String;
     /// Facts for the metadata of saved files.

@@ -2,10 +2,13 @@
 
 pub mod autoencoder;
 pub mod batch;
+pub mod denoise;
+pub mod denoiser;
 pub mod engine;
 pub mod errors;
+pub mod facts;
+pub mod family;
 pub mod lazy;
-pub mod schedule_ddpm;
 pub mod text;
 pub mod trainable;
 pub mod weights_source;

@@ -1,39 +1,147 @@
-//! The CLIP text encoder as a value.
+//! Text encoders as values: captions in, hidden states and pooled vectors out.
 
 use std::sync::Arc;
 
 use pipe_core::node::Value;
 use pipe_core::run::RunError;
-use pipe_data::tokenizer::ClipTokenizer;
+use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, T5Tokenizer, lumina2_prompt};
 use pipe_data::weights::Component;
-use pipe_networks::clip::{ClipConfig, WINDOW};
+use pipe_networks::clip::Take;
 use pipe_networks::pass::{Policy, Setting};
-use pipe_networks::{Builder, Inputs, Model, Slot, Trainables, Weights};
+use pipe_networks::{Builder, Inputs, Model, TextInput, TextNetwork, TextOut, Trainables, Weights};
 use pipe_ops::Tensor;
 
 use super::engine::Engine;
+use super::family;
 use super::lazy::Lazy;
 use super::weights_source::Source;
 
-/// End-of-text token, also CLIP-L's padding.
-pub const EOS: u32 = 49407;
+/// How captions become token ids.
+#[derive(Clone)]
+pub enum Prompts {
+    /// CLIP's byte pairs in 1 to 3 windows of 75 tokens.
+    Clip {
+        /// Windows.
+        windows: usize,
+        /// Padding: the end token for ViT-L, 0 for OpenCLIP's models.
+        pad: u32,
+        /// `(emphasis:1.2)` is read.
+        weighted: bool,
+    },
+    /// T5's pieces.
+    T5 {
+        /// The tokenizer.
+        tokenizer: T5Tokenizer,
+        /// Tokens, with padding.
+        length: usize,
+        /// Padding is hidden from attention, here and in the denoiser.
+        masked: bool,
+    },
+    /// Gemma's pieces.
+    Gemma {
+        /// The tokenizer.
+        tokenizer: GemmaTokenizer,
+        /// Tokens, with padding.
+        length: usize,
+        /// Put before captions, not before negative prompts.
+        system_prompt: String,
+    },
+}
+
+impl Prompts {
+    /// Everything the ids depend on besides the caption.
+    fn fingerprint(&self) -> String {
+        match self {
+            Prompts::Clip { windows, pad, weighted } => format!("clip {windows} {pad} {weighted}"),
+            Prompts::T5 { length, masked, .. } => format!("t5 {length} {masked}"),
+            Prompts::Gemma { length, system_prompt, .. } => format!("gemma {length} {system_prompt}"),
+        }
+    }
+    /// Tokens of the joined output.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Prompts::Clip { windows, .. } => 75 * windows + 2,
+            Prompts::T5 { length, .. } | Prompts::Gemma { length, .. } => *length,
+        }
+    }
+    /// Whether the denoiser is told which tokens are padding.
+    pub fn masks(&self) -> bool {
+        matches!(self, Prompts::T5 { masked: true, .. } | Prompts::Gemma { .. })
+    }
+
+    /// Token ids of captions. Negative prompts get no system prompt.
+    pub fn encode(&self, captions: &[String], negative: bool) -> Result<TextInput, RunError> {
+        match self {
+            Prompts::Clip { windows, pad, weighted: false } => {
+                let tokenizer = ClipTokenizer::embedded();
+                let ids = captions
+                    .iter()
+                    .flat_map(|c| tokenizer.encode_windows(c, *windows, *pad))
+                    .map(|w| w.to_vec())
+                    .collect();
+                Ok(TextInput { windows: *windows, ..TextInput::of_windows(ids) })
+            }
+            Prompts::Clip { windows, pad, weighted: true } => {
+                let tokenizer = ClipTokenizer::embedded();
+                let mut input = TextInput { windows: *windows, ..Default::default() };
+                for caption in captions {
+                    let found = tokenizer.encode_weighted(caption, *windows, *pad).map_err(|e| {
+                        RunError::new("P0306", format!("the caption `{caption}` cannot be read: {e}"))
+                    })?;
+                    input.ids.extend(found.ids.iter().map(|w| w.to_vec()));
+                    input.weights.push(joined(&found.weights));
+                }
+                Ok(input)
+            }
+            Prompts::T5 { tokenizer, length, masked } => {
+                let mut input = TextInput { windows: 1, ..Default::default() };
+                for caption in captions {
+                    let tokens = tokenizer.encode(caption, *length);
+                    input.ids.push(tokens.ids);
+                    if *masked {
+                        input.mask.push(tokens.mask);
+                    }
+                }
+                Ok(input)
+            }
+            Prompts::Gemma { tokenizer, length, system_prompt } => {
+                let mut input = TextInput { windows: 1, ..Default::default() };
+                for caption in captions {
+                    let text = if negative || system_prompt.is_empty() {
+                        caption.clone()
+                    } else {
+                        lumina2_prompt(system_prompt, caption)
+                    };
+                    let tokens = tokenizer.encode(&text, *length);
+                    input.ids.push(tokens.ids);
+                    input.mask.push(tokens.mask);
+                }
+                Ok(input)
+            }
+        }
+    }
+}
 
 /// A text encoder on an edge.
 pub struct TextEncoder {
+    /// Which part of a model it is.
+    pub component: Component,
     /// Sizes.
-    pub config: ClipConfig,
-    /// 1 takes the last layer, 2 the one before.
-    pub clip_skip: usize,
+    pub network: TextNetwork,
+    /// Which of CLIP's states are taken.
+    pub take: Take,
+    /// How captions become ids.
+    pub prompts: Prompts,
     /// Where the weights come from.
     pub source: Source,
-    /// Names the weights' content and the layer taken.
+    /// Names the weights' content, the states taken and the tokenization.
     pub fingerprint: String,
     /// Weights, loaded on demand, in the compute type.
     pub weights: Lazy<Weights>,
     /// Device.
     pub engine: Engine,
     model: Model,
-    out: Slot,
+    out: TextOut,
 }
 
 impl Value for TextEncoder {
@@ -45,35 +153,98 @@ impl Value for TextEncoder {
     }
 }
 
+/// Outputs for some captions.
+pub struct Encoded {
+    /// Hidden states `[B, S, D]`.
+    pub hidden: Tensor,
+    /// Pooled vectors `[B, P]`.
+    pub pooled: Option<Tensor>,
+    /// `[B][S]`, where the denoiser is told which tokens are padding.
+    pub mask: Option<Vec<Vec<f32>>>,
+}
+
 impl TextEncoder {
     /// A text encoder whose weights load at first use.
-    pub fn new(config: ClipConfig, clip_skip: usize, source: Source, engine: Engine) -> Result<Arc<Self>, RunError> {
-        let fingerprint = format!("{} skip {clip_skip}", source.fingerprint(Component::TextEncoder)?);
-        let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
-        let weights = Lazy::new(move || {
-            load_source.load(Component::TextEncoder, &shapes, &load_engine.cx(), load_engine.compute)
-        });
+    pub fn new(
+        component: Component,
+        network: TextNetwork,
+        take: Take,
+        prompts: Prompts,
+        source: Source,
+        engine: Engine,
+    ) -> Result<Arc<Self>, RunError> {
+        let content = source.fingerprint(component)?;
+        let fingerprint = format!("{content} {take:?} {} {:?}", prompts.fingerprint(), softcap(&network));
+        let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), network.shapes());
+        let weights =
+            Lazy::new(move || load_source.load(component, &shapes, &load_engine.cx(), load_engine.compute));
         let mut b = Builder::new();
-        let out = config.build(&mut b, "text_encoder", clip_skip);
-        Ok(Arc::new(TextEncoder { config, clip_skip, source, fingerprint, weights, engine, model: b.finish(), out }))
+        let out = network.build(&mut b, family::part(component), take);
+        let model = b.finish();
+        Ok(Arc::new(TextEncoder {
+            component,
+            network,
+            take,
+            prompts,
+            source,
+            fingerprint,
+            weights,
+            engine,
+            model,
+            out,
+        }))
     }
 
-    /// Token ids of a caption: one window of 77, padded with the end token.
-    pub fn tokens(&self, caption: &str) -> Vec<u32> {
-        ClipTokenizer::embedded().encode(caption, WINDOW, EOS)
+    /// Name of its part in models and trainables.
+    pub fn part(&self) -> &'static str {
+        family::part(self.component)
     }
 
-    /// Hidden states `[B, 77, D]` of captions, with what learns if given.
-    pub fn encode(&self, captions: &[String], train: Option<&Trainables>) -> Result<Tensor, RunError> {
+    /// Outputs for captions, with what learns if given.
+    pub fn encode(&self, captions: &[String], negative: bool, train: Option<&Trainables>) -> Result<Encoded, RunError> {
         let weights = self.weights.get()?;
-        Ok(self.encode_with(&weights, captions, train))
+        self.encode_with(&weights, captions, negative, train)
     }
 
     /// As [`TextEncoder::encode`] with given weights.
-    pub fn encode_with(&self, weights: &Weights, captions: &[String], train: Option<&Trainables>) -> Tensor {
-        let inputs = Inputs { tokens: captions.iter().map(|c| self.tokens(c)).collect(), ..Default::default() };
+    pub fn encode_with(
+        &self,
+        weights: &Weights,
+        captions: &[String],
+        negative: bool,
+        train: Option<&Trainables>,
+    ) -> Result<Encoded, RunError> {
+        let tokens = self.prompts.encode(captions, negative)?;
+        let mask = self.prompts.masks().then(|| mask_rows(&tokens));
+        let inputs = Inputs { text: [(self.part().to_string(), tokens)].into(), ..Default::default() };
         let setting =
             Setting { model: &self.model, weights: vec![weights], train, inputs: &inputs, policy: Policy::Keep };
-        setting.forward(&self.engine.cx(), Vec::new(), &[self.out], false).output(self.out).clone()
+        let wanted: Vec<usize> = std::iter::once(self.out.hidden).chain(self.out.pooled).collect();
+        let pass = setting.forward(&self.engine.cx(), Vec::new(), &wanted, false);
+        let pooled = self.out.pooled.map(|slot| pass.output(slot).clone());
+        Ok(Encoded { hidden: pass.output(self.out.hidden).clone(), pooled, mask })
     }
+}
+
+/// Weights of the joined output: the first window without its end, the inner tokens of the others, one end.
+fn joined(windows: &[[f32; 77]]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(75 * windows.len() + 2);
+    for (i, w) in windows.iter().enumerate() {
+        out.extend_from_slice(&w[usize::from(i > 0)..76]);
+    }
+    out.extend(windows.last().map(|w| w[76]));
+    out
+}
+
+/// Whether Gemma's logits are capped, for the fingerprint.
+fn softcap(network: &TextNetwork) -> Option<f32> {
+    match network {
+        TextNetwork::Gemma(c) => c.softcap,
+        _ => None,
+    }
+}
+
+/// 1 for real tokens, 0 for padding, sample by sample.
+pub fn mask_rows(tokens: &TextInput) -> Vec<Vec<f32>> {
+    tokens.mask.iter().map(|row| row.iter().map(|&m| m as f32).collect()).collect()
 }

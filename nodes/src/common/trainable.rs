@@ -6,15 +6,14 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pipe_core::node::SharedValue;
 use pipe_core::run::{BuildCx, RunError};
+use pipe_data::weights::Component;
 use pipe_networks::lora::Target;
-use pipe_networks::pass::{Policy, Setting};
-use pipe_networks::{Builder, Inputs, Model, Slot, Trainables, Weights};
-use pipe_ops::Tensor;
+use pipe_networks::{Trainables, Weights};
 
 use super::autoencoder::Autoencoder;
+use super::denoiser::Denoiser;
 use super::plain_value;
 use super::text::TextEncoder;
-use crate::model::sd1::Sd1;
 
 /// A value of an edge, held by a node that was built from it.
 pub struct Held<T> {
@@ -75,16 +74,24 @@ pub enum Method {
     Full,
 }
 
+/// A text encoder that learns.
+pub struct TrainedText {
+    /// The encoder.
+    pub encoder: Held<TextEncoder>,
+    /// Its weights that do not learn.
+    pub weights: Arc<Weights>,
+}
+
 /// What learns.
 pub enum Subject {
-    /// A denoiser, and the text encoder where it learns too.
+    /// A denoiser, and text encoders where they learn too.
     Denoiser {
-        /// The U-Net.
-        model: Held<Sd1>,
+        /// The denoiser.
+        model: Held<Denoiser>,
         /// Its weights that do not learn.
         weights: Arc<Weights>,
-        /// The text encoder that learns, with its weights that do not.
-        text: Option<(Held<TextEncoder>, Arc<Weights>)>,
+        /// The text encoders that learn.
+        texts: Vec<TrainedText>,
     },
     /// An autoencoder.
     Autoencoder {
@@ -117,78 +124,32 @@ impl Trainable {
     pub fn write(&self) -> RwLockWriteGuard<'_, Trainables> {
         self.train.write().unwrap_or_else(|e| e.into_inner())
     }
-    /// Parameter group of a tensor: `text_encoder`, `unet` or `vae`.
+    /// Parameter group of a tensor: `unet` or `transformer`, `text_encoder`, `text_encoder_2`, `text_encoder_3`, `vae`.
     pub fn group(&self, key: &str) -> &'static str {
         match &*self.subject {
             Subject::Autoencoder { .. } => "vae",
-            Subject::Denoiser { .. } => group_of(key),
+            Subject::Denoiser { model, .. } => group_of(key).unwrap_or(model.part()),
+        }
+    }
+    /// The text encoder of this kind, if it learns.
+    pub fn trained_text(&self, component: Component) -> Option<&TrainedText> {
+        match &*self.subject {
+            Subject::Denoiser { texts, .. } => texts.iter().find(|t| t.encoder.component == component),
+            Subject::Autoencoder { .. } => None,
         }
     }
 }
 
-/// Parameter group of a trainable's key.
-pub fn group_of(key: &str) -> &'static str {
-    if key.starts_with("lora_te") || key.starts_with("text_encoder.") { "text_encoder" } else { "unet" }
-}
-
-/// The segments of a denoiser with or without a live text encoder.
-pub struct DenoiserNet {
-    /// Segments.
-    pub model: Model,
-    /// Noisy latent in.
-    pub x: Slot,
-    /// Text embeddings: an input slot, or the output of the live text encoder.
-    pub context: Slot,
-    /// Prediction out.
-    pub out: Slot,
-    /// The text encoder runs inside.
-    pub live_text: bool,
-}
-
-impl DenoiserNet {
-    /// Builds the segments.
-    pub fn new(
-        unet: &pipe_networks::unet::UnetConfig,
-        text: Option<(&pipe_networks::clip::ClipConfig, usize)>,
-    ) -> Self {
-        let mut b = Builder::new();
-        let live_text = text.is_some();
-        let context = match text {
-            Some((clip, skip)) => clip.build(&mut b, "text_encoder", skip),
-            None => b.input(),
-        };
-        let x = b.input();
-        let out = unet.build(&mut b, x, context);
-        DenoiserNet { model: b.finish(), x, context, out, live_text }
+/// Parameter group of a text encoder's key.
+pub fn group_of(key: &str) -> Option<&'static str> {
+    let is = |prefixes: [&str; 2]| prefixes.iter().any(|p| key.starts_with(p));
+    if is(["lora_te2_", "text_encoder_2."]) {
+        Some("text_encoder_2")
+    } else if is(["lora_te3_", "text_encoder_3."]) {
+        Some("text_encoder_3")
+    } else if is(["lora_te_", "text_encoder."]) || key.starts_with("lora_te1_") {
+        Some("text_encoder")
+    } else {
+        None
     }
-
-    /// Weights in the order of the model's parts.
-    pub fn weights<'a>(&self, unet: &'a Weights, text: Option<&'a Weights>) -> Vec<&'a Weights> {
-        match text {
-            Some(text) if self.live_text => vec![text, unet],
-            _ => vec![unet],
-        }
-    }
-}
-
-/// A prediction without gradient: what previews use. `context [B, S, D]` on the device.
-pub fn predict(
-    model: &Sd1,
-    net: &DenoiserNet,
-    weights: &Weights,
-    train: Option<&Trainables>,
-    x: Tensor,
-    timesteps: Vec<f32>,
-    context: Tensor,
-) -> Tensor {
-    let inputs = Inputs { timesteps, ..Default::default() };
-    let setting = Setting {
-        model: &net.model,
-        weights: net.weights(weights, None),
-        train,
-        inputs: &inputs,
-        policy: Policy::Keep,
-    };
-    let given = vec![(net.x, x, false), (net.context, context, false)];
-    setting.forward(&model.engine.cx(), given, &[net.out], false).output(net.out).clone()
 }

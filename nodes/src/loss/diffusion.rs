@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_networks::pass::Setting;
-use pipe_networks::{Inputs, Weights};
 use pipe_ops::rng::{self, Purpose};
-use pipe_ops::{DType, Tensor, op};
+use pipe_ops::{Tensor, op};
+use pipe_train::ddpm::{IpNoise, Multires, NoiseOffset, NoiseSchedule, Prediction, SnrOf, SnrWeights, TimestepRange, normal};
+use pipe_train::loss::{Huber, LossType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::common::{self, element, latents};
 use super::{At, Loss, LossProgram, Losses};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
+use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
-use crate::common::schedule_ddpm::{T, alphas_cumprod, snr};
-use crate::common::text::TextEncoder;
-use crate::common::trainable::{DenoiserNet, Held, Subject, Trainable};
-use crate::model::sd1::{Prediction, Sd1};
+use crate::common::trainable::Trainable;
 
 /// Fields of `loss.diffusion`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -28,50 +27,122 @@ pub struct Config {
     /// Loss of an element `e = prediction − target`. Default `l2`.
     #[serde(default)]
     loss_type: LossType,
+    /// c of `huber` and `smooth_l1`. Default: schedule `snr`, c 0.1.
+    #[serde(default)]
+    huber: Option<Huber>,
     /// γ of min-SNR weighting (Hang et al. 2023): low-noise timesteps count less. 5 is usual. Default: off.
     #[serde(default)]
     #[schemars(range(min = 0.000001))]
     min_snr_gamma: Option<f64>,
+    /// Weighs v models by `SNR/(SNR+1)`, as the loss on the noise would be. Default false.
+    #[serde(default)]
+    scale_v_pred_loss_like_noise_pred: bool,
+    /// Adds this much of the loss on v to an epsilon model: `1 + w·(SNR+1)/SNR`. Default: off.
+    #[serde(default)]
+    #[schemars(range(min = 0.000001, max = 1000.0))]
+    v_pred_like_loss: Option<f64>,
+    /// Debiased estimation (Yu et al. 2024): weight `1/√SNR`, for v models `1/(SNR+1)`. Default false.
+    #[serde(default)]
+    debiased_estimation_loss: bool,
     /// Strength of an offset added to the noise of a whole channel, for very bright and dark images. 0.0357 is usual. Default: off.
     #[serde(default)]
-    #[schemars(range(min = 0.000001))]
+    #[schemars(range(min = 0.000001, max = 10.0))]
     noise_offset: Option<f64>,
+    /// Multiplies `noise_offset` by a random number of 0 to 1 for each batch. Default false.
+    #[serde(default)]
+    noise_offset_random_strength: bool,
+    /// Adds this times the magnitude of a channel's mean latent to `noise_offset`. Default: off.
+    #[serde(default)]
+    #[schemars(range(min = -100.0, max = 100.0))]
+    adaptive_noise_scale: Option<f64>,
+    /// Noise of several resolutions, summed (pyramid noise). Default: off.
+    #[serde(default)]
+    multires_noise: Option<Multires>,
+    /// γ of input perturbation (Ning et al. 2023): the model sees more noise than it is to predict. 0.1 is usual. Default: off.
+    #[serde(default)]
+    #[schemars(range(min = 0.000001, max = 10.0))]
+    ip_noise_gamma: Option<f64>,
+    /// Multiplies `ip_noise_gamma` by a random number of 0 to 1 for each batch. Default false.
+    #[serde(default)]
+    ip_noise_gamma_random_strength: bool,
     /// Timesteps drawn in training.
     #[serde(default)]
-    timesteps: Timesteps,
+    timesteps: TimestepRange,
 }
 
-/// Loss of an element.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum LossType {
-    /// Squared error `e²`.
-    #[default]
-    L2,
-    /// Absolute error `|e|`.
-    L1,
-}
+impl Config {
+    fn weights(&self) -> SnrWeights {
+        SnrWeights {
+            min_snr_gamma: self.min_snr_gamma,
+            scale_v_pred_loss_like_noise_pred: self.scale_v_pred_loss_like_noise_pred,
+            v_pred_like_loss: self.v_pred_like_loss,
+            debiased_estimation_loss: self.debiased_estimation_loss,
+            snr_of: SnrOf::Trained,
+        }
+    }
+    fn offset(&self) -> Option<NoiseOffset> {
+        self.noise_offset.map(|strength| NoiseOffset {
+            strength,
+            random_strength: self.noise_offset_random_strength,
+            adaptive: self.adaptive_noise_scale,
+        })
+    }
+    fn perturbation(&self) -> Option<IpNoise> {
+        self.ip_noise_gamma
+            .map(|gamma| IpNoise { gamma, random_strength: self.ip_noise_gamma_random_strength })
+    }
 
-/// A range of timesteps; drawn uniformly from whole numbers.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-struct Timesteps {
-    /// Smallest timestep. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 999))]
-    min: u64,
-    /// One past the largest timestep. Default 1000.
-    #[serde(default = "thousand")]
-    #[schemars(range(min = 1, max = 1000))]
-    max: u64,
-}
+    /// Options that act on drawn noise, by name, where they are set.
+    fn of_draws(&self) -> Vec<&'static str> {
+        let range = self.timesteps != TimestepRange::default();
+        let list = [
+            ("noise_offset", self.noise_offset.is_some()),
+            ("multires_noise", self.multires_noise.is_some()),
+            ("ip_noise_gamma", self.ip_noise_gamma.is_some()),
+            ("timesteps", range),
+        ];
+        list.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
+    }
 
-fn thousand() -> u64 {
-    T as u64
-}
-
-impl Default for Timesteps {
-    fn default() -> Self {
-        Timesteps { min: 0, max: T as u64 }
+    fn check(&self, cx: &mut CheckCx, facts: &Facts, replayed: bool) {
+        let invalid = |cx: &mut CheckCx, prefix: &str, result: Result<(), pipe_train::Invalid>| {
+            if let Err(e) = result {
+                let field = if prefix.is_empty() { e.field.clone() } else { prefix.to_string() };
+                cx.error("P0403", &field, e.to_string(), e.help);
+            }
+        };
+        invalid(cx, "timesteps", self.timesteps.check());
+        let prediction = facts.get("prediction").and_then(|p| serde_json::from_value(p.clone()).ok());
+        let zero = facts.get("zero_terminal_snr") == Some(&serde_json::json!(true));
+        invalid(cx, "", self.weights().check(prediction.unwrap_or_default(), zero));
+        match &self.huber {
+            Some(_) if !self.loss_type.has_c() => {
+                let help = "set `loss_type: huber` or `smooth_l1`, or leave it out";
+                cx.error("P0402", "huber", "`huber` has no effect with this `loss_type`", Some(help.into()));
+            }
+            Some(huber) => invalid(cx, "huber", huber.check(false)),
+            None => {}
+        }
+        for (field, set, needs) in [
+            ("noise_offset_random_strength", self.noise_offset_random_strength, self.noise_offset.is_some()),
+            ("adaptive_noise_scale", self.adaptive_noise_scale.is_some(), self.noise_offset.is_some()),
+            ("ip_noise_gamma_random_strength", self.ip_noise_gamma_random_strength, self.ip_noise_gamma.is_some()),
+        ] {
+            if set && !needs {
+                let base = if field.starts_with("ip") { "ip_noise_gamma" } else { "noise_offset" };
+                cx.error("P0402", field, format!("`{field}` has no effect without `{base}`"), None);
+            }
+        }
+        if self.noise_offset.is_some() && self.multires_noise.is_some() {
+            let message = "`multires_noise` and `noise_offset` both shift whole channels; use one of them";
+            cx.error("P0403", "multires_noise", message, None);
+        }
+        if replayed {
+            for field in self.of_draws() {
+                let message = format!("`{field}` has no effect on replayed noise and timesteps");
+                cx.error("P0402", field, message, None);
+            }
+        }
     }
 }
 
@@ -83,7 +154,7 @@ impl Node for DiffusionLoss {
 
     const ABOUT: About = About {
         type_name: "loss.diffusion",
-        summary: "Denoising loss for epsilon and v models (SD 1.x), with min-SNR weighting and noise offset.",
+        summary: "Denoising loss for epsilon and v models (SD 1.x, SD 2.x, SDXL), with SNR weights and noise options.",
         details: "`x_t = √ᾱ_t·x0 + √(1−ᾱ_t)·ε` with the scaled-linear schedule; the target is ε or \
                   `v = √ᾱ_t·ε − √(1−ᾱ_t)·x0`, as the model predicts. With `min_snr_gamma` a sample's loss is multiplied by \
                   `min(SNR, γ)/SNR` (v: `/(SNR+1)`). Noise is drawn on the host, so every device trains on the same numbers.",
@@ -91,44 +162,20 @@ impl Node for DiffusionLoss {
     };
 
     fn inputs() -> Vec<Input> {
-        vec![
-            Input::one("model", &[PortType::Trainable], Rate::Step, "What learns."),
-            Input::one("batch", &[PortType::Batches], Rate::Step, "Training data."),
-        ]
+        common::inputs()
     }
 
     fn outputs() -> Vec<Output> {
-        vec![Output::single(PortType::Loss, Rate::Setup, "The loss.")]
+        common::outputs()
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        if config.timesteps.min >= config.timesteps.max {
-            let message =
-                format!("`timesteps.min` is {}, not below `max` {}", config.timesteps.min, config.timesteps.max);
-            cx.error("P0403", "timesteps", message, None);
-        }
-        let (Some(model), Some(batch)) = (cx.inputs.one("model").cloned(), cx.inputs.one("batch").cloned()) else {
-            return Facts::new();
-        };
-        let m = &model.facts;
-        if m.get("vae").is_some() {
-            let help = "use `loss.autoencoder`";
-            cx.error(
-                "P0401",
-                "model",
-                format!("`{}` trains an autoencoder, which denoises nothing", model.node),
-                Some(help.into()),
-            );
-            return Facts::new();
-        }
-        if m.get("architecture").is_none() {
-            return Facts::new();
-        }
-        fit(cx, m, &batch.facts, &batch.node);
-        m.clone()
+        let Some((model, batch)) = common::check(cx, false) else { return Facts::new() };
+        config.check(cx, &model, batch.get("replay").is_some());
+        model
             .with("loss", "diffusion")
-            .with("batches", batch.facts.u64("batches").unwrap_or(1))
-            .with("batch_facts", serde_json::to_value(&batch.facts.0).unwrap_or_default())
+            .with("batches", batch.u64("batches").unwrap_or(1))
+            .with("batch_facts", serde_json::to_value(&batch.0).unwrap_or_default())
     }
 
     fn plan(_config: &Config, _cx: &PlanCx) -> NodePlan {
@@ -138,79 +185,19 @@ impl Node for DiffusionLoss {
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let trainable = cx.one::<Trainable>("model")?.clone();
         let source = cx.one::<Batches>("batch")?.0.clone();
-        let program = Program::new(config, trainable, source)?;
+        let runner = Runner::new(trainable, &*source)?;
+        let schedule = runner.subject().0.schedule();
+        let program = Program { config, runner, source, schedule };
         Ok(Built { outputs: vec![Arc::new(Loss(Arc::new(program)))], ..Default::default() })
-    }
-}
-
-/// Whether the data fits the model.
-fn fit(cx: &mut CheckCx, model: &Facts, batch: &Facts, name: &str) {
-    let Some(channels) = batch.u64("latent_channels") else {
-        if batch.get("image_sizes").is_some() {
-            let help = format!("give `{name}` the autoencoder: `vae: …`");
-            cx.error("P0401", "batch", format!("`{name}` carries images, the loss needs latents"), Some(help));
-        }
-        return;
-    };
-    if let Some(wanted) = model.u64("latent_channels")
-        && wanted != channels
-    {
-        let message =
-            format!("the model works on {wanted} latent channels, the autoencoder of `{name}` makes {channels}");
-        cx.error("P0401", "batch", message, Some("use the autoencoder of the model's family".into()));
-    }
-    let trains_text = model.get("trains_text").is_some();
-    match (batch.u64("context_dim"), trains_text) {
-        (Some(_), true) => {
-            let help = format!("leave `text` out of `{name}`");
-            cx.error(
-                "P0403",
-                "batch",
-                format!("`{name}` caches the outputs of a text encoder that is being trained"),
-                Some(help),
-            );
-        }
-        (None, false) => {
-            let help = format!("give `{name}` the text encoder: `text: …`");
-            cx.error("P0401", "batch", format!("`{name}` carries no text embeddings"), Some(help));
-        }
-        (Some(width), false) => {
-            if let Some(wanted) = model.u64("context_dim")
-                && wanted != width
-            {
-                let message =
-                    format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
-                cx.error("P0401", "batch", message, Some("use the text encoder of the model's family".into()));
-            }
-        }
-        (None, true) => {
-            let clip: Option<pipe_networks::clip::ClipConfig> = crate::adapter::config(model, "clip");
-            if let (Some(clip), Some(wanted)) = (clip, model.u64("context_dim"))
-                && clip.width as u64 != wanted
-            {
-                let message = format!(
-                    "the model reads text embeddings of width {wanted}, the text encoder makes width {}",
-                    clip.width
-                );
-                cx.error("P0401", "model", message, None);
-            }
-        }
     }
 }
 
 /// The loss during a run.
 struct Program {
     config: Config,
-    trainable: Trainable,
+    runner: Runner,
     source: Arc<dyn BatchSource>,
-    net: DenoiserNet,
-    alphas: Vec<f32>,
-}
-
-struct Denoiser<'a> {
-    model: &'a Held<Sd1>,
-    weights: &'a Weights,
-    text: Option<(&'a Held<TextEncoder>, &'a Weights)>,
+    schedule: NoiseSchedule,
 }
 
 /// The noisy input, the target and the loss weight of a batch.
@@ -219,168 +206,126 @@ struct Draw {
     target: Vec<f32>,
     timesteps: Vec<f32>,
     weights: Vec<f32>,
+    c: Vec<f32>,
 }
 
 impl Program {
-    fn new(config: Config, trainable: Trainable, source: Arc<dyn BatchSource>) -> Result<Self, RunError> {
-        let net = match &*trainable.subject {
-            Subject::Denoiser { model, text, .. } => {
-                DenoiserNet::new(&model.config, text.as_ref().map(|(t, _)| (&t.config, t.clip_skip)))
-            }
-            Subject::Autoencoder { .. } => {
-                return Err(RunError::new("P0401", "an autoencoder denoises nothing").at("model"));
-            }
-        };
-        Ok(Program { config, trainable, source, net, alphas: alphas_cumprod() })
+    /// ε of a sample: normal, with its offset or resolutions.
+    fn noise(&self, at: &At, sample: u64, shape: &[usize], x0: &[f32], strength: f64) -> Vec<f32> {
+        let (channels, h, w) = (shape[1], shape[2], shape[3]);
+        let span = channels * h * w;
+        let mut noise = rng::normal(&mut rng::stream(at.seed, Purpose::Noise, at.step, sample), span);
+        let mut more = rng::stream(at.seed, Purpose::NoiseOffset, at.step, sample);
+        if let Some(offset) = self.config.offset() {
+            offset.apply(strength, &rng::normal(&mut more, channels), x0, &mut noise);
+        } else if let Some(multires) = &self.config.multires_noise {
+            multires.draw([channels, h, w], &mut noise, &mut more);
+        }
+        noise
     }
 
-    fn denoiser(&self) -> Denoiser<'_> {
-        match &*self.trainable.subject {
-            Subject::Denoiser { model, weights, text } => {
-                Denoiser { model, weights, text: text.as_ref().map(|(t, w)| (t, &**w)) }
-            }
-            Subject::Autoencoder { .. } => unreachable!("refused when built"),
-        }
-    }
-
-    /// Model-space latents of a batch: given ones, or a draw from the cached moments.
-    fn latents(&self, batch: &Batch, at: &At, scale: f32, shift: f32) -> Result<HostTensor, RunError> {
-        if let Some(replay) = &batch.replay {
-            return Ok(replay.latents.clone());
-        }
-        let moments =
-            batch.moments.as_ref().ok_or_else(|| RunError::new("P0401", "the batches carry no latents").at("batch"))?;
-        let mut shape = moments.shape.clone();
-        shape[1] /= 2;
-        let span: usize = shape[1..].iter().product();
-        let mut values = Vec::with_capacity(shape[0] * span);
-        for (i, m) in moments.values.chunks(2 * span).enumerate() {
-            let mut stream = rng::stream(at.seed, Purpose::VaeSample, at.step, at.first_sample + i as u64);
-            let eps = rng::normal(&mut stream, span);
-            let (mean, logvar) = m.split_at(span);
-            values.extend((0..span).map(|j| {
-                let std = (0.5 * logvar[j].clamp(-30.0, 20.0)).exp();
-                (mean[j] + std * eps[j] - shift) * scale
-            }));
-        }
-        Ok(HostTensor { values, shape })
+    /// A number of the batch for options with a random strength.
+    fn strength(&self, at: &At, purpose: Purpose) -> f64 {
+        let stream = &mut rng::named_stream(at.seed, purpose, at.step, &format!("strength {}", at.first_sample));
+        rng::uniform(stream, 1, 0.0, 1.0)[0] as f64
     }
 
     fn draw(&self, batch: &Batch, at: &At, prediction: Prediction, latents: &HostTensor) -> Draw {
-        let (b, channels) = (latents.shape[0], latents.shape[1]);
+        let b = latents.shape[0];
         let span: usize = latents.shape[1..].iter().product();
-        let Timesteps { min, max } = self.config.timesteps;
         let mut draw = Draw {
-            noisy: HostTensor { values: Vec::with_capacity(b * span), shape: latents.shape.clone() },
-            target: Vec::with_capacity(b * span),
+            noisy: HostTensor { values: vec![0.0; b * span], shape: latents.shape.clone() },
+            target: vec![0.0; b * span],
             timesteps: Vec::with_capacity(b),
             weights: Vec::with_capacity(b),
+            c: Vec::with_capacity(b),
         };
+        let offset = self.config.offset().map_or(0.0, |o| o.strength(self.strength(at, Purpose::NoiseOffset)));
+        let weights = self.config.weights();
         for i in 0..b {
             let sample = at.first_sample + i as u64;
-            let mut noise = match &batch.replay {
-                Some(replay) => replay.noise.values[i * span..(i + 1) * span].to_vec(),
-                None => rng::normal(&mut rng::stream(at.seed, Purpose::Noise, at.step, sample), span),
+            let at_sample = i * span..(i + 1) * span;
+            let x0 = &latents.values[at_sample.clone()];
+            let noise = match &batch.replay {
+                Some(replay) => replay.noise.values[at_sample.clone()].to_vec(),
+                None => self.noise(at, sample, &latents.shape, x0, offset),
             };
-            if let (Some(offset), None) = (self.config.noise_offset, &batch.replay) {
-                let xi = rng::normal(&mut rng::stream(at.seed, Purpose::NoiseOffset, at.step, sample), channels);
-                for (plane, xi) in noise.chunks_mut(span / channels).zip(xi) {
-                    plane.iter_mut().for_each(|n| *n += offset as f32 * xi);
-                }
-            }
+            let range = self.config.timesteps;
             let t = match (&batch.replay, &at.timesteps) {
-                (Some(replay), _) => replay.timesteps[i],
-                (None, Some(fixed)) => fixed[i % fixed.len()].clamp(min as f32, (max - 1) as f32),
+                (Some(replay), _) => replay.timesteps[i] as usize,
+                (None, Some(fixed)) => (fixed[i % fixed.len()] as u64).clamp(range.min, range.max - 1) as usize,
                 (None, None) => {
                     let u = rng::uniform(&mut rng::stream(at.seed, Purpose::Timestep, at.step, sample), 1, 0.0, 1.0)[0];
-                    (min + (u as f64 * (max - min) as f64) as u64).min(max - 1) as f32
+                    range.at(u as f64) as usize
                 }
             };
-            let alpha = self.alphas[(t as usize).min(T - 1)];
-            let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-            let x0 = &latents.values[i * span..(i + 1) * span];
-            draw.noisy.values.extend(x0.iter().zip(&noise).map(|(x, n)| signal * x + sigma * n));
-            match prediction {
-                Prediction::Epsilon => draw.target.extend(&noise),
-                Prediction::V => draw.target.extend(x0.iter().zip(&noise).map(|(x, n)| signal * n - sigma * x)),
-            }
-            draw.timesteps.push(t);
-            draw.weights.push(batch.weights[i] * self.snr_weight(snr(alpha), prediction));
+            let seen = match (self.config.perturbation(), &batch.replay) {
+                (Some(ip), None) => {
+                    let gamma = ip.strength(self.strength(at, Purpose::InputNoise));
+                    let mut stream = rng::stream(at.seed, Purpose::InputNoise, at.step, sample);
+                    IpNoise::perturbed(gamma, &noise, &normal(&mut stream, span))
+                }
+                _ => noise.clone(),
+            };
+            self.schedule.noisy(t, x0, &seen, &mut draw.noisy.values[at_sample.clone()]);
+            self.schedule.target(prediction, t, x0, &noise, &mut draw.target[at_sample]);
+            let alpha = self.schedule.alpha(t);
+            draw.timesteps.push(t as f32);
+            draw.weights.push(batch.weights[i] * weights.factor(self.schedule.snr(t, SnrOf::Trained), prediction));
+            draw.c.push(self.config.huber.clone().unwrap_or_default().c(t as f64, Some(alpha as f64)) as f32);
         }
         draw
-    }
-
-    /// min-SNR weight of a sample.
-    fn snr_weight(&self, snr: f32, prediction: Prediction) -> f32 {
-        match (self.config.min_snr_gamma, prediction) {
-            (None, _) => 1.0,
-            (Some(gamma), Prediction::Epsilon) => snr.min(gamma as f32) / snr,
-            (Some(gamma), Prediction::V) => snr.min(gamma as f32) / (snr + 1.0),
-        }
     }
 }
 
 impl LossProgram for Program {
     fn trainable(&self) -> &Trainable {
-        &self.trainable
+        &self.runner.trainable
     }
     fn source(&self) -> &Arc<dyn BatchSource> {
         &self.source
     }
     fn engine(&self) -> &Engine {
-        &self.denoiser().model.engine
+        &self.runner.subject().0.engine
     }
 
     fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
-        let d = self.denoiser();
-        let cx = d.model.engine.cx();
-        let (scale, shift) = batch.latent_scale.unwrap_or((1.0, 0.0));
-        let latents = self.latents(batch, at, scale, shift)?;
-        let draw = self.draw(batch, at, d.model.prediction, &latents);
-        let tensor = |h: &[f32], shape: &[usize]| cx.device.tensor(h.to_vec(), shape, cx.compute);
-        let x = tensor(&draw.noisy.values, &draw.noisy.shape);
-        let target = cx.device.tensor(draw.target, &draw.noisy.shape, DType::F32);
-        let tokens = match d.text {
-            Some((text, _)) => batch.captions.iter().map(|c| text.tokens(c)).collect(),
-            None => Vec::new(),
-        };
-        let mut given = vec![(self.net.x, x, false)];
-        if d.text.is_none() {
-            let context = batch
-                .context
-                .as_ref()
-                .ok_or_else(|| RunError::new("P0401", "the batches carry no text embeddings").at("batch"))?;
-            given.push((self.net.context, tensor(&context.values, &context.shape), false));
-        }
-        let inputs = Inputs { timesteps: draw.timesteps, tokens, pass: at.pass, training: leaves.is_some() };
-        let train = self.trainable.read();
-        let setting = Setting {
-            model: &self.net.model,
-            weights: self.net.weights(d.weights, d.text.map(|(_, w)| w)),
-            train: Some(&train),
-            inputs: &inputs,
-            policy: d.model.policy,
-        };
-        let pass = setting.forward(&cx, given, &[self.net.out], leaves.is_some());
-        let kind = match self.config.loss_type {
-            LossType::L2 => op::Elementwise::L2,
-            LossType::L1 => op::Elementwise::L1,
-        };
-        let scaled: Vec<f32> = draw.weights.iter().map(|w| w * at.scale).collect();
-        let (each, grad) = op::loss_and_grad(&cx, kind, pass.output(self.net.out), &target, &scaled);
-        if let Some(leaves) = leaves {
-            setting.backward(&cx, pass, vec![(self.net.out, grad)], &[], leaves);
-        }
-        Ok(Losses { each, weights: draw.weights })
+        let (model, ..) = self.runner.subject();
+        let latents = latents(batch, at)?;
+        let Draw { noisy, target, timesteps, weights, c } = self.draw(batch, at, model.prediction, &latents);
+        let target = self.runner.target(target, &noisy.shape);
+        let scaled: Vec<f32> = weights.iter().map(|w| w * at.scale).collect();
+        let cx = model.engine.cx();
+        let kind = element(self.config.loss_type);
+        let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, &scaled, &c);
+        let shot = Shot { noisy, times: timesteps, guidance: Vec::new(), pass: at.pass };
+        let each = self.runner.learn(batch, shot, &mut loss, leaves)?;
+        Ok(Losses { each, weights })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {
+        let c = &self.config;
         let option = |x: Option<f64>| x.map_or("None".to_string(), |x| x.to_string());
-        let loss_type = if self.config.loss_type == LossType::L1 { "l1" } else { "l2" };
-        vec![
-            ("ss_min_snr_gamma".into(), option(self.config.min_snr_gamma)),
-            ("ss_noise_offset".into(), option(self.config.noise_offset)),
-            ("ss_loss_type".into(), loss_type.into()),
-        ]
+        let python = |b: bool| if b { "True" } else { "False" }.to_string();
+        let mut list = vec![
+            ("ss_min_snr_gamma".into(), option(c.min_snr_gamma)),
+            ("ss_noise_offset".into(), option(c.noise_offset)),
+            ("ss_noise_offset_random_strength".into(), python(c.noise_offset_random_strength)),
+            ("ss_adaptive_noise_scale".into(), option(c.adaptive_noise_scale)),
+            ("ss_multires_noise_iterations".into(), option(c.multires_noise.as_ref().map(|m| m.iterations as f64))),
+            ("ss_multires_noise_discount".into(), option(c.multires_noise.as_ref().map(|m| m.discount))),
+            ("ss_ip_noise_gamma".into(), option(c.ip_noise_gamma)),
+            ("ss_ip_noise_gamma_random_strength".into(), python(c.ip_noise_gamma_random_strength)),
+            ("ss_debiased_estimation".into(), python(c.debiased_estimation_loss)),
+            ("ss_loss_type".into(), c.loss_type.name().into()),
+        ];
+        if c.loss_type.has_c() {
+            let huber = c.huber.clone().unwrap_or_default();
+            let schedule = huber.schedule.map_or("snr", |s| s.name());
+            list.push(("ss_huber_schedule".into(), schedule.into()));
+            list.push(("ss_huber_c".into(), huber.c.to_string()));
+            list.push(("ss_huber_scale".into(), huber.scale.unwrap_or(1.0).to_string()));
+        }
+        list
     }
 }

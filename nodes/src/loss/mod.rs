@@ -1,7 +1,9 @@
 //! Losses: one forward pass of data to a number and gradients.
 
 pub mod autoencoder;
+mod common;
 pub mod diffusion;
+pub mod flow;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,11 +10,22 @@ pub enum Elementwise {
     L2,
     /// `|e|`.
     L1,
+    /// `2c(√(e²+c²) − c)`.
+    Huber,
+    /// `2(√(e²+c²) − c)`.
+    SmoothL1,
+}
+
+impl Elementwise {
+    /// The factor before the root of the Huber kinds.
+    fn factor(self, c: f32) -> f32 {
+        if self == Elementwise::Huber { 2.0 * c } else { 2.0 }
+    }
 }
 
 /// Mean loss of each sample and the gradient of `Σ_b weight_b·loss_b / B` for the prediction.
 ///
-/// `prediction` and `target` are `[B, ..]`; `weights [B]`. The losses stay on the device: reading
+/// `prediction` and `target` are `[B, ..]`; `weights [B]`; `c [B]` of the Huber kinds, else empty. The losses stay on the device: reading
 /// them is the only wait of a step.
 pub fn loss_and_grad(
     cx: &Cx,
@@ -22,10 +33,13 @@ pub fn loss_and_grad(
     prediction: &Tensor,
     target: &Tensor,
     weights: &[f32],
+    c: &[f32],
 ) -> (Tensor, Tensor) {
     let b = prediction.dim(0);
     assert_eq!(prediction.shape(), target.shape(), "prediction and target differ in shape");
     assert_eq!(weights.len(), b, "one weight a sample");
+    let huber = matches!(kind, Elementwise::Huber | Elementwise::SmoothL1);
+    assert!(!huber || c.len() == b, "one c a sample");
     let n = prediction.len() / b;
     cx.flops(6 * prediction.len());
     match place(cx, prediction) {
@@ -37,6 +51,7 @@ pub fn loss_and_grad(
             for (i, g) in grad.chunks_mut(n).enumerate() {
                 let (p, t) = (&p[i * n..(i + 1) * n], &t[i * n..(i + 1) * n]);
                 let w = weights[i] / (n * b) as f32;
+                let c = c.get(i).copied().unwrap_or(0.0);
                 let mut sum = 0.0f64;
                 for ((g, &p), &t) in g.iter_mut().zip(p).zip(t) {
                     let e = p - t;
@@ -48,6 +63,11 @@ pub fn loss_and_grad(
                         Elementwise::L1 => {
                             sum += e.abs() as f64;
                             *g = if e == 0.0 { 0.0 } else { w.copysign(e) };
+                        }
+                        Elementwise::Huber | Elementwise::SmoothL1 => {
+                            let root = (e * e + c * c).sqrt();
+                            sum += (kind.factor(c) * (root - c)) as f64;
+                            *g = kind.factor(c) * e / root * w;
                         }
                     }
                 }
@@ -63,6 +83,13 @@ pub fn loss_and_grad(
             let (loss, grad) = match kind {
                 Elementwise::L2 => ((e.clone() * e.clone()).mean_dim(1), e * 2.0 * w),
                 Elementwise::L1 => (e.clone().abs().mean_dim(1), e.sign() * w),
+                Elementwise::Huber | Elementwise::SmoothL1 => {
+                    let factors: Vec<f32> = c.iter().map(|&c| kind.factor(c)).collect();
+                    let c = cx.device.tensor(c.to_vec(), &[b, 1], DType::F32).burn::<2>();
+                    let f = cx.device.tensor(factors, &[b, 1], DType::F32).burn::<2>();
+                    let root = (e.clone() * e.clone() + c.clone() * c.clone()).sqrt();
+                    ((root.clone() - c).mean_dim(1) * f.clone(), e / root * f * w)
+                }
             };
             let grad = Tensor::from_burn(grad).cast(prediction.dtype()).reshape(prediction.shape());
             (Tensor::from_burn(loss.reshape([b])), grad)

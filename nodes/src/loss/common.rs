@@ -1,0 +1,215 @@
+//! What the losses of denoisers share: ports, the fit of data and model, latents.
+
+use pipe_core::node::{CheckCx, Facts};
+use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::RunError;
+use pipe_data::weights::{Component, Family};
+use pipe_ops::op::Elementwise;
+use pipe_ops::rng::{self, Purpose};
+use pipe_train::loss::LossType;
+
+use super::At;
+use crate::common::batch::{Batch, HostTensor};
+use crate::common::facts::{cached_texts, network_of, trained_texts};
+use crate::common::family;
+
+pub fn inputs() -> Vec<Input> {
+    vec![
+        Input::one("model", &[PortType::Trainable], Rate::Step, "What learns."),
+        Input::one("batch", &[PortType::Batches], Rate::Step, "Training data."),
+    ]
+}
+
+pub fn outputs() -> Vec<Output> {
+    vec![Output::single(PortType::Loss, Rate::Setup, "The loss.")]
+}
+
+/// The operation of a loss type.
+pub fn element(kind: LossType) -> Elementwise {
+    match kind {
+        LossType::L2 => Elementwise::L2,
+        LossType::L1 => Elementwise::L1,
+        LossType::Huber => Elementwise::Huber,
+        LossType::SmoothL1 => Elementwise::SmoothL1,
+    }
+}
+
+/// Model-space latents of a batch: given ones, or a draw from the cached moments.
+pub fn latents(batch: &Batch, at: &At) -> Result<HostTensor, RunError> {
+    if let Some(replay) = &batch.replay {
+        return Ok(replay.latents.clone());
+    }
+    let (scale, shift) = batch.latent_scale.unwrap_or((1.0, 0.0));
+    let moments =
+        batch.moments.as_ref().ok_or_else(|| RunError::new("P0401", "the batches carry no latents").at("batch"))?;
+    let mut shape = moments.shape.clone();
+    shape[1] /= 2;
+    let span: usize = shape[1..].iter().product();
+    let mut values = Vec::with_capacity(shape[0] * span);
+    for (i, m) in moments.values.chunks(2 * span).enumerate() {
+        let mut stream = rng::stream(at.seed, Purpose::VaeSample, at.step, at.first_sample + i as u64);
+        let eps = rng::normal(&mut stream, span);
+        let (mean, logvar) = m.split_at(span);
+        values.extend((0..span).map(|j| {
+            let std = (0.5 * logvar[j].clamp(-30.0, 20.0)).exp();
+            (mean[j] + std * eps[j] - shift) * scale
+        }));
+    }
+    Ok(HostTensor { values, shape })
+}
+
+/// Checks that hold for every denoiser's loss. Gives the facts of model and batch where both are sound.
+pub fn check(cx: &mut CheckCx, flow: bool) -> Option<(Facts, Facts)> {
+    let (model, batch) = (cx.inputs.one("model").cloned()?, cx.inputs.one("batch").cloned()?);
+    let m = &model.facts;
+    if m.get("vae").is_some() {
+        let message = format!("`{}` trains an autoencoder, which denoises nothing", model.node);
+        cx.error("P0401", "model", message, Some("use `loss.autoencoder`".into()));
+        return None;
+    }
+    let family = family::of_id(m.str("architecture")?)?;
+    if family::flow(family).is_some() != flow {
+        let (is, other) = if flow { ("noise or v", "loss.diffusion") } else { ("a velocity", "loss.flow") };
+        let message = format!("{family} predicts {is}, which this loss does not train");
+        cx.error("P0401", "model", message, Some(format!("use `{other}`")));
+        return None;
+    }
+    fit(cx, family, m, &batch.facts, &batch.node);
+    Some((m.clone(), batch.facts.clone()))
+}
+
+/// Whether the data fits the model.
+fn fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &str) {
+    let Some(channels) = batch.u64("latent_channels") else {
+        if batch.get("image_sizes").is_some() {
+            let help = format!("give `{name}` the autoencoder: `vae: …`");
+            cx.error("P0401", "batch", format!("`{name}` carries images, the loss needs latents"), Some(help));
+        }
+        return;
+    };
+    if let Some(wanted) = model.u64("latent_channels")
+        && wanted != channels
+    {
+        let message =
+            format!("the model works on {wanted} latent channels, the autoencoder of `{name}` makes {channels}");
+        cx.error("P0401", "batch", message, Some("use the autoencoder of the model's family".into()));
+    }
+    scale_fits(cx, family, batch, name);
+    sizes_fit(cx, family, model, batch, name);
+    if batch.get("replay").is_some() {
+        let pooled = network_of(model).and_then(|n| n.pooled());
+        conditions_fit(cx, model, pooled, batch, name);
+        return;
+    }
+    text_fits(cx, family, model, batch, name);
+}
+
+/// An autoencoder whose scale was assumed, not told, and is another family's.
+fn scale_fits(cx: &mut CheckCx, family: Family, batch: &Facts, name: &str) {
+    let (scale, shift) = family::latent_scale(family);
+    let assumed = batch.get("latent_scale_assumed") == Some(&serde_json::json!(true));
+    if assumed && batch.f64("latent_scale").is_some_and(|s| (s - scale).abs() > 1e-6) {
+        let message = format!(
+            "latents of {family} are scaled by {scale}, those of `{name}` by {}, which was assumed",
+            batch.f64("latent_scale").unwrap_or(1.0)
+        );
+        let set = if shift == 0.0 {
+            format!("set `scaling_factor: {scale}` on the autoencoder")
+        } else {
+            format!("set `scaling_factor: {scale}` and `shift_factor: {shift}` on the autoencoder")
+        };
+        cx.error("P0401", "batch", message, Some(set));
+    }
+}
+
+/// Latents that the network cannot cut into its patches.
+fn sizes_fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &str) {
+    let Some(network) = network_of(model) else { return };
+    let sizes: Vec<[usize; 2]> =
+        batch.get("latent_sizes").and_then(|s| serde_json::from_value(s.clone()).ok()).unwrap_or_default();
+    let cell = network.cell();
+    if let Some([w, h]) = sizes.iter().find(|[w, h]| w % cell != 0 || h % cell != 0) {
+        let message = format!("{family} takes latents with sides in multiples of {cell}, `{name}` has {w}×{h}");
+        cx.error("P0401", "batch", message, Some(format!("set `buckets.step` of the loader to a multiple of {}", 8 * cell)));
+    }
+    if let Some(most) = network.largest()
+        && let Some([w, h]) = sizes.iter().find(|[w, h]| *w > most || *h > most)
+    {
+        let message = format!("the position table ends at latents of {most}×{most}, `{name}` has {w}×{h}");
+        cx.error("P0401", "batch", message, Some("train on smaller images".into()));
+    }
+}
+
+/// Conditions of a replay.
+fn conditions_fit(cx: &mut CheckCx, model: &Facts, pooled: Option<usize>, batch: &Facts, name: &str) {
+    match (batch.u64("context_dim"), model.u64("context_dim")) {
+        (None, _) => {
+            cx.error("P0401", "batch", format!("`{name}` carries no text embeddings"), None);
+        }
+        (Some(width), Some(wanted)) if width != wanted => {
+            let message =
+                format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
+            cx.error("P0401", "batch", message, None);
+        }
+        _ => {}
+    }
+    let found = batch.u64("pooled_dim").map(|p| p as usize);
+    if found != pooled {
+        let say = |p: Option<usize>| p.map_or("none".to_string(), |p| format!("one of width {p}"));
+        let message = format!("the model reads pooled text: {}; `{name}` carries {}", say(pooled), say(found));
+        cx.error("P0401", "batch", message, None);
+    }
+}
+
+/// Text encoders of data and model together.
+fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &str) {
+    let cached = cached_texts(batch);
+    let trained = trained_texts(model);
+    for text in &cached {
+        if trained.iter().any(|t| t.kind == text.kind) {
+            let message = format!("`{name}` caches the outputs of a text encoder that is being trained");
+            cx.error("P0403", "batch", message, Some(format!("leave it out of `text` of `{name}`")));
+        }
+        if !family.has(text.component()) {
+            let message = format!("{family} has no {}", text.component().name());
+            cx.error("P0401", "batch", message, Some(format!("take it out of `text` of `{name}`")));
+        }
+    }
+    let have = |c: Component| cached.iter().chain(&trained).find(|t| t.component() == c);
+    let single = matches!(family, Family::Sd1 | Family::Sd2);
+    let missing: Vec<Component> =
+        family.text_encoders().iter().copied().filter(|c| have(*c).is_none()).collect();
+    let optional = family == Family::Sd3 && missing.len() < 3;
+    if !missing.is_empty() && !optional {
+        let types: Vec<String> =
+            missing.iter().map(|c| format!("`{}`", family::encoder_type(family, *c))).collect();
+        let help = format!("give `{name}` the text encoder: `text: …`");
+        let what = types.join(" and ");
+        let message = format!("{family} reads the outputs of {what}, which `{name}` does not carry");
+        cx.error("P0401", "batch", message, Some(help));
+        return;
+    }
+    if let Some(text) = have(Component::TextEncoder)
+        && text.single != single
+        && family != Family::Sd2
+    {
+        let message = format!("`{name}` carries CLIP states as another family reads them");
+        let wanted = if single { "sd1" } else { "sdxl" };
+        cx.error("P0401", "batch", message, Some(format!("set `family: {wanted}` on `encoder.clip_l`")));
+    }
+    let widths: Vec<u64> = family.text_encoders().iter().filter_map(|c| have(*c)).map(|t| t.width).collect();
+    let Some(wanted) = model.u64("context_dim") else { return };
+    let width = match family {
+        Family::Sdxl => widths.iter().sum(),
+        Family::Sd3 => match have(Component::T5) {
+            Some(t5) => t5.width,
+            None => return,
+        },
+        Family::Flux => have(Component::T5).map_or(wanted, |t| t.width),
+        _ => widths.first().copied().unwrap_or(wanted),
+    };
+    if width != wanted {
+        let message = format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
+        cx.error("P0401", "batch", message, Some("use the text encoders of the model's family".into()));
+    }
+}
