@@ -80,6 +80,11 @@ fn unets() {
         ]),
         Sdxl
     );
+    // Averaged weights, named without points, change nothing.
+    let averaged = ("model_ema.diffusion_modeldouble_blocks0img_attnqkvweight", [9, 3].as_slice());
+    let sd2 = unet(&[320, 4, 3, 3], &[320, 1024]);
+    let found = detect_shapes(sd2.into_iter().chain([averaged]), None);
+    assert_eq!((found.architecture, found.components), (Sd2, vec![FoundPart::Unet, FoundPart::UnetEma]));
     let marked = detect_shapes(
         [
             ("model.diffusion_model.input_blocks.0.0.weight", [320, 4, 3, 3].as_slice()),

@@ -8,7 +8,7 @@ use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
 use pipe_core::settings::Every;
-use pipe_data::weights::{Component, DType, TensorOut, keymap, write_safetensors};
+use pipe_data::weights::{Component, DType, Family, TensorOut, keymap, write_safetensors};
 use pipe_networks::{Trainables, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -269,11 +269,9 @@ impl Saver {
             "feature_extractor": [null, null], "safety_checker": [null, null], "tokenizer": [null, null]});
         for part in parts {
             let name = part.component.folder();
-            let (file, library, class) = match part.component {
-                Component::Unet => ("diffusion_pytorch_model.safetensors", "diffusers", "UNet2DConditionModel"),
-                Component::Vae => ("diffusion_pytorch_model.safetensors", "diffusers", "AutoencoderKL"),
-                Component::TextEncoder => ("model.safetensors", "transformers", "CLIPTextModel"),
-            };
+            let Some((library, class)) = Family::Sd1.class(part.component) else { continue };
+            let file = if library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
+            let file = format!("{file}.safetensors");
             let inner = folder.join(name);
             std::fs::create_dir_all(&inner).map_err(failed)?;
             let list = part.shapes.iter().filter_map(|(n, shape)| {

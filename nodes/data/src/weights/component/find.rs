@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Component;
-use crate::weights::detect::lora_kind;
+use super::kind::CLIP_EMBEDDINGS;
+use crate::weights::detect::{Architecture, detect_set, detect_shapes, lora_kind};
 use crate::weights::error::FileError;
 use crate::weights::set::WeightSet;
 
@@ -19,47 +20,82 @@ pub(super) struct Selected<'a> {
 /// Finds the stored tensors of a component.
 pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'_>, FileError> {
     let path = set.path();
-    let of_prefix = |name: &'_ str| component.prefixes().iter().find(|prefix| name.starts_with(**prefix)).copied();
-    let marked = |stored: &[(&str, &str)]| stored.iter().any(|(_, name)| component.markers().contains(name));
-    let prefixed: Vec<(&str, &str)> =
-        set.names().filter_map(|name| Some((name, &name[of_prefix(name)?.len()..]))).collect();
-    let scaled = |name: &&str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
-    let (is_prefixed, stored) = if marked(&prefixed) {
-        (true, prefixed)
-    } else {
-        let bare: Vec<(&str, &str)> =
-            set.names().filter(|name| !is_foreign(component, name)).map(|name| (name, name)).collect();
-        if !marked(&bare) {
-            let found = describe(set);
-            return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
-        }
-        (false, bare)
+    let Some(selected) = find(set, component) else {
+        return Err(FileError::NoComponent { path: path.into(), component: component.name(), found: describe(set) });
     };
-    if stored.iter().any(|(source, _)| scaled(source)) {
-        let problem = "its fp8 weights have separate scales, which is not supported".to_owned();
+    if let Some(problem) = unsupported(set, component, &selected) {
         return Err(FileError::Unsupported { path: path.into(), problem });
     }
-    Ok(Selected { prefixed: is_prefixed, stored })
+    Ok(selected)
 }
 
-/// Top-level names in files of one part that belong to no network: training leftovers.
+/// The tensors of a component, if the file has it.
+fn find(set: &WeightSet, component: Component) -> Option<Selected<'_>> {
+    let markers = component.markers();
+    // Prefixes of other parts may begin alike (`model.`, `model.diffusion_model.`), so the one with a marker counts.
+    let marked = |prefix: &&str| markers.iter().any(|marker| set.info(&format!("{prefix}{marker}")).is_some());
+    if let Some(prefix) = component.prefixes().iter().copied().find(marked) {
+        let stored = set.names().filter_map(|name| Some((name, name.strip_prefix(prefix)?))).collect();
+        return Some(Selected { prefixed: true, stored });
+    }
+    if !marked(&"") || other_clip(set, component) {
+        return None;
+    }
+    let stored = set.names().filter(|name| !is_foreign(component, name)).map(|name| (name, name)).collect();
+    Some(Selected { prefixed: false, stored })
+}
+
+/// Whether a file of one CLIP text encoder is, by its width, another than the wanted.
+fn other_clip(set: &WeightSet, component: Component) -> bool {
+    let width = || CLIP_EMBEDDINGS.iter().find_map(|name| set.info(name)?.shape.get(1).copied());
+    match component {
+        Component::TextEncoder => width() == Some(1280),
+        Component::ClipG => matches!(width(), Some(768 | 1024)),
+        _ => false,
+    }
+}
+
+/// Top-level names that belong to no part, or to another, in a file where the wanted part has no prefix.
 fn is_foreign(component: Component, name: &str) -> bool {
+    const SCHEDULE: [&str; 8] =
+        ["betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar", "lvlb_weights", "denoiser."];
     let head = name.split('.').next().unwrap_or(name);
     match component {
         Component::Vae => !matches!(head, "encoder" | "decoder" | "quant_conv" | "post_quant_conv"),
-        _ => matches!(head, "model_ema" | "loss" | "discriminator"),
+        _ => {
+            matches!(head, "model_ema" | "loss" | "discriminator" | "first_stage_model" | "vae")
+                || matches!(head, "cond_stage_model" | "conditioner" | "text_encoders")
+                || matches!(head, "v_pred" | "ztsnr" | "edm_mean" | "edm_std")
+                || SCHEDULE.iter().any(|start| name.starts_with(start))
+        }
+    }
+}
+
+/// Why the component cannot be used, if it cannot.
+fn unsupported(set: &WeightSet, component: Component, selected: &Selected) -> Option<String> {
+    let scaled = |name: &str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
+    if selected.stored.iter().any(|(source, _)| scaled(source)) {
+        return Some("its fp8 weights have separate scales, which is not supported".to_owned());
+    }
+    if !component.is_transformer() {
+        return None;
+    }
+    let shapes = selected.stored.iter().filter_map(|(source, name)| Some((*name, set.info(source)?.shape.as_slice())));
+    match detect_shapes(shapes, None).architecture {
+        Architecture::Unsupported(what) => Some(format!("it is {what}, which is not supported")),
+        _ => None,
     }
 }
 
 /// What a file holds, in a few words, for the message that something else was wanted.
 fn describe(set: &WeightSet) -> String {
-    let known = [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().filter(|part| {
-        set.names().any(|name| {
-            let prefix = part.prefixes().iter().find(|prefix| name.starts_with(**prefix));
-            part.markers().contains(&prefix.map_or(name, |prefix| &name[prefix.len()..]))
-        })
-    });
-    let known: Vec<_> = known.map(|part| format!("a {}", part.name())).collect();
+    let known: Vec<_> = Component::ALL.into_iter().filter(|part| find(set, *part).is_some()).collect();
+    // A CLIP of unusual width counts as the first kind alone.
+    let first = known.contains(&Component::TextEncoder);
+    let only_prefixed = |part: &Component| {
+        *part != Component::ClipG || !first || find(set, *part).is_some_and(|selected| selected.prefixed)
+    };
+    let known: Vec<String> = known.iter().filter(|part| only_prefixed(part)).map(|part| part.a_name()).collect();
     if !known.is_empty() {
         return known.join(" and ");
     }
@@ -68,6 +104,10 @@ fn describe(set: &WeightSet) -> String {
     }
     if let Some(what) = lora_kind(set.names()) {
         return format!("a LoRA ({what})");
+    }
+    match detect_set(set).architecture {
+        Architecture::Unknown | Architecture::Lora(_) => {}
+        known => return known.to_string(),
     }
     let heads: BTreeSet<&str> = set.names().map(|name| name.split('.').next().unwrap_or(name)).take(10_000).collect();
     let heads: Vec<String> = heads.into_iter().take(4).map(|head| format!("`{head}`")).collect();

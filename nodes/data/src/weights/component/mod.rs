@@ -1,6 +1,7 @@
-//! One part of a model (U-Net, VAE, text encoder) under its internal names, whatever file it comes from.
+//! One part of a model (denoiser, VAE, text encoder) under its internal names, whatever file it comes from.
 
 mod find;
+mod kind;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,70 +13,11 @@ use serde_json::Value as Json;
 use super::convert::to_f32;
 use super::dtype::DType;
 use super::error::FileError;
-use super::keymap::clip::{self, Slice};
-use super::keymap::{UnetMap, VaeMap, vae};
+use super::keymap::{Fault, Given, Mapped, NORM_FINAL, Naming, clip, naming, to_internal};
+use super::recipe::Recipe;
 use super::set::WeightSet;
 use find::{Selected, folders_of, select};
-
-/// A part of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Component {
-    /// The denoiser of SD1, SD2 and SDXL.
-    Unet,
-    /// The image autoencoder.
-    Vae,
-    /// The (first) CLIP text encoder.
-    TextEncoder,
-}
-
-impl Component {
-    /// For messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Component::Unet => "U-Net",
-            Component::Vae => "VAE",
-            Component::TextEncoder => "CLIP text encoder",
-        }
-    }
-
-    /// Its folder in a Diffusers pipeline.
-    pub fn folder(self) -> &'static str {
-        match self {
-            Component::Unet => "unet",
-            Component::Vae => "vae",
-            Component::TextEncoder => "text_encoder",
-        }
-    }
-
-    /// Its prefixes in files that hold several parts, the longest first.
-    fn prefixes(self) -> &'static [&'static str] {
-        match self {
-            Component::Unet => &["model.diffusion_model.", "unet."],
-            Component::Vae => &["first_stage_model.", "vae."],
-            Component::TextEncoder => &[
-                "conditioner.embedders.0.transformer.",
-                "text_encoders.clip_l.transformer.",
-                "cond_stage_model.transformer.",
-                "cond_stage_model.model.",
-                "text_encoder.",
-                "transformer.",
-            ],
-        }
-    }
-
-    /// Tensors that only this part has; without one of them a file does not hold it.
-    fn markers(self) -> &'static [&'static str] {
-        match self {
-            Component::Unet => &["input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"],
-            Component::Vae => &["decoder.conv_in.weight", "encoder.conv_in.weight"],
-            Component::TextEncoder => &[
-                "text_model.embeddings.token_embedding.weight",
-                "embeddings.token_embedding.weight",
-                "token_embedding.weight",
-            ],
-        }
-    }
-}
+pub use kind::{Component, Family};
 
 /// In what form a component was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,33 +34,20 @@ pub enum Layout {
     ComponentDir,
 }
 
-/// What happens to a stored tensor to become an internal one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Transform {
-    /// Nothing.
-    None,
-    /// Same values, another shape.
-    Reshape(Vec<usize>),
-    /// Some of its rows.
-    Rows {
-        /// First row.
-        start: usize,
-        /// One past the last row.
-        end: usize,
-    },
-    /// Rows and columns exchanged.
-    Transpose,
-}
-
 /// A component's tensors by internal name.
+///
+/// Values are read when they are asked for, one tensor at a time, whatever has to be joined or turned for it.
 #[derive(Clone, Debug)]
 pub struct ComponentWeights {
     /// Which part.
     pub component: Component,
     /// How it was found.
     pub layout: Layout,
-    /// Internal name → stored name and what to do with it.
-    pub tensors: IndexMap<String, (String, Transform)>,
+    /// Internal name → the stored tensors it is made of.
+    pub tensors: IndexMap<String, Recipe>,
+    /// Tensors of this part that are known and that no network needs, by internal name: a projection beside CLIP-L or
+    /// OpenCLIP-H, `logit_scale`, the 24th layer of OpenCLIP-H, Lumina-Image-2.0's last norm. For writing them back.
+    pub optional: IndexMap<String, Recipe>,
     /// `config.json` of the component's folder.
     pub config: Option<Json>,
     /// Stored tensors of this part that carry no weight: buffers, scalars, second copies.
@@ -135,12 +64,24 @@ pub fn component(path: impl AsRef<Path>, component: Component) -> Result<Compone
 
 impl ComponentWeights {
     /// Finds a component in a checkpoint file, a pipeline folder, a component folder or a component file.
+    ///
+    /// Fails when the file is of another model, saying which, or lacks a part of a tensor that is stored in several.
     pub fn open(path: impl AsRef<Path>, component: Component) -> Result<ComponentWeights, FileError> {
         let path = path.as_ref();
-        let inner = path.join(component.folder());
-        if inner.is_dir() {
-            let found = Self::of_set(Arc::new(WeightSet::open(&inner)?), component)?;
-            return Ok(ComponentWeights { layout: Layout::DiffusersDir, ..found });
+        // Two folders may come into question; the one that holds the part counts.
+        let mut elsewhere = None;
+        for folder in component.folders() {
+            let inner = path.join(folder);
+            if !inner.is_dir() {
+                continue;
+            }
+            match WeightSet::open(&inner).and_then(|set| Self::of_set(Arc::new(set), component)) {
+                Ok(found) => return Ok(ComponentWeights { layout: Layout::DiffusersDir, ..found }),
+                Err(error) => elsewhere = Some(elsewhere.unwrap_or(error)),
+            }
+        }
+        if let Some(error) = elsewhere {
+            return Err(error);
         }
         if path.join("model_index.json").is_file() {
             let found = folders_of(path);
@@ -154,55 +95,39 @@ impl ComponentWeights {
     /// Finds a component in opened weights.
     pub fn of_set(set: Arc<WeightSet>, component: Component) -> Result<ComponentWeights, FileError> {
         let Selected { prefixed, stored } = select(&set, component)?;
-        let has = |marker: &str| stored.iter().any(|(_, name)| *name == marker);
-        let names = || stored.iter().map(|(_, name)| *name);
-        // One source tensor gives one internal tensor, or three for OpenCLIP's joined projections.
-        type Rename<'a> = Box<dyn Fn(&str) -> Vec<(String, Slice)> + 'a>;
-        let whole = |name: Option<String>| name.map(|n| (n, Slice::Whole)).into_iter().collect::<Vec<_>>();
-        let (original, rename): (bool, Rename) = match component {
-            Component::Unet if has("input_blocks.0.0.weight") => {
-                let map = UnetMap::from_ldm(names());
-                (true, Box::new(move |name| whole(map.to_diffusers(name))))
-            }
-            Component::Unet => {
-                let map = UnetMap::from_diffusers(names());
-                (false, Box::new(move |name| whole(map.to_ldm(name).map(|_| name.to_owned()))))
-            }
-            Component::Vae if names().any(|n| n.starts_with("decoder.up.") || n.starts_with("encoder.down.")) => {
-                let map = VaeMap::from_ldm(names());
-                (true, Box::new(move |name| whole(map.to_diffusers(name))))
-            }
-            Component::Vae => {
-                let map = VaeMap::from_diffusers(names());
-                (false, Box::new(move |name| whole(map.to_ldm(name).map(|_| vae::current_name(name)))))
-            }
-            Component::TextEncoder if has("token_embedding.weight") => (true, Box::new(clip::from_open_clip)),
-            Component::TextEncoder => (false, Box::new(move |name| whole(clip::to_internal(name)))),
-        };
-        let (mut tensors, mut ignored, mut unexpected) = (IndexMap::new(), Vec::new(), Vec::new());
-        for (source, name) in &stored {
-            let renamed = if is_ignored(&set, source, name) { Vec::new() } else { rename(name) };
-            if renamed.is_empty() {
-                let list = if is_ignored(&set, source, name) { &mut ignored } else { &mut unexpected };
-                list.push((*source).to_owned());
-            }
-            for (internal, slice) in renamed {
-                if tensors.contains_key(&internal) {
-                    ignored.push((*source).to_owned());
-                    continue;
+        let (mut given, mut ignored) = (Vec::with_capacity(stored.len()), Vec::new());
+        for (source, name) in stored {
+            match set.info(source) {
+                Some(info) if info.start < info.end && !is_ignored(component, name) => {
+                    given.push(Given { name, source, shape: &info.shape });
                 }
-                let transform = transform(&set, component, source, &internal, slice)?;
-                tensors.insert(internal, ((*source).to_owned(), transform));
+                _ => ignored.push(source.to_owned()),
             }
         }
-        let layout = match (prefixed, original) {
+        let naming = naming(component, given.iter().map(|tensor| tensor.name));
+        let Mapped { mut tensors, unknown: mut unexpected, copies, faults } = to_internal(component, naming, &given);
+        if let Some(fault) = faults.into_iter().next() {
+            return Err(broken(&set, fault));
+        }
+        same_types(&set, &tensors)?;
+        ignored.extend(copies);
+        let mut optional = IndexMap::new();
+        let unused = unused_names(component, &tensors);
+        for name in unused {
+            if let Some(recipe) = tensors.shift_remove(&name) {
+                optional.insert(name, recipe);
+            }
+        }
+        if component == Component::Lumina2 {
+            keep_norm(&given, &mut unexpected, &mut optional);
+        }
+        let layout = match (prefixed, naming) {
             (true, _) => Layout::SingleFileLdm,
-            (false, true) => Layout::LdmFile,
-            (false, false) => Layout::DiffusersFile,
+            (false, Naming::Original) => Layout::LdmFile,
+            (false, Naming::Diffusers) => Layout::DiffusersFile,
         };
         let config = set.config.clone();
-        drop(rename);
-        Ok(ComponentWeights { component, layout, tensors, config, ignored, unexpected, set })
+        Ok(ComponentWeights { component, layout, tensors, optional, config, ignored, unexpected, set })
     }
 
     /// The files behind it.
@@ -210,114 +135,118 @@ impl ComponentWeights {
         &self.set
     }
 
-    /// Internal names.
+    /// Internal names, without the optional ones.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Internal names and shapes.
+    /// Internal names and shapes, without the optional ones.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
-        self.names().filter_map(|name| Some((name, self.shape(name)?)))
+        self.tensors.iter().map(|(name, recipe)| (name.as_str(), recipe.shape.clone()))
+    }
+
+    /// How an internal tensor, optional or not, is made of stored ones.
+    pub fn recipe(&self, name: &str) -> Option<&Recipe> {
+        self.tensors.get(name).or_else(|| self.optional.get(name))
     }
 
     /// Shape of an internal tensor.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let (source, transform) = self.tensors.get(name)?;
-        let mut shape = self.set.info(source)?.shape.clone();
-        match transform {
-            Transform::None => {}
-            Transform::Reshape(to) => shape = to.clone(),
-            Transform::Rows { start, end } => shape[0] = end - start,
-            Transform::Transpose => shape.reverse(),
-        }
-        Some(shape)
+        Some(self.recipe(name)?.shape.clone())
     }
 
     /// Stored element type of an internal tensor.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        Some(self.set.info(&self.tensors.get(name)?.0)?.dtype)
+        Some(self.set.info(self.recipe(name)?.names().first()?)?.dtype)
     }
 
-    /// Number of parameters.
+    /// Number of parameters, without the optional ones.
     pub fn elements(&self) -> usize {
-        self.shapes().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        self.tensors.values().map(Recipe::elements).sum()
     }
 
     /// Bytes of an internal tensor in its stored type.
     pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FileError> {
         let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
-        let (source, transform) = self.tensors.get(name).ok_or_else(missing)?;
-        let info = self.set.info(source).ok_or_else(missing)?;
-        let bytes = self.set.bytes(source)?;
-        Ok(match transform {
-            Transform::None | Transform::Reshape(_) => Cow::Borrowed(bytes),
-            Transform::Rows { start, end } => {
-                let row = bytes.len() / info.shape[0];
-                Cow::Borrowed(&bytes[start * row..end * row])
-            }
-            Transform::Transpose => Cow::Owned(transposed(bytes, info.shape[0], info.shape[1], info.dtype.size())),
-        })
+        let recipe = self.recipe(name).ok_or_else(missing)?;
+        let dtype = self.dtype(name).ok_or_else(missing)?;
+        let parts: Result<Vec<_>, _> = recipe.names().iter().map(|source| self.stored(source)).collect();
+        recipe.bytes(dtype, parts?).ok_or_else(missing)
     }
 
     /// Values of an internal tensor, row-major in [`shape`](Self::shape).
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
         let bytes = self.bytes(name)?;
-        let (source, dtype) = (&self.tensors[name].0, self.dtype(name).unwrap_or(DType::U8));
+        let dtype = self.dtype(name).unwrap_or(DType::U8);
         to_f32(dtype, &bytes).ok_or_else(|| FileError::WrongType {
             path: self.set.path().into(),
-            tensor: source.clone(),
+            tensor: self.recipe(name).and_then(|recipe| recipe.names().first()).cloned().unwrap_or_default(),
             dtype,
             wanted: "a float type is",
         })
     }
+
+    fn stored(&self, source: &str) -> Result<Cow<'_, [u8]>, FileError> {
+        Ok(Cow::from(self.set.bytes(source)?))
+    }
 }
 
 /// Tensors that carry no weight of the network.
-fn is_ignored(set: &WeightSet, source: &str, name: &str) -> bool {
-    clip::is_ignored(name)
-        || set.info(source).is_some_and(|info| info.start == info.end)
-        || ["loss.", "model_ema."].iter().any(|head| name.starts_with(head))
+fn is_ignored(component: Component, name: &str) -> bool {
+    let own = match component {
+        Component::T5 => name.starts_with("decoder.") || name == "lm_head.weight",
+        Component::Gemma => name == "lm_head.weight" || name.ends_with(".inv_freq"),
+        _ => false,
+    };
+    own || clip::is_ignored(name) || ["loss.", "model_ema."].iter().any(|head| name.starts_with(head))
 }
 
-fn transform(
-    set: &WeightSet,
-    component: Component,
-    source: &str,
-    internal: &str,
-    slice: Slice,
-) -> Result<Transform, FileError> {
-    let shape = set.info(source).map(|info| info.shape.as_slice()).unwrap_or_default();
-    let wrong = |wanted: &str| FileError::WrongShape {
-        path: set.path().into(),
-        tensor: source.into(),
-        shape: shape.into(),
-        wanted: wanted.into(),
+/// The names among these that no network needs.
+fn unused_names(component: Component, tensors: &IndexMap<String, Recipe>) -> Vec<String> {
+    // SD2 uses 23 of OpenCLIP-H's 24 layers; CLIP-L has 12.
+    let last = tensors.keys().filter_map(|name| clip::layer(name)).max().filter(|&layer| layer == 23);
+    let unused = |name: &str| match component {
+        Component::TextEncoder => {
+            matches!(name, "text_projection.weight" | "logit_scale") || last.is_some() && clip::layer(name) == last
+        }
+        Component::ClipG => name == "logit_scale",
+        _ => false,
     };
-    match slice {
-        Slice::Whole if component == Component::Vae && vae::is_attention_matrix(internal) => match *shape {
-            [_, _] => Ok(Transform::None),
-            [out, inputs, 1] | [out, inputs, 1, 1] => Ok(Transform::Reshape(vec![out, inputs])),
-            _ => Err(wrong("a matrix or a 1×1 convolution is")),
-        },
-        Slice::Whole => Ok(Transform::None),
-        Slice::Third(third) => match shape.first() {
-            Some(&rows) if rows > 0 && rows % 3 == 0 => {
-                Ok(Transform::Rows { start: rows / 3 * third, end: rows / 3 * (third + 1) })
-            }
-            _ => Err(wrong("three equal parts of its rows are")),
-        },
-        Slice::Transposed if shape.len() == 2 => Ok(Transform::Transpose),
-        Slice::Transposed => Err(wrong("a matrix is")),
+    tensors.keys().filter(|name| unused(name)).cloned().collect()
+}
+
+/// Lumina-Image-2.0's last norm, which its authors' code has and does not use.
+fn keep_norm(given: &[Given], unexpected: &mut Vec<String>, optional: &mut IndexMap<String, Recipe>) {
+    if let Some(norm) = given.iter().find(|tensor| tensor.name == NORM_FINAL) {
+        unexpected.retain(|name| name != norm.source);
+        optional.insert(NORM_FINAL.into(), Recipe::whole(norm.source, norm.shape));
     }
 }
 
-fn transposed(bytes: &[u8], rows: usize, columns: usize, size: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    for column in 0..columns {
-        for row in 0..rows {
-            let at = (row * columns + column) * size;
-            out.extend_from_slice(&bytes[at..at + size]);
+/// What is wrong with a file whose tensors do not fit together.
+fn broken(set: &WeightSet, fault: Fault) -> FileError {
+    let path = set.path().to_path_buf();
+    match fault {
+        Fault::Missing { name } => FileError::NoTensor { path, tensor: name },
+        Fault::Shape { source, shape, wanted } => {
+            FileError::WrongShape { path, tensor: source, shape, wanted: wanted.into() }
         }
     }
-    out
+}
+
+/// Tensors that are joined have one type.
+fn same_types(set: &WeightSet, tensors: &IndexMap<String, Recipe>) -> Result<(), FileError> {
+    for recipe in tensors.values() {
+        let mut parts = recipe.names().iter().filter_map(|name| Some((name, set.info(name)?.dtype)));
+        let Some((_, first)) = parts.next() else { continue };
+        if let Some((tensor, dtype)) = parts.find(|(_, dtype)| *dtype != first) {
+            return Err(FileError::WrongType {
+                path: set.path().into(),
+                tensor: tensor.clone(),
+                dtype,
+                wanted: "the type of those it is joined with is",
+            });
+        }
+    }
+    Ok(())
 }

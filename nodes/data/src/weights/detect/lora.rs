@@ -92,7 +92,7 @@ pub fn lora_base(shapes: &HashMap<&str, &[usize]>) -> Option<&'static str> {
     if any("lora_unet_input_blocks") || any("lora_te2_") || any("text_encoder_2.") {
         return Some("SDXL");
     }
-    if any("lora_unet_layers_") {
+    if any("lora_unet_layers_") || any("transformer.layers.") || any("context_refiner") {
         return Some("Lumina");
     }
     let down = |name: &str| {

@@ -8,7 +8,7 @@ mod lora;
 use std::collections::HashMap;
 use std::fmt;
 
-use super::component::Layout;
+use super::component::{Family, Layout};
 use super::header::Header;
 use super::set::WeightSet;
 pub use lora::{LoraKind, lora_base, lora_kind};
@@ -60,6 +60,22 @@ pub enum Architecture {
     Unsupported(&'static str),
     /// Nothing known.
     Unknown,
+}
+
+impl Architecture {
+    /// The family of a whole model or denoiser; nothing for single parts, adapters and what is not supported.
+    pub fn family(self) -> Option<Family> {
+        Some(match self {
+            Architecture::Sd1 => Family::Sd1,
+            Architecture::Sd2 => Family::Sd2,
+            Architecture::Sdxl => Family::Sdxl,
+            Architecture::Sd3Medium | Architecture::Sd35Medium | Architecture::Sd35Large => Family::Sd3,
+            Architecture::FluxDev | Architecture::FluxSchnell => Family::Flux,
+            Architecture::Lumina2 => Family::Lumina2,
+            Architecture::LuminaNext => Family::LuminaNext,
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for Architecture {
@@ -195,6 +211,7 @@ impl<'a> Names<'a> {
             return Some(Unsupported("Chroma"));
         }
         if self.has("double_blocks.0.img_attn.qkv.weight") {
+            self.pruned(["double_blocks", "single_blocks"], notes);
             return Some(match self.shape("img_in.weight").and_then(|s| s.get(1)) {
                 Some(384) => Unsupported("FLUX.1 Fill"),
                 Some(128) => Unsupported("FLUX.1 depth/canny"),
@@ -203,6 +220,7 @@ impl<'a> Names<'a> {
             });
         }
         if self.starts("single_transformer_blocks.") && self.starts("transformer_blocks.") {
+            self.pruned(["transformer_blocks", "single_transformer_blocks"], notes);
             return Some(match self.shape("x_embedder.weight").and_then(|s| s.get(1)) {
                 Some(384) => Unsupported("FLUX.1 Fill"),
                 Some(128) => Unsupported("FLUX.1 depth/canny"),
@@ -242,6 +260,21 @@ impl<'a> Names<'a> {
             return None;
         };
         Some(self.unet(conv_in, sdxl, block, notes))
+    }
+
+    /// Tells of a FLUX of other than 19 and 38 blocks, by the highest numbers.
+    fn pruned(&self, [double, single]: [&str; 2], notes: &mut Vec<String>) {
+        let count = |head: &str| {
+            let number = |name: &&str| {
+                let name = name.strip_prefix(PREFIX).unwrap_or(name);
+                name.strip_prefix(head)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok()
+            };
+            self.0.keys().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
+        };
+        let (double, single) = (count(double), count(single));
+        if (double, single) != (19, 38) {
+            notes.push(format!("it has {double} double and {single} single blocks, FLUX.1 has 19 and 38"));
+        }
     }
 
     fn unet(&self, conv_in: &[usize], sdxl: Option<&[usize]>, block: &str, notes: &mut Vec<String>) -> Architecture {
@@ -338,7 +371,7 @@ impl<'a> Names<'a> {
             (OpenClipH, &["cond_stage_model.model."]),
             (OpenClipG, &["conditioner.embedders.1.model.", "text_encoders.clip_g."]),
             (T5, &["text_encoders.t5xxl.", "encoder.block.0.layer.0.SelfAttention."]),
-            (Gemma, &["text_encoders.gemma2_2b."]),
+            (Gemma, &["text_encoders.gemma2_2b.", "model.layers.0.self_attn.q_proj.", "layers.0.self_attn.q_proj."]),
         ];
         let present = |(_, heads): &(FoundPart, &[&str])| heads.iter().any(|head| self.starts(head));
         heads.iter().filter(|entry| present(entry)).map(|(part, _)| *part).collect()

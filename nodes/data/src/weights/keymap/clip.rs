@@ -2,23 +2,46 @@
 //!
 //! OpenCLIP keeps query, key and value in one matrix and its projection transposed.
 
-use super::{after, number, swap_head};
+use super::after;
+use super::rules::{How, Rule, join, same};
 
-/// Which part of a stored tensor an internal one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slice {
-    /// All of it.
-    Whole,
-    /// The given third of its rows.
-    Third(usize),
-    /// All of it, rows and columns exchanged.
-    Transposed,
-}
+/// OpenCLIP's names, joined, and those of Hugging Face Transformers.
+pub(super) const OPEN_CLIP: &[&[Rule]] = &[&[
+    same("token_embedding.weight", &["text_model.embeddings.token_embedding.weight"]),
+    same("positional_embedding", &["text_model.embeddings.position_embedding.weight"]),
+    join(
+        "transformer.resblocks.#.attn.in_proj_weight",
+        &[
+            "text_model.encoder.layers.#.self_attn.q_proj.weight",
+            "text_model.encoder.layers.#.self_attn.k_proj.weight",
+            "text_model.encoder.layers.#.self_attn.v_proj.weight",
+        ],
+        How::Equal,
+    ),
+    join(
+        "transformer.resblocks.#.attn.in_proj_bias",
+        &[
+            "text_model.encoder.layers.#.self_attn.q_proj.bias",
+            "text_model.encoder.layers.#.self_attn.k_proj.bias",
+            "text_model.encoder.layers.#.self_attn.v_proj.bias",
+        ],
+        How::Equal,
+    ),
+    same("transformer.resblocks.#.attn.out_proj.*", &["text_model.encoder.layers.#.self_attn.out_proj.*"]),
+    same("transformer.resblocks.#.ln_1.*", &["text_model.encoder.layers.#.layer_norm1.*"]),
+    same("transformer.resblocks.#.ln_2.*", &["text_model.encoder.layers.#.layer_norm2.*"]),
+    same("transformer.resblocks.#.mlp.c_fc.*", &["text_model.encoder.layers.#.mlp.fc1.*"]),
+    same("transformer.resblocks.#.mlp.c_proj.*", &["text_model.encoder.layers.#.mlp.fc2.*"]),
+    same("ln_final.*", &["text_model.final_layer_norm.*"]),
+    // Applied as `x · P` there, as `x · Wᵀ` here.
+    join("text_projection", &["text_projection.weight"], How::Transposed),
+    same("logit_scale", &["logit_scale"]),
+]];
 
-/// Whether a name is a buffer or a scalar the encoder does not use.
+/// Whether a name is a buffer, or belongs to the image side of CLIP.
 pub fn is_ignored(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
-    matches!(last, "position_ids" | "attn_mask" | "logit_scale")
+    matches!(last, "position_ids" | "attn_mask")
         || name.starts_with("vision_model.")
         || name.starts_with("visual_projection.")
 }
@@ -29,35 +52,11 @@ pub fn to_internal(name: &str) -> Option<String> {
     match name.strip_prefix("text_model.") {
         Some(rest) => known(rest).then(|| name.to_owned()),
         None if known(name) => Some(format!("text_model.{name}")),
-        None => (name == "text_projection.weight").then(|| name.to_owned()),
+        None => matches!(name, "text_projection.weight" | "logit_scale").then(|| name.to_owned()),
     }
 }
 
-/// The internal tensors that an OpenCLIP tensor holds.
-pub fn from_open_clip(name: &str) -> Vec<(String, Slice)> {
-    const TOP: [(&str, &str); 2] =
-        [("token_embedding", "text_model.embeddings.token_embedding"), ("ln_final", "text_model.final_layer_norm")];
-    const LAYER: [(&str, &str); 5] = [
-        ("ln_1", "layer_norm1"),
-        ("ln_2", "layer_norm2"),
-        ("attn.out_proj", "self_attn.out_proj"),
-        ("mlp.c_fc", "mlp.fc1"),
-        ("mlp.c_proj", "mlp.fc2"),
-    ];
-    if name == "positional_embedding" {
-        return vec![("text_model.embeddings.position_embedding.weight".to_owned(), Slice::Whole)];
-    }
-    if name == "text_projection" {
-        return vec![("text_projection.weight".to_owned(), Slice::Transposed)];
-    }
-    if let Some(name) = swap_head(name, &TOP, false) {
-        return vec![(name, Slice::Whole)];
-    }
-    let Some((layer, rest)) = after(name, "transformer.resblocks").and_then(number) else { return Vec::new() };
-    let layer = format!("text_model.encoder.layers.{layer}");
-    if let Some(kind) = rest.strip_prefix("attn.in_proj_").filter(|kind| matches!(*kind, "weight" | "bias")) {
-        let third = |(i, part)| (format!("{layer}.self_attn.{part}.{kind}"), Slice::Third(i));
-        return ["q_proj", "k_proj", "v_proj"].into_iter().enumerate().map(third).collect();
-    }
-    swap_head(rest, &LAYER, false).map(|rest| (format!("{layer}.{rest}"), Slice::Whole)).into_iter().collect()
+/// The layer an internal name belongs to.
+pub fn layer(internal: &str) -> Option<u32> {
+    Some(super::number(after(internal, "text_model.encoder.layers")?)?.0)
 }

@@ -1,14 +1,31 @@
 //! Names of the same weight in different checkpoints.
 //!
 //! Inside the program a U-Net and a VAE use Diffusers' names, a CLIP text encoder those of Hugging Face Transformers
-//! with `text_model.`. Single-file checkpoints use the names of the original (LDM) code behind a prefix for each part.
-//! The maps work on names alone and infer the number of levels and layers from them.
+//! with `text_model.`, T5 and Gemma those of Transformers too, and a diffusion transformer those of its authors.
+//! Single-file checkpoints use the names of the original code behind a prefix for each part. The maps work on names
+//! alone and infer the number of levels and layers from them; where one side keeps several matrices in one, or turns
+//! a tensor round, they say how it is made ([`Recipe`](super::recipe::Recipe)).
 
 pub mod clip;
+mod flux;
+mod lumina;
+mod mapped;
+mod parts;
+mod rules;
+mod save;
+mod sd3;
+#[cfg(test)]
+mod tests;
+mod text;
 pub mod unet;
 pub mod vae;
 
-use super::component::Component;
+use super::component::{Component, Family};
+use super::recipe::Source;
+pub(crate) use mapped::{Fault, Given, Mapped};
+pub(crate) use parts::{Naming, naming, to_internal};
+pub(crate) use save::NORM_FINAL;
+pub use save::{Form, PlanError, StoredTensor, plan};
 pub use unet::UnetMap;
 pub use vae::VaeMap;
 
@@ -23,38 +40,25 @@ pub struct SingleFileEntry {
     pub shape: Vec<usize>,
 }
 
-/// Names and shapes of a whole component in an SD1/SD2 single-file checkpoint; the internal names it cannot place
-/// otherwise.
+/// Names and shapes of a whole component in an SD1 single-file checkpoint; the internal names it cannot place
+/// otherwise. [`plan`] does the same for every family and layout.
 pub fn to_single_file<'a>(
     component: Component,
     weights: impl IntoIterator<Item = (&'a str, &'a [usize])>,
 ) -> Result<Vec<SingleFileEntry>, Vec<String>> {
     let weights: Vec<(&str, &[usize])> = weights.into_iter().collect();
-    let names = || weights.iter().map(|(name, _)| *name);
-    let unet = UnetMap::from_diffusers(names());
-    let vae = VaeMap::from_diffusers(names());
-    let mut entries = Vec::with_capacity(weights.len());
-    let mut unknown = Vec::new();
-    for (internal, shape) in weights {
-        let mut shape = shape.to_vec();
-        let name = match component {
-            Component::Unet => unet.to_ldm(internal).map(|name| format!("model.diffusion_model.{name}")),
-            Component::Vae => {
-                if vae::is_attention_matrix(internal) && shape.len() == 2 {
-                    shape.extend([1, 1]);
-                }
-                vae.to_ldm(internal).map(|name| format!("first_stage_model.{name}"))
-            }
-            Component::TextEncoder => {
-                internal.starts_with("text_model.").then(|| format!("cond_stage_model.transformer.{internal}"))
-            }
-        };
-        match name {
-            Some(name) => entries.push(SingleFileEntry { internal: internal.into(), name, shape }),
-            None => unknown.push(internal.to_owned()),
-        }
-    }
-    if unknown.is_empty() { Ok(entries) } else { Err(unknown) }
+    let planned = plan(component, Family::Sd1, Form::SingleFile, weights.iter().copied());
+    let stored = planned.map_err(|error| match error {
+        PlanError::Unknown { names, .. } => names,
+        PlanError::NoPart { .. } => weights.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        PlanError::Missing { name } | PlanError::Shape { name, .. } => vec![name],
+    })?;
+    let entry = |tensor: StoredTensor| match tensor.recipe.source {
+        // SD1's parts differ in names and shapes alone.
+        Source::Whole(internal) => Ok(SingleFileEntry { internal, name: tensor.name, shape: tensor.recipe.shape }),
+        _ => Err(vec![tensor.name]),
+    };
+    stored.into_iter().map(entry).collect()
 }
 
 /// Splits `rest` of `head.rest` when `name` starts with `head.`.

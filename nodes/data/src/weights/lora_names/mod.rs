@@ -1,10 +1,30 @@
 //! Which layers an adapter wraps, found from weight names and shapes, and what they are called in an adapter file.
 //!
-//! Follows the discovery of kohya's `networks.lora` for SD1 and SD2: in the U-Net every linear layer and convolution
-//! inside a `Transformer2DModel` and, when convolutions are asked for, inside residual blocks and samplers; in the
-//! text encoder the attention projections and the MLPs.
+//! Follows the discovery of kohya's network modules. In a U-Net: every linear layer and convolution inside a
+//! transformer and, when convolutions are asked for, inside residual blocks and samplers. In a diffusion transformer:
+//! the matrices of its blocks, in Lumina those of the last layer too, and the embedders when asked for. In a text
+//! encoder: the attention projections and the MLPs.
+//!
+//! ```
+//! use pipe_data::lora_names::{Wanted, targets};
+//! use pipe_data::weights::{Component, Family};
+//! let weights = [("double_blocks.3.img_attn.qkv.weight", [9216, 3072])];
+//! let found = targets(Family::Flux, Component::Flux, weights, Wanted::default());
+//! assert_eq!(found[0].name, "lora_unet_double_blocks_3_img_attn_qkv");
+//! assert_eq!((found[0].class.name(), found[0].block_index), ("img_attn", Some(3)));
+//! ```
+
+mod class;
+mod spelling;
+mod transformer;
+mod unet;
 
 use std::cmp::Ordering;
+
+use super::component::{Component, Family};
+pub use class::{Group, ModuleClass};
+pub use spelling::{Factor, Piece, Spellings, split_key};
+pub use unet::{block_index, sdxl_block_index};
 
 /// What a wrapped layer computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +45,8 @@ pub enum TargetKind {
 pub struct LoraTarget {
     /// Internal name without `.weight`.
     pub path: String,
+    /// Name in a kohya file, prefix included.
+    pub name: String,
     /// What it computes.
     pub kind: TargetKind,
     /// Input channels or features.
@@ -33,8 +55,34 @@ pub struct LoraTarget {
     pub outputs: usize,
     /// Kernel height and width; 1, 1 for a matrix.
     pub kernel: (usize, usize),
-    /// Index of the U-Net block for block-wise settings, 1 to 24.
+    /// The list of blocks it is in.
+    pub group: Group,
+    /// Index for block-wise settings: of SD1's and SD2's 25 blocks, of SDXL's 23, or of the transformer's block in its
+    /// group. Nothing for layers outside the blocks and in text encoders.
     pub block_index: Option<usize>,
+    /// What the layer is for, for settings by type.
+    pub class: ModuleClass,
+}
+
+/// Which layers are wanted besides the usual ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// In a U-Net also residual blocks and samplers: their 3×3 convolutions, time projections and shortcuts.
+    pub conv: bool,
+    /// In a diffusion transformer also the embedders, and SD3's last layer.
+    pub embedders: bool,
+}
+
+/// Prefix of a part's layers in kohya files of a family.
+pub fn prefix(family: Family, component: Component) -> &'static str {
+    match component {
+        Component::TextEncoder if matches!(family, Family::Sd1 | Family::Sd2) => "lora_te",
+        Component::Gemma => "lora_te",
+        Component::TextEncoder => "lora_te1",
+        Component::ClipG => "lora_te2",
+        Component::T5 => "lora_te3",
+        _ => "lora_unet",
+    }
 }
 
 /// The name of a layer in a kohya file: `lora_unet`, `mid_block.attentions.0.proj_in` →
@@ -43,64 +91,64 @@ pub fn kohya_name(prefix: &str, path: &str) -> String {
     format!("{prefix}_{}", path.replace('.', "_"))
 }
 
-/// The layers to wrap among these internal weights, in natural order of their paths.
-///
-/// `conv` adds residual blocks and samplers: their 3×3 convolutions, time projections and shortcuts.
-pub fn discover<'a, S: AsRef<[usize]>>(shapes: impl IntoIterator<Item = (&'a str, S)>, conv: bool) -> Vec<LoraTarget> {
+/// The layers to wrap among a part's internal weights, in natural order of their paths.
+pub fn targets<'a, S: AsRef<[usize]>>(
+    family: Family,
+    component: Component,
+    shapes: impl IntoIterator<Item = (&'a str, S)>,
+    wanted: Wanted,
+) -> Vec<LoraTarget> {
+    let shapes: Vec<(&str, S)> = shapes.into_iter().collect();
+    let sgm = (component == Component::Unet && family == Family::Sdxl)
+        .then(|| super::keymap::UnetMap::from_diffusers(shapes.iter().map(|(name, _)| *name)));
+    let prefix = prefix(family, component);
     let mut targets: Vec<LoraTarget> = Vec::new();
-    for (name, shape) in shapes {
+    for (name, shape) in &shapes {
         let Some(path) = name.strip_suffix(".weight") else { continue };
-        let wanted = in_text_layer(path) || in_unet(path, "attentions") || conv && in_resnet_or_sampler(path);
-        if !wanted {
-            continue;
-        }
-        let (kind, inputs, outputs, kernel) = match *shape.as_ref() {
-            [outputs, inputs] => (TargetKind::Linear, inputs, outputs, (1, 1)),
-            [outputs, inputs, 1, 1] => (TargetKind::Conv1x1, inputs, outputs, (1, 1)),
-            [outputs, inputs, h, w] => (TargetKind::Conv { k: h.max(w) }, inputs, outputs, (h, w)),
-            _ => continue,
+        let Some((kind, inputs, outputs, kernel)) = size(shape.as_ref()) else { continue };
+        let place = match component {
+            Component::Unet => unet::place(path, wanted.conv),
+            Component::Vae => None,
+            _ => transformer::place(component, path, wanted.embedders),
         };
-        let block_index = block_index(path);
-        targets.push(LoraTarget { path: path.to_owned(), kind, inputs, outputs, kernel, block_index });
+        let Some((group, mut block_index, class)) = place else { continue };
+        let mut in_file = path.to_owned();
+        if let Some(map) = &sgm {
+            // SDXL files name the blocks as its own code does.
+            let Some(ldm) = map.to_ldm(name) else { continue };
+            in_file = ldm.strip_suffix(".weight").unwrap_or(&ldm).to_owned();
+            block_index = sdxl_block_index(&in_file);
+        }
+        let name = kohya_name(prefix, &in_file);
+        let path = path.to_owned();
+        targets.push(LoraTarget { path, name, kind, inputs, outputs, kernel, group, block_index, class });
     }
     targets.sort_by(|a, b| natural(&a.path, &b.path));
     targets
 }
 
-/// The index of a U-Net layer in the 25 blocks of block-wise settings; `conv_in`, index 0, is never wrapped.
-pub fn block_index(path: &str) -> Option<usize> {
-    let mut parts = path.split('.');
-    let side = parts.next()?;
-    if side == "mid_block" {
-        return Some(12);
-    }
-    let level: usize = parts.next()?.parse().ok()?;
-    let layer = match parts.next()? {
-        "downsamplers" | "upsamplers" => 2,
-        "resnets" | "attentions" => parts.next()?.parse().ok()?,
+/// The layers to wrap in SD1's or SD2's U-Net or text encoder.
+///
+/// `conv` adds residual blocks and samplers: their 3×3 convolutions, time projections and shortcuts.
+pub fn discover<'a, S: AsRef<[usize]>>(shapes: impl IntoIterator<Item = (&'a str, S)>, conv: bool) -> Vec<LoraTarget> {
+    let shapes: Vec<(&str, S)> = shapes.into_iter().collect();
+    let parts = [Component::TextEncoder, Component::Unet].into_iter();
+    parts
+        .flat_map(|part| {
+            let shapes = shapes.iter().map(|(name, shape)| (*name, shape.as_ref()));
+            targets(Family::Sd1, part, shapes, Wanted { conv, embedders: false })
+        })
+        .collect()
+}
+
+/// Kind, input and output features, and kernel of a weight.
+fn size(shape: &[usize]) -> Option<(TargetKind, usize, usize, (usize, usize))> {
+    Some(match *shape {
+        [outputs, inputs] => (TargetKind::Linear, inputs, outputs, (1, 1)),
+        [outputs, inputs, 1, 1] => (TargetKind::Conv1x1, inputs, outputs, (1, 1)),
+        [outputs, inputs, h, w] => (TargetKind::Conv { k: h.max(w) }, inputs, outputs, (h, w)),
         _ => return None,
-    };
-    if level > 3 || layer > 2 {
-        return None;
-    }
-    match side {
-        "down_blocks" => Some(1 + 3 * level + layer),
-        "up_blocks" => Some(13 + 3 * level + layer),
-        _ => None,
-    }
-}
-
-fn in_unet(path: &str, module: &str) -> bool {
-    let block = ["down_blocks.", "mid_block.", "up_blocks."].iter().any(|head| path.starts_with(head));
-    block && path.split('.').any(|part| part == module)
-}
-
-fn in_resnet_or_sampler(path: &str) -> bool {
-    ["resnets", "downsamplers", "upsamplers"].iter().any(|module| in_unet(path, module))
-}
-
-fn in_text_layer(path: &str) -> bool {
-    path.starts_with("text_model.encoder.layers.") && path.split('.').any(|part| part == "self_attn" || part == "mlp")
+    })
 }
 
 /// Compares dotted paths with numbers by value.
@@ -142,6 +190,7 @@ mod tests {
         let all = found(&unet, true);
         assert_eq!(all.len(), 278);
         let names: BTreeSet<String> = all.iter().map(|t| kohya_name("lora_unet", &t.path)).collect();
+        assert_eq!(names, all.iter().map(|t| t.name.clone()).collect());
         assert_eq!(names.len(), 278);
         for name in [
             "lora_unet_down_blocks_0_attentions_0_proj_in",

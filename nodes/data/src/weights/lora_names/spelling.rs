@@ -1,0 +1,144 @@
+//! Other spellings of an adapter file's layers: Diffusers' block names behind kohya's prefix, and PEFT's paths.
+//!
+//! Where Diffusers keeps matrices apart that are joined here, a layer of the file adapts some rows of the target.
+
+use std::collections::HashMap;
+
+use super::{LoraTarget, kohya_name, prefix};
+use crate::weights::component::{Component, Family};
+use crate::weights::keymap::{Form, plan};
+use crate::weights::recipe::Source;
+
+/// What a tensor of an adapter file is to its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Factor {
+    /// The first factor, `[rank, in, …]`.
+    Down,
+    /// The second factor, `[out, rank, …]`.
+    Up,
+    /// The scale's numerator.
+    Alpha,
+}
+
+/// Splits the name of an adapter's tensor into its layer and what it is to it: `X.lora_down.weight`, PEFT's
+/// `X.lora_A.weight` and `X.lora_A.default.weight`, old Diffusers' `X.lora.down.weight`.
+pub fn split_key(key: &str) -> Option<(&str, Factor)> {
+    const ENDINGS: [(&str, Factor); 11] = [
+        (".lora_down.weight", Factor::Down),
+        (".lora_up.weight", Factor::Up),
+        (".lora_A.weight", Factor::Down),
+        (".lora_B.weight", Factor::Up),
+        (".lora_A.default.weight", Factor::Down),
+        (".lora_B.default.weight", Factor::Up),
+        (".lora.down.weight", Factor::Down),
+        (".lora.up.weight", Factor::Up),
+        ("_lora.down.weight", Factor::Down),
+        ("_lora.up.weight", Factor::Up),
+        (".alpha", Factor::Alpha),
+    ];
+    ENDINGS.iter().find_map(|(ending, factor)| Some((key.strip_suffix(ending)?, *factor)))
+}
+
+/// Which part of a target a layer of a file adapts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The target's internal path.
+    pub path: String,
+    /// Its rows, first and one past the last; nothing when it is all of them.
+    pub rows: Option<(usize, usize)>,
+    /// Whether the halves of the rows are exchanged.
+    pub swapped: bool,
+}
+
+/// The names a part's targets may have in files.
+#[derive(Clone, Debug, Default)]
+pub struct Spellings {
+    pieces: HashMap<String, Piece>,
+}
+
+impl Spellings {
+    /// The spellings of these targets; `shapes` are all internal weights of the part.
+    pub fn new<'a>(
+        family: Family,
+        component: Component,
+        targets: &[LoraTarget],
+        shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    ) -> Spellings {
+        let kohya = prefix(family, component);
+        let mut pieces = HashMap::new();
+        let whole = |path: &str| Piece { path: path.to_owned(), rows: None, swapped: false };
+        for target in targets {
+            pieces.insert(target.name.clone(), whole(&target.path));
+        }
+        let by_path: HashMap<&str, &LoraTarget> = targets.iter().map(|t| (t.path.as_str(), t)).collect();
+        // Reduced models may lack what a plan needs; then their files have kohya's names only.
+        let stored = plan(component, family, Form::Diffusers, shapes).unwrap_or_default();
+        let folder = family.folder(component).unwrap_or_default();
+        for tensor in stored {
+            let Some(name) = tensor.name.strip_suffix(".weight") else { continue };
+            let Some(internal) = tensor.recipe.names().first().and_then(|n| n.strip_suffix(".weight")) else {
+                continue;
+            };
+            let Some(target) = by_path.get(internal) else { continue };
+            let piece = match tensor.recipe.source {
+                Source::Rows { start, end, .. } => Piece { rows: Some((start, end)), ..whole(&target.path) },
+                Source::SwappedHalves(_) => Piece { swapped: true, ..whole(&target.path) },
+                _ => whole(&target.path),
+            };
+            for spelled in [kohya_name(kohya, name), format!("{folder}.{name}")] {
+                pieces.entry(spelled).or_insert_with(|| piece.clone());
+            }
+        }
+        Spellings { pieces }
+    }
+
+    /// What a layer of a file adapts.
+    pub fn find(&self, layer: &str) -> Option<&Piece> {
+        let layer = layer.strip_prefix("base_model.model.").unwrap_or(layer);
+        self.pieces.get(layer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Wanted, targets};
+    use super::*;
+
+    #[test]
+    fn keys_in_every_spelling() {
+        for (key, found) in [
+            ("lora_unet_x.lora_down.weight", Some(("lora_unet_x", Factor::Down))),
+            ("lora_unet_x.alpha", Some(("lora_unet_x", Factor::Alpha))),
+            ("unet.x.to_q.lora_A.weight", Some(("unet.x.to_q", Factor::Down))),
+            ("x.lora_B.default.weight", Some(("x", Factor::Up))),
+            ("unet.x.processor.to_q_lora.up.weight", Some(("unet.x.processor.to_q", Factor::Up))),
+            ("x.lora_mid.weight", None),
+            ("x.weight", None),
+        ] {
+            assert_eq!(split_key(key), found, "{key}");
+        }
+    }
+
+    #[test]
+    fn diffusers_names_of_joined_layers() {
+        let shapes: Vec<(&str, Vec<usize>)> = vec![
+            ("single_blocks.0.linear1.weight", vec![14, 2]),
+            ("single_blocks.0.linear2.weight", vec![2, 10]),
+            ("double_blocks.1.img_attn.qkv.weight", vec![6, 2]),
+            ("double_blocks.1.img_attn.proj.weight", vec![2, 2]),
+        ];
+        let list = || shapes.iter().map(|(name, shape)| (*name, shape.as_slice()));
+        let found = targets(Family::Flux, Component::Flux, list(), Wanted::default());
+        let spellings = Spellings::new(Family::Flux, Component::Flux, &found, list());
+        let rows = |name: &str| spellings.find(name).map(|piece| (piece.path.as_str(), piece.rows));
+        let linear1 = "single_blocks.0.linear1";
+        assert_eq!(rows("lora_unet_single_blocks_0_linear1"), Some((linear1, None)));
+        let single = "transformer.single_transformer_blocks.0";
+        assert_eq!(rows(&format!("{single}.attn.to_k")), Some((linear1, Some((2, 4)))));
+        assert_eq!(rows(&format!("base_model.model.{single}.proj_mlp")), Some((linear1, Some((6, 14)))));
+        assert_eq!(rows(&format!("{single}.proj_out")), Some(("single_blocks.0.linear2", None)));
+        let qkv = "double_blocks.1.img_attn.qkv";
+        assert_eq!(rows("lora_unet_transformer_blocks_1_attn_to_v"), Some((qkv, Some((4, 6)))));
+        assert_eq!(rows("transformer.transformer_blocks.1.attn.to_x"), None);
+    }
+}
