@@ -7,11 +7,12 @@ use pipe_core::run::{BuildCx, RunError};
 use pipe_data::captions::{self, CaptionOptions};
 use pipe_data::images;
 use pipe_data::metadata::count_tags;
+use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 
 use super::store::{Store, key};
 use crate::common::autoencoder::Autoencoder;
-use crate::common::batch::{Batch, BatchSource, DataAbout, HostTensor, epoch_order};
+use crate::common::batch::{Batch, BatchSource, DataAbout, HostTensor, TextRows, epoch_order};
 use crate::common::text::TextEncoder;
 use crate::loader::images::{Sample, Samples};
 
@@ -19,13 +20,13 @@ use crate::loader::images::{Sample, Samples};
 pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, RunError> {
     let samples = cx.one::<Samples>("samples")?.clone();
     let vae = cx.typed::<Autoencoder>("vae")?.into_iter().next();
-    let text = cx.typed::<TextEncoder>("text")?.into_iter().next();
+    let texts = cx.typed::<TextEncoder>("text")?;
     let mut cached = Cached {
         store,
         samples: samples.clone(),
         usable: Vec::new(),
         image_keys: HashMap::new(),
-        text_keys: HashMap::new(),
+        text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
@@ -33,8 +34,13 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         statistics: (0, 0.0, 0.0),
     };
     cached.fill_images(cx, vae, vae_batch)?;
-    if let Some(text) = text {
+    // Each encoder is freed before the next one loads.
+    if let Some(vae) = vae {
+        vae.weights.unload();
+    }
+    for text in texts {
         cached.fill_captions(cx, text)?;
+        text.weights.unload();
     }
     if cached.usable.is_empty() {
         return Err(RunError::new("P0306", "no usable image is left").at("samples"));
@@ -53,8 +59,8 @@ pub struct Cached {
     usable: Vec<usize>,
     /// (image, mirrored) → key.
     image_keys: HashMap<(usize, bool), String>,
-    /// Caption → key.
-    text_keys: HashMap<String, String>,
+    /// Text encoder → its outputs, and caption → key.
+    text_keys: BTreeMap<Component, (Outputs, HashMap<String, String>)>,
     /// Scale and shift of the latents, when images were encoded.
     latent_scale: Option<(f32, f32)>,
     seed: u64,
@@ -62,6 +68,23 @@ pub struct Cached {
     order: Mutex<Option<(u64, Order)>>,
     /// Number, sum and sum of squares of the latent means made in this run.
     statistics: (u64, f64, f64),
+}
+
+/// Which outputs a text encoder has besides its hidden states.
+#[derive(Clone, Copy)]
+struct Outputs {
+    pooled: bool,
+    mask: bool,
+}
+
+/// Captions encoded at once, fewer of encoders with long inputs.
+pub(super) fn captions_at_once(tokens: usize) -> usize {
+    if tokens <= 256 { 8 } else { 2 }
+}
+
+/// Key of one of several outputs.
+fn output_key(key: &str, output: &str) -> String {
+    super::store::key(&[key.as_bytes(), output.as_bytes()])
 }
 
 struct Todo {
@@ -193,28 +216,79 @@ impl Cached {
         captions.push(String::new()); // dropped captions
         captions.sort();
         captions.dedup();
-        let shape = [pipe_networks::clip::WINDOW, text.config.width];
+        let (tokens, width) = (text.prompts.tokens(), text.network.width());
+        let outputs = Outputs { pooled: text.take.pooled && text.network.pooled().is_some(), mask: text.prompts.masks() };
+        let mut keys = HashMap::new();
         let mut todo = Vec::new();
         for caption in captions {
             let key = key(&[b"text", caption.as_bytes(), text.fingerprint.as_bytes()]);
-            if !self.store.has(&key, &shape) {
+            let pooled = outputs.pooled.then(|| text.network.pooled()).flatten();
+            let complete = self.store.has(&key, &[tokens, width])
+                && pooled.is_none_or(|p| self.store.has(&output_key(&key, "pooled"), &[p]))
+                && (!outputs.mask || self.store.has(&output_key(&key, "mask"), &[tokens]));
+            if !complete {
                 todo.push((caption.clone(), key.clone()));
             }
-            self.text_keys.insert(caption, key);
+            keys.insert(caption, key);
         }
+        self.text_keys.insert(text.component, (outputs, keys));
         let total = todo.len() as u64;
-        for (n, chunk) in todo.chunks(8).enumerate() {
+        let (size, mut done) = (captions_at_once(tokens), 0);
+        for chunk in todo.chunks(size) {
             if cx.stop.is_set() {
                 return Err(RunError::interrupted());
             }
             let texts: Vec<String> = chunk.iter().map(|(c, _)| c.clone()).collect();
-            let values = text.encode(&texts, None)?.to_vec();
-            for ((_, key), values) in chunk.iter().zip(values.chunks(shape[0] * shape[1])) {
-                self.store.put(key, HostTensor { values: values.to_vec(), shape: shape.to_vec() })?;
+            let encoded = text.encode(&texts, false, None)?;
+            let row = |values: &[f32], i: usize, span: usize| values[i * span..(i + 1) * span].to_vec();
+            let hidden = encoded.hidden.to_vec();
+            let pooled = encoded.pooled.map(|p| (p.dim(1), p.to_vec()));
+            for (i, (caption, key)) in chunk.iter().enumerate() {
+                let values = row(&hidden, i, tokens * width);
+                if values.iter().any(|v| !v.is_finite()) {
+                    let message = format!("the {} gives values that are not finite for `{caption}`", text.component.name());
+                    return Err(RunError::new("P0901", message).at("text").help("set `train.precision: f32` or `bf16`"));
+                }
+                // The hidden states last: they make the entry complete.
+                if let Some((p, pooled)) = &pooled {
+                    let value = HostTensor { values: row(pooled, i, *p), shape: vec![*p] };
+                    self.store.put(&output_key(key, "pooled"), value)?;
+                }
+                if let Some(mask) = &encoded.mask {
+                    let value = HostTensor { values: mask[i].clone(), shape: vec![tokens] };
+                    self.store.put(&output_key(key, "mask"), value)?;
+                }
+                self.store.put(key, HostTensor { values, shape: vec![tokens, width] })?;
             }
-            cx.progress.tick("encode captions", (n as u64 * 8 + chunk.len() as u64).min(total), total);
+            done += chunk.len() as u64;
+            cx.progress.tick("encode captions", done, total);
         }
         Ok(())
+    }
+
+    /// Cached outputs of every text encoder for captions.
+    fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
+        let mut rows = BTreeMap::new();
+        for (&component, (outputs, keys)) in &self.text_keys {
+            let mut of_encoder = TextRows::default();
+            let (mut pooled, mut mask) = (HostTensor::default(), HostTensor::default());
+            for caption in captions {
+                let key = keys.get(caption).ok_or_else(|| {
+                    RunError::new("P0905", format!("no embedding of the caption `{caption}` was cached"))
+                })?;
+                push(&mut of_encoder.hidden, self.store.get(key)?);
+                if outputs.pooled {
+                    push(&mut pooled, self.store.get(&output_key(key, "pooled"))?);
+                }
+                if outputs.mask {
+                    push(&mut mask, self.store.get(&output_key(key, "mask"))?);
+                }
+            }
+            of_encoder.pooled = outputs.pooled.then_some(pooled);
+            of_encoder.mask = outputs.mask.then_some(mask);
+            rows.insert(component, of_encoder);
+        }
+        Ok(rows)
     }
 
     /// Entries (image, repeat) by bucket; an entry's number is `position·repeats + repeat`.
@@ -268,7 +342,7 @@ impl BatchSource for Cached {
         let entries = &order[index as usize % order.len()];
         let repeats = self.samples.repeats as usize;
         let mut batch = Batch::default();
-        let (mut images, mut contexts) = (HostTensor::default(), HostTensor::default());
+        let mut images = HostTensor::default();
         for &entry in entries {
             let i = self.usable[entry / repeats];
             let sample = &self.samples.items[i];
@@ -277,9 +351,7 @@ impl BatchSource for Cached {
                     < 0.5;
             push(&mut images, self.store.get(&self.image_keys[&(i, mirrored)])?);
             let caption = self.caption(sample, epoch, entry as u64);
-            if let Some(key) = self.text_keys.get(&caption) {
-                push(&mut contexts, self.store.get(key)?);
-            }
+            batch.sizes.push(size_conditions(sample, mirrored));
             batch.names.push(sample.path.display().to_string());
             batch.captions.push(caption);
             batch.weights.push(1.0);
@@ -290,10 +362,12 @@ impl BatchSource for Cached {
         } else {
             batch.images = Some(images);
         }
-        if !self.text_keys.is_empty() {
-            batch.context = Some(contexts);
-        }
+        batch.text = self.text_rows(&batch.captions)?;
         Ok(batch)
+    }
+
+    fn text_encoders(&self) -> Vec<Component> {
+        self.text_keys.keys().copied().collect()
     }
 
     fn content(&self) -> String {
@@ -317,6 +391,18 @@ impl BatchSource for Cached {
             batch_size: self.batch as u64,
         }
     }
+}
+
+/// Original height and width, crop top and left, target height and width, as SDXL was trained to read them.
+///
+/// The reference computes the crop for an image fitted inside its bucket, so its numbers stand on the axis that was
+/// not cut; here they are where the cut was made, in pixels of the resized image.
+fn size_conditions(sample: &Sample, mirrored: bool) -> [f32; 6] {
+    let ((width, height), (w, h)) = (sample.size, sample.fit.bucket);
+    let (left, top) = sample.fit.crop();
+    // A mirrored image was cut on the other side.
+    let left = if mirrored { sample.fit.resized.0.saturating_sub(w + left) } else { left };
+    [height, width, top, left, h, w].map(|v| v as f32)
 }
 
 /// Adds one more row to a stack.

@@ -14,10 +14,8 @@ use serde_json::json;
 
 use crate::common::autoencoder::Network;
 use crate::common::batch::batches_per_epoch;
+use crate::common::facts::{TextFacts, texts_of_port};
 use crate::loader::images::CaptionRules;
-
-/// Tokens of a cached caption.
-const TOKENS: u64 = 77;
 
 /// Ports of every cacher.
 fn inputs() -> Vec<Input> {
@@ -33,7 +31,7 @@ fn inputs() -> Vec<Input> {
             "text",
             &[PortType::TextEncoder],
             Rate::Sample,
-            "Text encoder whose outputs are cached. Leave it out when the text encoder is trained.",
+            "Text encoders whose outputs are cached. Leave out those that are trained.",
         ),
     ]
 }
@@ -47,7 +45,7 @@ fn check(cx: &mut CheckCx) -> Facts {
     let batch = cx.settings.train.batch_size;
     let Some(samples) = cx.inputs.one("samples").map(|s| s.facts.clone()) else { return Facts::new() };
     let vae = cx.inputs.one("vae").map(|s| s.facts.clone());
-    let text = cx.inputs.many("text").to_vec();
+    let text = texts_of_port(cx.inputs, "text");
     let rules: CaptionRules =
         samples.get("captions").and_then(|c| serde_json::from_value(c.clone()).ok()).unwrap_or_default();
     if rules.shuffle && !text.is_empty() {
@@ -58,8 +56,10 @@ fn check(cx: &mut CheckCx) -> Facts {
             Some("leave `shuffle_caption` out, or train the text encoder and leave `text` out here".into()),
         );
     }
-    if text.len() > 1 {
-        cx.error("P0401", "text", "the model families of this version take one text encoder", None);
+    for (i, one) in text.iter().enumerate() {
+        if text[..i].iter().any(|t| t.kind == one.kind) {
+            cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
+        }
     }
     let buckets = bucket_list(&samples);
     let repeats = samples.u64("repeats").unwrap_or(1);
@@ -82,18 +82,13 @@ fn check(cx: &mut CheckCx) -> Facts {
             .with("latent_channels", vae.u64("latent_channels").unwrap_or(4))
             .with("latent_sizes", sizes)
             .with("latent_scale", vae.f64("scale").unwrap_or(1.0))
+            .with("latent_scale_assumed", vae.get("scale_assumed") == Some(&json!(true)))
             .with("latent_shift", vae.f64("shift").unwrap_or(0.0));
     } else {
         let sizes: Vec<Vec<u64>> = buckets.iter().map(|b| vec![b[0], b[1]]).collect();
         facts = facts.with("image_sizes", sizes);
     }
-    if let Some(source) = text.first() {
-        facts = facts
-            .with("context_dim", source.facts.u64("context_dim").unwrap_or(768))
-            .with("context_tokens", TOKENS)
-            .with("text_fingerprint", source.node.clone());
-    }
-    facts
+    facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
 }
 
 fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {
@@ -118,9 +113,16 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
         }
         None => cached += pixels * 3 * 4 * flips,
     }
-    if let Some(text) = cx.inputs.many("text").first() {
-        cached += images * TOKENS * text.facts.u64("context_dim").unwrap_or(768) * 4;
+    for text in texts_of_port(cx.inputs, "text") {
+        cached += images * text.floats() * 4;
+        let compute = crate::common::engine::compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
+        let (peak, flops) = text_cost(&text, compute);
+        plan.build.push(Bytes { category: Category::Activations, bytes: peak });
+        plan.build_flops += flops * images;
     }
+    // Encoders run one after the other, and free their activations.
+    let largest_peak = plan.build.iter().map(|b| b.bytes).max().unwrap_or(0);
+    plan.build = vec![Bytes { category: Category::Activations, bytes: largest_peak }];
     let largest = buckets.iter().map(|b| b[0] * b[1]).max().unwrap_or(0);
     plan.build.push(Bytes { category: Category::Working, bytes: largest * 3 * 8 * vae_batch });
     plan.build_label = Some(format!("cache {images} images"));
@@ -136,6 +138,36 @@ fn vae_config(inputs: &InputFacts) -> Option<(VaeConfig, u64)> {
     let facts = &inputs.one("vae")?.facts;
     let config = serde_json::from_value(facts.get("vae")?.clone()).ok()?;
     Some((config, facts.u64("factor").unwrap_or(8)))
+}
+
+/// Peak bytes of encoding one chunk of captions, and FLOPs of a caption.
+fn text_cost(text: &TextFacts, compute: DType) -> (u64, u64) {
+    let meter = Meter::new();
+    let cx = Cx::new(Device::Meta(meter.clone()), compute);
+    let part = crate::common::family::part(text.component());
+    let mut b = pipe_networks::Builder::new();
+    let out = text.network.build(&mut b, part, text.take);
+    let model = b.finish();
+    let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute);
+    let base = meter.live();
+    meter.reset_peak();
+    let chunk = fill::captions_at_once(text.tokens as usize);
+    let (windows, length) = match text.network {
+        pipe_networks::TextNetwork::Clip(_) => ((text.tokens as usize - 2) / 75, pipe_networks::clip::WINDOW),
+        _ => (1, text.tokens as usize),
+    };
+    let ids = vec![vec![0; length]; chunk * windows];
+    let input = pipe_networks::TextInput { windows, ..pipe_networks::TextInput::of_windows(ids) };
+    let inputs = pipe_networks::Inputs { text: [(part.to_string(), input)].into(), ..Default::default() };
+    let setting = pipe_networks::pass::Setting {
+        model: &model,
+        weights: vec![&weights],
+        train: None,
+        inputs: &inputs,
+        policy: Default::default(),
+    };
+    setting.forward(&cx, Vec::new(), &[out.hidden], false);
+    (meter.peak() - base, meter.flops() / chunk as u64)
 }
 
 /// Peak bytes of encoding one batch of the largest bucket, and FLOPs of encoding everything.

@@ -18,7 +18,8 @@ use crate::common::errors;
 /// Fields of `loader.replay`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` and `context [N,T,D]`.
+    /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` (0 to 1000; flow models' σ is a
+    /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`.
     path: String,
 }
 
