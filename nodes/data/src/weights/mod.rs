@@ -36,4 +36,4 @@ pub use error::{Damage, FileError};
 pub use file::WeightFile;
 pub use header::{Header, MAX_HEADER, TensorInfo};
 pub use set::WeightSet;
-pub use writer::{SafetensorsWriter, TensorData, TensorOut, write_safetensors};
+pub use writer::{SafetensorsWriter, Sink, Stream, TensorData, TensorOut, write_safetensors};
