@@ -9,6 +9,7 @@ pub mod schedule_ddpm;
 pub mod text;
 pub mod trainable;
 pub mod weights_source;
+pub mod write;
 
 /// Implements [`pipe_core::node::Value`] for a type that has nothing to unload.
 macro_rules! plain_value {
