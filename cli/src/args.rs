@@ -55,6 +55,22 @@ pub struct Overrides {
     pub device: Option<String>,
 }
 
+/// What a check may do without.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Files {
+    /// Do not ask for the weights and images that the document names: what is there is checked, for what is not a
+    /// usual size is assumed (a hundred images, the full size of the model's family).
+    #[arg(long)]
+    pub without_files: bool,
+}
+
+impl Files {
+    /// As the check takes it.
+    pub fn options(self) -> pipe_core::check::Options {
+        pipe_core::check::Options { without_files: self.without_files }
+    }
+}
+
 impl Overrides {
     /// All of them in the form of `--set`.
     pub fn sets(&self) -> Vec<String> {

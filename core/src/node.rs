@@ -101,6 +101,8 @@ pub struct CheckCx<'a> {
     pub base_dir: &'a Path,
     /// What is known of the inputs.
     pub inputs: &'a InputFacts,
+    /// Files need not be there; see [`CheckCx::stands_in`].
+    pub without_files: bool,
     /// Problems found so far by this node; use [`CheckCx::error`] and [`CheckCx::warn`].
     pub problems: Vec<Problem>,
     /// Paths this node will write, for the two-writers check.
@@ -127,6 +129,12 @@ impl CheckCx<'_> {
     /// Resolves a path of the document against its folder (`~` is the home folder).
     pub fn path(&self, text: &str) -> PathBuf {
         resolve(self.base_dir, text)
+    }
+    /// Whether to stand in for what is missing: the check is made without files, and nothing is at `path`. The node
+    /// then gives the facts of what is usually there (the full size of its model family, a plausible data set) and
+    /// reports no missing file, so that the document can be planned.
+    pub fn stands_in(&self, path: &Path) -> bool {
+        self.without_files && !path.exists()
     }
     /// Records an error at a field.
     pub fn error(&mut self, code: &'static str, field: &str, message: impl Into<String>, help: Option<String>) {

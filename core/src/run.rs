@@ -25,19 +25,26 @@ pub struct RunError {
     pub field: String,
     /// Node to blame; filled in by the executor.
     pub node: Option<String>,
+    /// More that is worth keeping, for the run's log alone.
+    pub log: Vec<String>,
 }
 
 impl RunError {
     /// A new error.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        RunError { code, message: message.into(), help: None, field: String::new(), node: None }
+        RunError { code, message: message.into(), help: None, field: String::new(), node: None, log: Vec::new() }
     }
     /// With a fix.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
-    /// At a field of the node.
+    /// With a line for the run's log.
+    pub fn logged(mut self, line: impl Into<String>) -> Self {
+        self.log.push(line.into());
+        self
+    }
+    /// At a field of the node. With a leading `/` a path from the document's root, such as `/output`.
     pub fn at(mut self, field: &str) -> Self {
         self.field = field.into();
         self
@@ -54,7 +61,12 @@ impl RunError {
     }
     /// At the place of the node and field to blame.
     pub fn diagnostic(&self, checked: &crate::check::Checked) -> crate::diagnostic::Diagnostic {
-        let span = checked.span_of(self.node.as_deref().unwrap_or_default(), &self.field);
+        let span = match (self.field.strip_prefix('/'), &self.node) {
+            (Some(path), _) => checked.span_at(&[path, "name"]),
+            // The run's own folder, which `output` or `name` gives.
+            (None, None) if matches!(self.code, "P0903" | "P0906" | "P0907") => checked.span_at(&["output", "name"]),
+            (None, node) => checked.span_of(node.as_deref().unwrap_or_default(), &self.field),
+        };
         let message = match &self.node {
             Some(node) if !self.message.contains(&format!("`{node}`")) => format!("node `{node}`: {}", self.message),
             _ => self.message.clone(),
@@ -148,6 +160,10 @@ pub trait Driver: Send {
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError>;
     /// Restores what [`Driver::save_state`] wrote.
     fn load_state(&mut self, dir: &Path) -> Result<(), RunError>;
+    /// Bytes of what [`Driver::save_state`] writes in the middle of the run, to see at its start that there is room.
+    fn state_bytes(&self) -> u64 {
+        0
+    }
     /// Node-independent facts for the run's log: number of trainable parameters, device, ….
     fn describe(&self) -> Vec<(String, String)>;
 }
@@ -279,4 +295,6 @@ pub struct Built {
     pub listener: Option<Box<dyn Listener>>,
     /// Hash of the files the node was built from, if training depends on them. A continued run whose files changed is refused.
     pub content: Option<String>,
+    /// What the user should read again when the run ends: images that were set aside.
+    pub remarks: Vec<String>,
 }

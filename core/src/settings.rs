@@ -13,7 +13,7 @@ pub struct Settings {
     #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// Name of the run: files and the run's folder are called after it.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), length(max = 100))]
     #[schemars(extend("x-form" = "made of letters, digits, `.`, `_` and `-`, the first a letter or digit"))]
     pub name: String,
     /// Seed of every random draw of the run. Default 42.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use pipe_core::check::{Checked, check_path};
+use pipe_core::check::{Checked, check_path_with};
 use pipe_core::diagnostic::{Format, count, render_all};
 
-use crate::args::Overrides;
+use crate::args::{Files, Overrides};
 use crate::exit::{Exit, Outcome};
 use crate::terminal::Terminal;
 use crate::text;
@@ -24,6 +24,8 @@ pub struct Args {
     pub format: Report,
     #[command(flatten)]
     pub overrides: Overrides,
+    #[command(flatten)]
+    pub needs: Files,
 }
 
 /// How diagnostics are printed.
@@ -56,7 +58,9 @@ impl From<Report> for Format {
 pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let registry = pipe_nodes::registry();
     let sets = args.overrides.sets();
-    let checked: Vec<Checked> = args.files.iter().map(|file| check_path(&registry, file, &sets)).collect();
+    let options = args.needs.options();
+    let checked: Vec<Checked> =
+        args.files.iter().map(|file| check_path_with(&registry, file, &sets, options)).collect();
 
     let groups: Vec<_> = checked.iter().map(|one| (one.diagnostics.as_slice(), one.files())).collect();
     terminal.out(&render_all(&groups, args.format.into(), terminal.paint().on()))?;

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_core::check::{Checked, check_path};
+use pipe_core::check::{Checked, check_path_with};
 use pipe_core::diagnostic::{Format, render};
-use pipe_core::plan::{Misfit, Plan, plan_document};
+use pipe_core::plan::{Misfit, Plan, cheapest, plan_document};
 use pipe_core::registry::Registry;
 use serde_json::json;
 
 use super::{Form, complain, json_text};
-use crate::args::Overrides;
+use crate::args::{Files, Overrides};
 use crate::exit::{Exit, Outcome};
 use crate::size::Size;
 use crate::terminal::Terminal;
@@ -17,7 +17,7 @@ use crate::{machine, text};
 
 /// Say what a run will need: steps, memory of each phase, disk.
 ///
-/// With --memory the exit code is 3 when the run does not fit, and the report names the changes that would help.
+/// With --memory the exit code is 3 when the run does not fit, and the report names the cheapest change that would.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The document, YAML or TOML.
@@ -31,6 +31,8 @@ pub struct Args {
     pub format: Form,
     #[command(flatten)]
     pub overrides: Overrides,
+    #[command(flatten)]
+    pub needs: Files,
 }
 
 /// What the program holds beside the run: its code, its threads, and the freed pages its allocator keeps. Measured
@@ -44,13 +46,20 @@ pub fn plan_of(registry: &Registry, checked: &Checked) -> Plan {
 
 pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let registry = pipe_nodes::registry();
-    let checked = check_path(&registry, &args.file, &args.overrides.sets());
+    let check = |sets: &[String]| check_path_with(&registry, &args.file, sets, args.needs.options());
+    let checked = check(&args.overrides.sets());
     complain(&checked, terminal);
     if !checked.ok() {
         return Ok(Exit::Failed);
     }
     let plan = plan_of(&registry, &checked);
-    let misfit = args.memory.and_then(|memory| plan.fits(memory.0).err());
+    let mut misfit = args.memory.and_then(|memory| plan.fits(memory.0).err());
+    if let Some(misfit) = &mut misfit {
+        misfit.cheapest = cheapest(&registry, &checked, misfit.memory, |more| {
+            let sets: Vec<String> = args.overrides.sets().into_iter().chain(more.iter().cloned()).collect();
+            Some(check(&sets)).filter(Checked::ok).map(|changed| plan_of(&registry, &changed))
+        });
+    }
     match args.format {
         Form::Json => terminal.out(&json_text(&report(&plan, args.memory, misfit.as_ref())))?,
         Form::Human => human(&plan, args.memory, misfit.is_none(), terminal)?,
@@ -94,7 +103,7 @@ pub fn warn_of_limits(plan: &Plan, checked: &Checked, folder: &Path, memory_give
     {
         terminal.warn(&text::may_not_fit(&misfit));
     }
-    let need = plan.disk.saturating_add(plan.cache_disk);
+    let need = plan.disk.saturating_add(plan.disk_passing).saturating_add(plan.cache_disk);
     if let Some(free) = machine::free_disk(folder).filter(|free| *free < need) {
         terminal.warn(&text::little_disk(need, free, folder));
     }

@@ -5,6 +5,7 @@
 //! its facts as unknown; they must not complain about that.
 
 mod hints;
+mod paths;
 mod settings;
 
 use std::cell::Cell;
@@ -77,6 +78,13 @@ impl Checked {
     pub fn entry(&self, node: &str) -> Option<&Entry> {
         self.document.tree.as_ref()?.get("nodes")?.as_map()?.get(node)
     }
+    /// The place of the first of some paths from the root that the document has, else its start.
+    pub fn span_at(&self, paths: &[&str]) -> Span {
+        let start = Span::new(self.document.main, 0, 0);
+        let Some(tree) = &self.document.tree else { return start };
+        let places = paths.iter().map(|path| tree.deepest(path));
+        places.into_iter().find(|place| place.depth > 0).map_or(start, |place| place.span())
+    }
     /// The place of a field of a node, or of its deepest part that exists.
     pub fn span_of(&self, node: &str, field: &str) -> Span {
         let start = Span::new(self.document.main, 0, 0);
@@ -84,9 +92,23 @@ impl Checked {
     }
 }
 
+/// What a check looks at beside the document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Files and folders that the document names need not be there. What is there is checked as ever; what is not is
+    /// no error, and nodes stand in for it with the usual size where they can ([`CheckCx::stands_in`]). For documents
+    /// whose weights and images are the user's to bring.
+    pub without_files: bool,
+}
+
 /// Checks a file with overrides.
 pub fn check_path(registry: &Registry, path: &Path, sets: &[String]) -> Checked {
-    check_document(registry, Document::load(path, sets))
+    check_path_with(registry, path, sets, Options::default())
+}
+
+/// As [`check_path`], with options.
+pub fn check_path_with(registry: &Registry, path: &Path, sets: &[String], options: Options) -> Checked {
+    check_document_with(registry, Document::load(path, sets), options)
 }
 
 /// Checks a text with overrides; relative paths start from the folder of `path`.
@@ -95,7 +117,12 @@ pub fn check_text(registry: &Registry, text: &str, path: &Path, syntax: Syntax, 
 }
 
 /// Checks a document that was read.
-pub fn check_document(registry: &Registry, mut document: Document) -> Checked {
+pub fn check_document(registry: &Registry, document: Document) -> Checked {
+    check_document_with(registry, document, Options::default())
+}
+
+/// As [`check_document`], with options.
+pub fn check_document_with(registry: &Registry, mut document: Document, options: Options) -> Checked {
     let mut out = std::mem::take(&mut document.diagnostics);
     let misread: HashSet<Span> = out.iter().map(|fault| fault.span).collect();
     let read = out.len();
@@ -103,7 +130,7 @@ pub fn check_document(registry: &Registry, mut document: Document) -> Checked {
     let mut checked =
         Checked { document, settings: None, graph: None, nodes: IndexMap::new(), diagnostics: Vec::new(), base_dir };
     if let Some(tree) = checked.document.tree.take() {
-        let stage = Stage { registry, tree: &tree, budget: Cell::new(50), base_dir: &checked.base_dir };
+        let stage = Stage { registry, tree: &tree, budget: Cell::new(50), base_dir: &checked.base_dir, options };
         let (graph, nodes, settings) = stage.run(&mut out);
         checked.graph = graph;
         checked.nodes = nodes;
@@ -126,6 +153,7 @@ struct Stage<'a> {
     tree: &'a Tree,
     budget: Cell<u32>,
     base_dir: &'a Path,
+    options: Options,
 }
 
 type Nodes = IndexMap<String, CheckedNode>;
@@ -141,6 +169,7 @@ impl Stage<'_> {
             .check(self.tree, None);
         let (usable, settings) = settings::read(self.tree, faults.is_empty(), out);
         out.extend(faults);
+        out.extend(settings.as_ref().and_then(|settings| settings::output(settings, self.tree)));
 
         let (Some(graph), Some(nodes)) = (graph, nodes) else { return (None, Nodes::new(), settings) };
         let mut known = Nodes::with_capacity(graph.dag.node_count());
@@ -150,8 +179,14 @@ impl Stage<'_> {
             let subject = Subject::Node(&node.name, kind.about.type_name);
             let faults =
                 Structure::new(&kind.schema, subject, &hints, &self.budget).check(&entry.value, Some(entry.key_span));
-            let ok = faults.is_empty() && !node.broken && graph.cyclic.binary_search(&index).is_err();
+            let mut ok = faults.is_empty() && !node.broken && graph.cyclic.binary_search(&index).is_err();
             out.extend(faults);
+            let paths = paths::look(&entry.value, &kind.schema, self.base_dir, self.options.without_files);
+            ok &= paths.blocking.is_empty();
+            out.extend(paths.blocking);
+            if !ok {
+                out.extend(paths.faults);
+            }
             let config = config(&entry.value, kind);
             let (facts, inputs) = Default::default();
             known.insert(node.name.clone(), CheckedNode { type_name: kind.about.type_name, config, facts, inputs, ok });
@@ -213,12 +248,16 @@ impl Stage<'_> {
                 settings,
                 base_dir: self.base_dir,
                 inputs: &inputs,
+                without_files: self.options.without_files,
                 problems: Vec::new(),
                 writes: Vec::new(),
             };
             let facts = kind.node.check(&known[&node.name].config, &mut cx);
             let entry = &nodes[&node.name];
-            let (problems, writes) = (cx.problems, cx.writes);
+            let (mut problems, writes) = (cx.problems, cx.writes);
+            if self.options.without_files {
+                problems.retain(|problem| problem.code != "P0301");
+            }
             let state = &mut known[&node.name];
             state.ok = problems.iter().all(|problem| problem.severity != crate::diagnostic::Severity::Error);
             state.facts = facts;

@@ -25,6 +25,18 @@ pub(super) fn read(tree: &Tree, right: bool, out: &mut Vec<Diagnostic>) -> (Sett
     (salvage(&all), None)
 }
 
+/// A file where the run's folder would have to be.
+pub(super) fn output(settings: &Settings, tree: &Tree) -> Option<Diagnostic> {
+    let folder = crate::execute::default_folder(settings);
+    let file = folder.ancestors().find(|place| place.exists()).filter(|place| !place.is_dir())?;
+    let span = match tree.deepest("output") {
+        place if place.depth > 0 => place.span(),
+        _ => tree.deepest("name").span(),
+    };
+    let message = format!("`{}` is a file, so the run's folder `{}` cannot be made", file.display(), folder.display());
+    Some(Diagnostic::error("P0302", span, message).help("give `output` another folder, or move the file away"))
+}
+
 fn salvage(all: &Json) -> Settings {
     let mut best = json!({ "version": 1, "name": "unnamed", "train": {} });
     let mut settings: Settings = serde_json::from_value(best.clone()).expect("the least settings");

@@ -17,6 +17,7 @@ mod toml;
 mod tree;
 mod yaml;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use tree::{Deepest, Entry, Map, Tree, Value};
@@ -159,19 +160,34 @@ pub fn parse(text: &str, file: FileId, syntax: Syntax) -> Parsed {
 
 fn read(path: &Path) -> Result<String, (&'static str, String)> {
     let fail = |error: std::io::Error| ("P0001", format!("cannot read `{}`: {}", path.display(), plain(&error)));
-    let size = std::fs::metadata(path).map_err(fail)?;
-    if size.is_dir() {
+    let about = std::fs::metadata(path).map_err(fail)?;
+    if about.is_dir() {
         return Err(("P0001", format!("cannot read `{}`: it is a folder", path.display())));
     }
-    if size.len() > MAX_BYTES as u64 {
-        return Err(("P0011", format!("the document has {} bytes, the limit is {MAX_BYTES}", size.len())));
+    if !about.is_file() && !is_stream(path) {
+        return Err(("P0001", format!("cannot read `{}`: it is a pipe or a device, not a file", path.display())));
     }
-    let bytes = std::fs::read(path).map_err(fail)?;
+    if about.len() > MAX_BYTES as u64 {
+        return Err(("P0011", format!("the document has {} bytes, the limit is {MAX_BYTES}", about.len())));
+    }
+    // Standard input tells no length.
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > MAX_BYTES {
+        return Err(("P0011", format!("the document has more than the limit of {MAX_BYTES} bytes")));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         ("P0002", format!("`{}` is not UTF-8 text: line {line} has a byte that is no letter", path.display()))
     })
+}
+
+/// What the shell or the caller has opened for reading: `/dev/stdin`, `<(…)`. Any other pipe may have nobody at its
+/// other end, and reading it would wait for ever.
+fn is_stream(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
 /// An I/O error in plain words.
@@ -180,6 +196,8 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),
         std::io::ErrorKind::StorageFull => "the disk is full".into(),
+        std::io::ErrorKind::QuotaExceeded => "the quota is used up".into(),
+        std::io::ErrorKind::FileTooLarge => "the file would be larger than is allowed here".into(),
         _ => error.to_string(),
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Nodes {
     pub event_only: Vec<SharedValue>,
     /// Hashes of the files that nodes were built from.
     pub contents: BTreeMap<String, String>,
+    /// What the user should read again at the end.
+    pub remarks: Vec<String>,
     /// All other values that are still used; held until the run ends.
     pub _held: Vec<SharedValue>,
 }
@@ -45,7 +47,7 @@ impl Parts<'_> {
         let mut values: Vec<Vec<SharedValue>> = vec![Vec::new(); self.graph.dag.node_count()];
         let mut driver = None;
         let mut listeners = Vec::new();
-        let mut contents = BTreeMap::new();
+        let (mut contents, mut remarks) = (BTreeMap::new(), Vec::new());
         for (place, index) in schedule.order.iter().enumerate() {
             if self.stop.is_set() {
                 return Err(RunError::interrupted());
@@ -78,6 +80,7 @@ impl Parts<'_> {
             }
             contents.extend(built.content.map(|content| (name.to_owned(), content)));
             values[index.index()] = built.outputs;
+            remarks.extend(built.remarks.into_iter().map(|remark| format!("{name}: {remark}")));
             if let Some(new) = built.driver
                 && driver.replace((name.to_owned(), new)).is_some()
             {
@@ -98,7 +101,7 @@ impl Parts<'_> {
         let listeners = listeners.into_iter().map(|(_, name, listener)| (name, listener)).collect();
         let event_only = schedule.event_only().flat_map(|index| std::mem::take(&mut values[index.index()])).collect();
         let held = values.into_iter().flatten().collect();
-        Ok(Nodes { driver, driver_name, listeners, event_only, contents, _held: held })
+        Ok(Nodes { driver, driver_name, listeners, event_only, contents, remarks, _held: held })
     }
 
     fn drop_values(&self, values: &mut Vec<SharedValue>, name: &str) {

@@ -51,7 +51,8 @@ impl<'a> Life<'a> {
         for (name, value) in self.nodes.driver.describe() {
             self.log.line(&format!("{name}: {value}"));
         }
-        let lived = self.begin(from).and_then(|()| self.steps()).and_then(|status| {
+        let room = state::reserve(self.folder, self.nodes.driver.state_bytes(), self.states());
+        let lived = room.and_then(|()| self.begin(from)).and_then(|()| self.steps()).and_then(|status| {
             self.save_state()?;
             Ok(status)
         });
@@ -62,7 +63,11 @@ impl<'a> Life<'a> {
 
     fn begin(&mut self, from: Option<&Saved>) -> Result<(), RunError> {
         let Some(saved) = from else { return self.tell(Moment::Start, 0.0) };
-        self.nodes.driver.load_state(&saved.path).map_err(|error| error.of(&self.nodes.driver_name))?;
+        self.nodes.driver.load_state(&saved.path).map_err(|error| match error.code {
+            // The file itself is bad; other errors say that it does not fit.
+            "P0301" | "P0302" | "P0303" => state::unusable(self.folder, &saved.path, saved.step, &error.message),
+            _ => error.of(&self.nodes.driver_name),
+        })?;
         self.position = self.nodes.driver.position();
         if self.position.step != saved.step {
             let message = format!("the driver stands at step {} after loading step {}", self.position.step, saved.step);
@@ -108,6 +113,13 @@ impl<'a> Life<'a> {
         Ok(Status::Finished)
     }
 
+    /// How many states the rest of the run will save, if the clock does not decide.
+    fn states(&self) -> Option<u64> {
+        let cadence = &self.settings.train.save_state;
+        let left = self.position.total_steps.saturating_sub(self.position.step);
+        cadence.steps.filter(|_| cadence.minutes.is_none()).map(|steps| left.div_ceil(steps.max(1)))
+    }
+
     fn state_is_due(&self) -> bool {
         let cadence = &self.settings.train.save_state;
         let by_steps = cadence.steps.is_some_and(|steps| self.position.step.is_multiple_of(steps.max(1)));
@@ -121,8 +133,11 @@ impl<'a> Life<'a> {
             return Ok(());
         }
         let driver = self.nodes.driver.as_mut();
-        state::save(self.folder, self.identity, &self.position, driver)
-            .map_err(|error| error.of(&self.nodes.driver_name))?;
+        state::save(self.folder, self.identity, &self.position, driver).map_err(|error| match error.code {
+            // Not the driver's fault: the run's folder takes no more.
+            "P0903" => error.at("/output"),
+            _ => error.of(&self.nodes.driver_name),
+        })?;
         self.saved = (Instant::now(), Some(step));
         self.log.line(&format!("saved the state of step {step}"));
         Ok(())

@@ -30,6 +30,11 @@ impl Log {
         let mut file = self.0.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let _ = writeln!(file, "{} {text}", utc(now));
     }
+    /// An error with all that belongs to it.
+    pub(super) fn failure(&self, when: &str, error: &RunError) {
+        self.line(&format!("{when}: {error}"));
+        error.log.iter().for_each(|more| self.line(more));
+    }
     pub(super) fn say(&self, text: &str) {
         Progress::say(self, text);
     }

@@ -58,6 +58,8 @@ pub struct Outcome {
     pub artifacts: Vec<Artifact>,
     /// The run's folder.
     pub folder: PathBuf,
+    /// What to read again at the end: images that were set aside.
+    pub remarks: Vec<String>,
     /// Step of the state it went on from.
     pub resumed_from: Option<u64>,
     /// Seconds of this process, building included.
@@ -111,23 +113,25 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
                 report: StepReport::default(),
                 artifacts: Vec::new(),
                 folder: options.folder,
+                remarks: Vec::new(),
                 resumed_from: None,
                 seconds: begun.elapsed().as_secs_f64(),
             });
         }
         Err(error) => {
-            log.line(&format!("failed: {error}"));
+            log.failure("failed", &error);
             return Err(error);
         }
     };
     same_contents(&before, &built.contents)?;
     document["contents"] = serde_json::json!(built.contents);
     atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
+    let remarks = built.remarks.clone();
     let mut life = life::Life::new(built, settings, &identity, folder.path(), log.clone(), options.stop, begun);
     let result = life.live(state.as_ref());
     match &result {
         Ok(status) => log.line(&format!("{status:?} at step {}", life.position.step).to_lowercase()),
-        Err(error) => log.line(&format!("failed at step {}: {error}", life.position.step)),
+        Err(error) => log.failure(&format!("failed at step {}", life.position.step), error),
     }
     Ok(Outcome {
         status: result?,
@@ -135,6 +139,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
         report: life.report,
         artifacts: life.artifacts,
         folder: options.folder,
+        remarks,
         resumed_from: state.map(|state| state.step),
         seconds: begun.elapsed().as_secs_f64(),
     })

@@ -4,6 +4,7 @@
 //! pipeline it belongs to. It is written under a temporary name, synced and renamed.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -63,13 +64,62 @@ pub(super) fn save(
     Ok(())
 }
 
+/// Sees that the disk has room for the states of a run, by taking it for a moment: a run that could not save its
+/// state later fails before its first step.
+///
+/// `total` is the number of states the run will write, if known. Two are kept and one is written beside them; states
+/// that are there already have their room.
+pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>) -> Result<(), RunError> {
+    let wanted = total.unwrap_or(KEEP as u64 + 1).min(KEEP as u64 + 1);
+    let count = wanted.saturating_sub(list(folder).len() as u64);
+    if bytes == 0 || count == 0 {
+        return Ok(());
+    }
+    let paths: Vec<PathBuf> = (0..count).map(|n| folder.join(format!(".room.tmp-{}-{n}", std::process::id()))).collect();
+    let taken = paths.iter().try_for_each(|path| fs::File::create(path).and_then(|file| allocate(&file, bytes)));
+    paths.iter().for_each(|path| drop(fs::remove_file(path)));
+    taken.map_err(|error| {
+        let text = crate::plan::bytes_text;
+        let message = format!(
+            "there is no room for the training state in `{}`: {} at a time, {} in all: {}",
+            folder.display(),
+            text(bytes),
+            text(bytes * count),
+            crate::document::plain(&error)
+        );
+        RunError::new("P0903", message).help("make room, or give `output` a folder on a larger disk")
+    })
+}
+
+/// Takes room on the disk for a file, for real: not a hole that fills up later.
+fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        let taken = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)
+        });
+        match taken {
+            Ok(()) => return Ok(()),
+            // File systems that cannot: the bytes are written instead.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (mut file, piece) = (file, vec![0u8; 1 << 20]);
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(piece.len() as u64);
+        file.write_all(&piece[..now as usize])?;
+        left -= now;
+    }
+    file.sync_all()
+}
+
 /// The newest whole state.
 pub(super) fn newest(folder: &Path) -> Result<Option<Saved>, RunError> {
     let Some((step, path)) = list(folder).into_iter().max() else { return Ok(None) };
-    let damaged = |reason: String| {
-        let message = format!("the state `{}` cannot be used: {reason}", path.display());
-        RunError::new("P0909", message).help("remove this folder to go on from the state before it")
-    };
+    let damaged = |reason: String| unusable(folder, &path, step, &reason);
     let file = path.join("state.json");
     let text = fs::read_to_string(&file).map_err(|error| damaged(crate::document::plain(&error)))?;
     let record: Record = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
@@ -79,12 +129,22 @@ pub(super) fn newest(folder: &Path) -> Result<Option<Saved>, RunError> {
     Ok(Some(Saved { path, step, identity: record.identity }))
 }
 
+/// A state that cannot be used, and the one to go on from instead.
+pub(super) fn unusable(folder: &Path, path: &Path, step: u64, reason: &str) -> RunError {
+    let message = format!("the state of step {step} cannot be used: {reason}");
+    let older = list(folder).into_iter().filter(|(other, _)| *other < step).max();
+    let help = match older {
+        Some((older, _)) => format!("remove `{}` and resume again: the state of step {older} is kept", path.display()),
+        None => format!("there is no older state; remove `{}` and start anew", path.display()),
+    };
+    RunError::new("P0909", message).help(help)
+}
+
 /// Removes what an interrupted write left behind.
 pub(super) fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder.join("state")).into_iter().flatten().flatten() {
-        if is_temporary(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    let left = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in left(&folder.join("state")).chain(left(folder)).filter(|path| is_temporary(path)) {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     }
 }
 

@@ -7,6 +7,7 @@ use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 
+use super::is_refused;
 use crate::graph::Graph;
 use crate::schedule::Schedule;
 
@@ -29,6 +30,8 @@ pub(super) struct Rect {
 /// An edge: points to pass, from the right side of a box to a port of another.
 pub(super) struct Route {
     pub from: NodeIndex,
+    /// The reference does not fit.
+    pub refused: bool,
     pub points: Vec<(f64, f64)>,
 }
 
@@ -53,10 +56,13 @@ fn height(ports: usize) -> f64 {
 
 pub(super) fn layout(graph: &Graph, text_width: impl Fn(&str) -> f64) -> Layout {
     let column = columns(graph);
-    let edges: Vec<(NodeIndex, NodeIndex, &'static str)> = graph
+    let links = |node: &'_ crate::graph::GraphNode| {
+        node.inputs.iter().flat_map(|(_, links)| links).copied().collect::<Vec<crate::graph::Link>>()
+    };
+    let edges: Vec<(NodeIndex, NodeIndex, bool)> = graph
         .nodes()
         .flat_map(|(to, node)| {
-            node.inputs.iter().flat_map(move |(port, links)| links.iter().map(move |link| (link.node, to, *port)))
+            links(node).into_iter().map(move |link| (link.node, to, is_refused(graph, link.node, to, link.span)))
         })
         .collect();
     let count = column.iter().max().map_or(0, |last| last + 1);
@@ -119,7 +125,7 @@ pub(super) fn layout(graph: &Graph, text_width: impl Fn(&str) -> f64) -> Layout 
 
     let mut row: HashMap<NodeIndex, usize> = HashMap::new();
     let mut routes = Vec::new();
-    for (number, (from, to, _)) in edges.iter().enumerate() {
+    for (number, (from, to, refused)) in edges.iter().enumerate() {
         let (start, end) = (boxes[from], boxes[to]);
         let row = row.entry(*to).or_default();
         let target = end.y + HEAD + (*row as f64 + 0.5) * ROW;
@@ -130,7 +136,7 @@ pub(super) fn layout(graph: &Graph, text_width: impl Fn(&str) -> f64) -> Layout 
             points.extend([(left, y), (right, y)]);
         }
         points.push((end.x, target));
-        routes.push(Route { from: *from, points });
+        routes.push(Route { from: *from, refused: *refused, points });
     }
     Layout {
         boxes,

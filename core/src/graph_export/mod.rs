@@ -1,17 +1,20 @@
 //! The graph of a checked document as DOT, Mermaid, JSON or SVG.
 //!
-//! All four show what could be resolved, so a document with errors can be looked at too.
+//! All four show what could be resolved, so a document with errors can be looked at too. References that do not fit
+//! are drawn as well, dashed: they are what a circle is often made of.
 
 mod layout;
 mod svg;
 
 use std::fmt::Write as _;
 
+use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 use serde_json::json;
 
 use crate::check::Checked;
-use crate::graph::{Edge, Graph};
+use crate::diagnostic::Span;
+use crate::graph::{Edge, Graph, Link};
 
 pub use svg::to_svg;
 
@@ -41,12 +44,34 @@ fn color(type_name: &str) -> &'static str {
 
 /// The port, and the output where it has a name of its own.
 fn edge_label(edge: &Edge) -> String {
-    if edge.output == "out" { edge.input.to_owned() } else { format!("{} ← {}", edge.input, edge.output) }
+    match edge.output {
+        "out" => edge.input.to_owned(),
+        "" => format!("{} (does not fit)", edge.input),
+        output => format!("{} ← {output}", edge.input),
+    }
+}
+
+/// Whether the reference at a place was refused; see [`Graph::refused`].
+fn is_refused(graph: &Graph, from: NodeIndex, to: NodeIndex, at: Span) -> bool {
+    graph.refused.iter().any(|(f, t, edge)| (*f, *t, edge.span) == (from, to, at))
 }
 
 fn graph_of(checked: &Checked) -> std::borrow::Cow<'_, Graph> {
     match &checked.graph {
-        Some(graph) => std::borrow::Cow::Borrowed(graph),
+        Some(graph) if graph.refused.is_empty() => std::borrow::Cow::Borrowed(graph),
+        Some(graph) => {
+            let mut all = graph.clone();
+            for (from, to, edge) in &graph.refused {
+                all.dag.add_edge(*from, *to, *edge);
+                let link = Link { node: *from, output: 0, span: edge.span };
+                let inputs = &mut all.dag[*to].inputs;
+                match inputs.iter_mut().find(|(port, _)| *port == edge.input) {
+                    Some((_, links)) => links.push(link),
+                    None => inputs.push((edge.input, vec![link])),
+                }
+            }
+            std::borrow::Cow::Owned(all)
+        }
         None => std::borrow::Cow::Owned(Graph::default()),
     }
 }
@@ -64,7 +89,9 @@ pub fn to_dot(checked: &Checked) -> String {
     }
     for edge in graph.dag.edge_references() {
         let (from, to) = (&graph.dag[edge.source()].name, &graph.dag[edge.target()].name);
-        let _ = writeln!(out, "  {} -> {} [label={}];", quote(from), quote(to), quote(&edge_label(edge.weight())));
+        let style = if edge.weight().output.is_empty() { ", style=dashed, color=red" } else { "" };
+        let label = quote(&edge_label(edge.weight()));
+        let _ = writeln!(out, "  {} -> {} [label={label}{style}];", quote(from), quote(to));
     }
     out.push_str("}\n");
     out
@@ -84,7 +111,8 @@ pub fn to_mermaid(checked: &Checked) -> String {
     }
     for edge in graph.dag.edge_references() {
         let (from, to) = (edge.source().index(), edge.target().index());
-        let _ = writeln!(out, "  n{from} -->|\"{}\"| n{to}", edge_label(edge.weight()));
+        let arrow = if edge.weight().output.is_empty() { "-.->" } else { "-->" };
+        let _ = writeln!(out, "  n{from} {arrow}|\"{}\"| n{to}", edge_label(edge.weight()));
     }
     for kind in kinds {
         let _ = writeln!(out, "  classDef {kind} fill:{},color:#fff,stroke:none", color(kind));
@@ -109,11 +137,11 @@ pub fn to_json(checked: &Checked) -> String {
             json!({
                 "from": graph.dag[edge.source()].name, "output": edge.weight().output,
                 "to": graph.dag[edge.target()].name, "input": edge.weight().input,
-                "rate": edge.weight().rate,
+                "rate": edge.weight().rate, "fits": !edge.weight().output.is_empty(),
             })
         })
         .collect();
-    let schedule = crate::schedule::Schedule::new(&graph);
+    let schedule = checked.graph.as_ref().map(crate::schedule::Schedule::new).unwrap_or_default();
     let order: Vec<&str> = schedule.order.iter().map(|index| graph.dag[*index].name.as_str()).collect();
     let value = json!({ "nodes": nodes, "edges": edges, "order": order, "releases": schedule.describe(&graph) });
     let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();

@@ -42,7 +42,8 @@ pub fn to_svg(checked: &Checked) -> String {
             }
         }
         let stroke = color(graph.dag[route.from].type_name);
-        let _ = writeln!(out, "<path class=\"edge\" stroke=\"{stroke}\" d=\"{path}\"/>");
+        let dashed = if route.refused { " stroke-dasharray=\"5 4\"" } else { "" };
+        let _ = writeln!(out, "<path class=\"edge\" stroke=\"{stroke}\"{dashed} d=\"{path}\"/>");
     }
     for (index, node) in graph.nodes() {
         let at = layout.boxes[&index];

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
-use super::{Bytes, Category, NodePlan};
+use super::{Bytes, Category, Fitting, NodePlan};
 use crate::check::Checked;
 use crate::diagnostic::Diagnostic;
 use crate::node::PlanCx;
@@ -30,6 +30,8 @@ pub struct Plan {
     pub cache_disk: u64,
     /// Bytes of the run's own files when it ends.
     pub disk: u64,
+    /// More that is there for a moment, while a file is written beside those that are kept.
+    pub disk_passing: u64,
     /// The nodes' own numbers and notes, in the order of building.
     pub nodes: IndexMap<String, PlannedNode>,
 }
@@ -140,9 +142,11 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     reloaded.for_each(|index| unloaded[index.index()] = true);
     for index in &schedule.order {
         let (name, node) = (graph.dag[*index].name.as_str(), of(*index));
-        if !graph.kind(registry, *index).is_event() || (node.event.is_empty() && node.event_flops == 0) {
+        if node.event.is_empty() && node.event_flops == 0 {
             continue;
         }
+        // The driver's event is the saving of its state.
+        let label = if graph.driver == Some(*index) { "save state".into() } else { format!("event {name}") };
         let needs = graph.dag[*index].inputs.iter().flat_map(|(_, links)| links).map(|link| link.node);
         let mut bytes = resident.clone();
         for source in needs.filter(|source| unloaded[source.index()]) {
@@ -150,14 +154,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         }
         add(&mut bytes, &node.event);
         let flops = node.event_flops.saturating_mul(node.event_count);
-        plan.phases.push(Phase::new(
-            format!("event {name}"),
-            PhaseKind::Event,
-            Some(name),
-            bytes,
-            flops,
-            node.event_count,
-        ));
+        plan.phases.push(Phase::new(label, PhaseKind::Event, Some(name), bytes, flops, node.event_count));
     }
     // A load that is nobody's line of its own is shown only when it is the peak.
     if let Some(quiet) = quiet
@@ -170,6 +167,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         let numbers = std::mem::take(&mut plans[index.index()]);
         plan.cache_disk = plan.cache_disk.saturating_add(numbers.cache_disk);
         plan.disk = plan.disk.saturating_add(numbers.disk);
+        plan.disk_passing = plan.disk_passing.max(numbers.disk_passing);
         plan.nodes.insert(node.name.clone(), PlannedNode { type_name: node.type_name, plan: numbers });
     }
     plan.find_peak();
@@ -225,8 +223,10 @@ impl Plan {
         if phase.total <= memory {
             return Ok(());
         }
+        // The program itself cannot be made smaller, so it is not what to look at.
+        let ours = phase.bytes.iter().filter(|(category, _)| **category != Category::Program);
         let (category, bytes) =
-            phase.bytes.iter().max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
+            ours.max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
         let tries = self.nodes.values().flat_map(|node| &node.plan.notes);
         let mut suggestions: Vec<String> =
             tries.filter_map(|note| note.strip_prefix("try ")).map(str::to_owned).collect();
@@ -234,7 +234,8 @@ impl Plan {
             suggestions.push(general(category).to_owned());
         }
         suggestions.truncate(4);
-        Err(Misfit { phase: phase.name.clone(), total: phase.total, memory, category, bytes, suggestions })
+        let (phase, total) = (phase.name.clone(), phase.total);
+        Err(Misfit { phase, total, memory, category, bytes, suggestions, cheapest: None })
     }
 }
 
@@ -267,6 +268,8 @@ pub struct Misfit {
     pub bytes: u64,
     /// Changes that would help, the cheapest first.
     pub suggestions: Vec<String>,
+    /// The cheapest change known to fit, when one was looked for and found.
+    pub cheapest: Option<Fitting>,
 }
 
 impl std::fmt::Display for Misfit {
@@ -291,6 +294,11 @@ impl Misfit {
         let place = checked.document.tree.as_ref().map(|tree| tree.deepest("train").span());
         let start = crate::diagnostic::Span::new(checked.document.main, 0, 0);
         let span = place.filter(|span| span.start > 0).unwrap_or(start);
-        Diagnostic::error("P0501", span, self.to_string()).help(format!("try {}", self.suggestions.join("; or ")))
+        let tries = self.suggestions.join("; or ");
+        let help = match &self.cheapest {
+            Some(fitting) => format!("{fitting}; or try {tries}"),
+            None => format!("try {tries}"),
+        };
+        Diagnostic::error("P0501", span, self.to_string()).help(help)
     }
 }

@@ -3,11 +3,13 @@
 //! Owns the vocabulary ([`NodePlan`], [`Category`]), the sum ([`plan_document`]) and its report
 //! ([`Plan::render`]). The numbers themselves are the nodes'.
 
+mod change;
 mod document;
 mod render;
 
 use serde::Serialize;
 
+pub use change::{Change, Fitting, cheapest};
 pub use document::{Misfit, Phase, PhaseKind, Plan, PlannedNode, plan_document};
 pub use render::{bytes_text, count_text, seconds_text};
 
@@ -84,7 +86,7 @@ pub struct NodePlan {
     pub step: Vec<Bytes>,
     /// FLOPs of one optimizer step.
     pub step_flops: u64,
-    /// Extra when the node's event fires (a preview's decode, a save's buffer).
+    /// Extra when the node's event fires (a preview's decode, a save's buffer, the driver saving its state).
     pub event: Vec<Bytes>,
     /// FLOPs of one event.
     pub event_flops: u64,
@@ -92,6 +94,8 @@ pub struct NodePlan {
     pub event_count: u64,
     /// Bytes this node will have on disk outside the cache when the run ends.
     pub disk: u64,
+    /// More that is on disk only while something is written: the new file beside those that are kept.
+    pub disk_passing: u64,
     /// Bytes this node will have in the cache folder.
     pub cache_disk: u64,
     /// Optimizer steps, if this node decides them.

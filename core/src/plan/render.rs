@@ -61,7 +61,11 @@ impl Plan {
             let _ = writeln!(out, "cache    {} on disk", bytes_text(self.cache_disk));
         }
         if self.disk > 0 {
-            let _ = writeln!(out, "results  {} on disk", bytes_text(self.disk));
+            let passing = match self.disk_passing {
+                0 => String::new(),
+                more => format!(", {} more while a file is written", bytes_text(more)),
+            };
+            let _ = writeln!(out, "results  {} on disk{passing}", bytes_text(self.disk));
         }
         if let Some(total) = timed.then(|| self.phases.iter().filter_map(|phase| phase.seconds).sum::<f64>()) {
             let _ = writeln!(out, "time     about {}", seconds_text(total));

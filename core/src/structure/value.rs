@@ -66,6 +66,8 @@ impl<'a> Structure<'a> {
             _ => return,
         };
         let name = words::name(path, self.subject);
+        let shown = tree.describe();
+        let shown = shown.strip_prefix("the number ").unwrap_or(&shown);
         let integer = schema["type"] == "integer";
         if !value.is_finite() {
             let message = format!("{name} must be a finite number, found {}", tree.describe());
@@ -79,7 +81,7 @@ impl<'a> Structure<'a> {
         if !inside {
             let range = words::range(schema).unwrap_or_default();
             let range = range.strip_prefix("of ").unwrap_or(&range);
-            let message = format!("{name} must be {range}, found {value}");
+            let message = format!("{name} must be {range}, found {shown}");
             return self.out.push(Diagnostic::error("P0105", tree.span, message));
         }
         if integer && let Some((low, high)) = machine_range(schema["format"].as_str()) {
@@ -88,7 +90,10 @@ impl<'a> Structure<'a> {
                 _ => value as i128,
             };
             if whole < low || whole > high {
-                let message = format!("{name} must be from {low} to {high}, found {whole}");
+                // The field's own limits where they are narrower than what the machine can count.
+                let low = limit("minimum").map_or(low, |min| low.max(min as i128));
+                let high = limit("maximum").map_or(high, |max| high.min(max as i128));
+                let message = format!("{name} must be from {low} to {high}, found {shown}");
                 self.out.push(Diagnostic::error("P0105", tree.span, message));
             }
         }

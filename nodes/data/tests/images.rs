@@ -163,11 +163,36 @@ fn folders_are_scanned_in_order() {
             pair("b.PNG", None),
             pair("c.webp", None),
             pair("f_1_20_30_40.jpeg", Some("f.txt")),
+            // Not an image, but not to be passed over in silence either.
+            pair("inner.png", None),
         ]
     );
+    let said = |name: &str| probe(at(name)).unwrap_err().to_string();
+    assert!(said("inner.png").ends_with("inner.png` is a folder, not a file"), "{}", said("inner.png"));
     assert_eq!(caption_candidates(folder.path()).unwrap(), ["caption", "txt"]);
     assert!(matches!(scan(at("a.txt"), &["txt"]), Err(ImageError::NotFolder { .. })));
     assert!(matches!(scan(at("none"), &["txt"]), Err(ImageError::Missing { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_nothing_and_pipes_are_listed_and_refused_at_once() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    symlink(at("gone"), at("dangling.png")).unwrap();
+    symlink(at("loop.png"), at("loop.png")).unwrap();
+    fs::copy(here("smooth.jpg"), at("whole.jpg")).unwrap();
+    symlink(at("whole.jpg"), at("linked.jpg")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe.png")).status().unwrap().success());
+    let found = scan(folder.path(), &["txt"]).unwrap();
+    assert_eq!(found.len(), 5, "{found:?}");
+    let said = |name: &str| probe(at(name)).unwrap_err().to_string();
+    assert!(said("dangling.png").ends_with("is a link to nothing"), "{}", said("dangling.png"));
+    assert!(said("loop.png").contains("cannot be read"), "{}", said("loop.png"));
+    assert!(said("pipe.png").ends_with("is a pipe or a device, not a file"), "{}", said("pipe.png"));
+    assert!(decode(at("pipe.png")).is_err());
+    assert_eq!(probe(at("linked.jpg")).unwrap(), probe(at("whole.jpg")).unwrap());
 }
 
 #[test]

@@ -80,6 +80,44 @@ fn mistakes_leave_no_file() {
 }
 
 #[test]
+fn values_are_asked_for_when_their_turn_comes() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    struct Alive<'c>(&'c [AtomicUsize; 2], Vec<f32>);
+    impl Drop for Alive<'_> {
+        fn drop(&mut self) {
+            self.0[0].fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let count = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let tensor = |i: usize| {
+        let count = &count;
+        let values = vec![i as f32, 1.5, -2.0];
+        TensorOut::stream(format!("t{i}"), DType::F16, [3], move |sink| {
+            let now = count[0].fetch_add(1, Ordering::SeqCst) + 1;
+            count[1].fetch_max(now, Ordering::SeqCst);
+            let alive = Alive(count, values.clone());
+            // In parts: the sink adds them up.
+            sink(&alive.1[..1])?;
+            sink(&alive.1[1..])
+        })
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.safetensors");
+    let writer = SafetensorsWriter::new((0..50).map(tensor), &BTreeMap::new()).unwrap();
+    assert_eq!(count[1].load(Ordering::SeqCst), 0, "nothing is asked for before it is written");
+    writer.save(&path).unwrap();
+    assert_eq!(count[1].load(Ordering::SeqCst), 1, "one tensor at a time");
+    let file = WeightFile::open(&path).unwrap();
+    assert_eq!(file.f32("t7").unwrap(), [7.0, 1.5, -2.0]);
+    let short = TensorOut::stream("s", DType::F32, [4], |sink| sink(&[1.0]));
+    let error = write_safetensors(&path, [short], &BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("`s` needs 16 bytes for its shape and has 4"), "{error}");
+    let whole = TensorOut::stream("s", DType::U8, [4], |sink| sink(&[1.0; 4]));
+    assert!(write_safetensors(&path, [whole], &BTreeMap::new()).unwrap_err().to_string().contains("cannot be cast"));
+    assert_eq!(WeightFile::open(&path).unwrap().names().len(), 50, "the good file is still there");
+}
+
+#[test]
 fn hashes_as_the_reference_computes_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.safetensors");

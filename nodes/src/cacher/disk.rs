@@ -62,7 +62,7 @@ impl Node for DiskCacher {
             None => crate::cache_dir(),
         };
         let cached = fill(cx, Store::Disk(folder), config.vae_batch_size as usize)?;
-        let content = Some(cached.content());
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, ..Default::default() })
+        let (content, remarks) = (Some(cached.content()), super::remarks(cx, &cached)?);
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, remarks, ..Default::default() })
     }
 }

@@ -58,7 +58,7 @@ impl Node for MemoryCacher {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let cached = fill(cx, Store::memory(), config.vae_batch_size as usize)?;
-        let content = Some(cached.content());
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, ..Default::default() })
+        let (content, remarks) = (Some(cached.content()), super::remarks(cx, &cached)?);
+        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, remarks, ..Default::default() })
     }
 }

@@ -8,14 +8,17 @@ pub mod store;
 use pipe_core::node::{CheckCx, Facts, InputFacts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::run::{BuildCx, RunError};
 use pipe_networks::vae::VaeConfig;
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use serde_json::json;
 
+use self::fill::Cached;
 use crate::common::autoencoder::Network;
 use crate::common::batch::batches_per_epoch;
 use crate::common::facts::{TextFacts, texts_of_port};
-use crate::loader::images::CaptionRules;
+use crate::common::batch::BatchSource;
+use crate::loader::images::{CaptionRules, Samples};
 
 /// Ports of every cacher.
 fn inputs() -> Vec<Input> {
@@ -89,6 +92,15 @@ fn check(cx: &mut CheckCx) -> Facts {
         facts = facts.with("image_sizes", sizes);
     }
     facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
+}
+
+/// What the user should read again at the end of the run: how many images could not be used.
+fn remarks(cx: &BuildCx, cached: &Cached) -> Result<Vec<String>, RunError> {
+    let samples = cx.one::<Samples>("samples")?;
+    let all = samples.items.len() as u64;
+    let set_aside = all.saturating_sub(cached.about().images / samples.repeats.max(1));
+    let line = || format!("{set_aside} of {all} images could not be decoded and were set aside; run.log names them");
+    Ok((set_aside > 0).then(line).into_iter().collect())
 }
 
 fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {

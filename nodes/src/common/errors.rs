@@ -8,8 +8,8 @@ use pipe_networks::WeightsError;
 pub fn file_code(error: &FileError) -> &'static str {
     match error {
         FileError::Missing { .. } => "P0301",
-        FileError::Damaged { .. } => "P0303",
-        FileError::DiskFull { .. } => "P0903",
+        FileError::Damaged { .. } | FileError::BadJson { .. } => "P0303",
+        FileError::DiskFull { .. } | FileError::BadTensors { .. } | FileError::Io { action: "written", .. } => "P0903",
         _ => "P0302",
     }
 }

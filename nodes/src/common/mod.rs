@@ -12,6 +12,7 @@ pub mod lazy;
 pub mod text;
 pub mod trainable;
 pub mod weights_source;
+pub mod write;
 
 /// Implements [`pipe_core::node::Value`] for a type that has nothing to unload.
 macro_rules! plain_value {

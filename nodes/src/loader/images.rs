@@ -20,6 +20,7 @@ use crate::common::plain_value;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// Folder with the images (png, jpg, jpeg, webp, bmp; not its sub-folders).
+    #[schemars(extend("x-path" = "folder"))]
     path: String,
     /// Size of the training images in pixels: one number for a square, or `[width, height]`.
     resolution: Resolution,
@@ -70,19 +71,19 @@ enum Resolution {
 /// Sides of buckets in pixels.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 struct Buckets {
-    /// Smallest side. Default 256.
-    #[serde(default = "default_min")]
+    /// Smallest side. Default 256. Not together with `no_upscale`.
+    #[serde(default)]
     #[schemars(range(min = 8, max = 16384))]
-    min: u64,
-    /// Largest side. Default 1024.
-    #[serde(default = "default_max")]
+    min: Option<u64>,
+    /// Largest side. Default 1024. Not together with `no_upscale`.
+    #[serde(default)]
     #[schemars(range(min = 8, max = 16384))]
-    max: u64,
+    max: Option<u64>,
     /// Sides are multiples of this. Default 64.
     #[serde(default = "default_step")]
     #[schemars(range(min = 8, max = 1024))]
     step: u64,
-    /// Never enlarge an image; `min` and `max` are then not used. Default false.
+    /// Never enlarge an image: each gets a bucket of its own aspect ratio, so `min` and `max` have no place. Default false.
     #[serde(default)]
     no_upscale: bool,
 }
@@ -93,14 +94,25 @@ fn default_extension() -> String {
 fn one() -> u64 {
     1
 }
-fn default_min() -> u64 {
-    256
-}
-fn default_max() -> u64 {
-    1024
-}
 fn default_step() -> u64 {
     64
+}
+
+impl Config {
+    fn samples(&self, items: Vec<Sample>, folder: &std::path::Path) -> Samples {
+        Samples {
+            items: Arc::new(items),
+            repeats: self.repeats,
+            flip: self.flip_aug,
+            captions: CaptionRules {
+                dropout: self.caption_dropout_rate,
+                shuffle: self.shuffle_caption,
+                keep_tokens: self.keep_tokens,
+            },
+            folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            resolution: self.resolution.sides(),
+        }
+    }
 }
 
 impl Resolution {
@@ -180,9 +192,17 @@ impl Node for Images {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let folder = cx.path(&config.path);
-        if config.shuffle_caption && config.keep_tokens == 0 {
-            // Allowed; nothing to say.
-        } else if config.keep_tokens > 0 && !config.shuffle_caption {
+        if let Some(Buckets { no_upscale: true, min, max, .. }) = config.buckets {
+            for (field, _) in [("min", min), ("max", max)].into_iter().filter(|(_, side)| side.is_some()) {
+                cx.error(
+                    "P0402",
+                    &format!("buckets.{field}"),
+                    format!("`{field}` has no effect with `no_upscale`: an image's own size sets its bucket"),
+                    Some(format!("leave `{field}` out, or leave `no_upscale` out")),
+                );
+            }
+        }
+        if config.keep_tokens > 0 && !config.shuffle_caption {
             cx.error(
                 "P0402",
                 "keep_tokens",
@@ -190,7 +210,8 @@ impl Node for Images {
                 Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
             );
         }
-        match read(config, &folder) {
+        let samples = if cx.stands_in(&folder) { assumed(config) } else { read(config, &folder) };
+        match samples {
             Ok(samples) => facts(&samples),
             Err(problems) => {
                 for p in problems {
@@ -249,14 +270,7 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
         let help = "put png, jpg, webp or bmp files directly into the folder; sub-folders are not read";
         return Err(vec![found("P0306", "path", format!("no images in `{}`", folder.display()), Some(help))]);
     }
-    let resolution = config.resolution.sides();
-    let generated = match config.buckets {
-        Some(b) if !b.no_upscale => {
-            let options = BucketOptions { resolution, min: b.min as usize, max: b.max as usize, step: b.step as usize };
-            Some(buckets::generate(options).map_err(|e| vec![found("P0403", "buckets", e.to_string(), None)])?)
-        }
-        _ => None,
-    };
+    let fitting = Fitting::new(config)?;
     let mut problems = Vec::new();
     let mut items = Vec::with_capacity(entries.len());
     let mut uncaptioned = Vec::new();
@@ -288,13 +302,7 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
                 continue;
             }
         };
-        let fit = match (&generated, config.buckets) {
-            (Some(list), _) => buckets::select(list, size).ok_or_else(|| "no bucket".to_string()),
-            (None, Some(b)) => buckets::select_no_upscale(resolution.0 * resolution.1, b.step as usize, size)
-                .map_err(|e| e.to_string()),
-            (None, None) => Ok(buckets::cover(resolution, size)),
-        };
-        match fit {
+        match fitting.of(size) {
             Ok(fit) => items.push(Sample { path: entry.path, caption: decorate(config, caption), size, fit }),
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
@@ -310,18 +318,52 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
         }
         return Err(problems);
     }
-    Ok(Samples {
-        items: Arc::new(items),
-        repeats: config.repeats,
-        flip: config.flip_aug,
-        captions: CaptionRules {
-            dropout: config.caption_dropout_rate,
-            shuffle: config.shuffle_caption,
-            keep_tokens: config.keep_tokens,
-        },
-        folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-        resolution,
-    })
+    Ok(config.samples(items, folder))
+}
+
+/// Images assumed where there are none yet, for a plan without files.
+const ASSUMED_IMAGES: usize = 100;
+
+/// What stands for a folder that is not there: a hundred images of the requested size, each with a caption.
+fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
+    let size = config.resolution.sides();
+    let fit = Fitting::new(config)?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
+    let item = |n| Sample { path: format!("{n}.png").into(), caption: String::new(), size, fit };
+    Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), std::path::Path::new(&config.path)))
+}
+
+/// How images are fitted.
+enum Fitting {
+    /// Into one of these buckets.
+    Buckets(Vec<(usize, usize)>),
+    /// Into a bucket of the image's own, of at most this area and with sides of multiples of the step.
+    Own { area: usize, step: usize },
+    /// To one size.
+    One((usize, usize)),
+}
+
+impl Fitting {
+    fn new(config: &Config) -> Result<Fitting, Vec<Found>> {
+        let resolution = config.resolution.sides();
+        let Some(b) = config.buckets else { return Ok(Fitting::One(resolution)) };
+        let step = b.step as usize;
+        if b.no_upscale {
+            return Ok(Fitting::Own { area: resolution.0 * resolution.1, step });
+        }
+        let (min, max) = (b.min.unwrap_or(256) as usize, b.max.unwrap_or(1024) as usize);
+        let list = buckets::generate(BucketOptions { resolution, min, max, step });
+        list.map(Fitting::Buckets).map_err(|e| vec![found("P0403", "buckets", e.to_string(), None)])
+    }
+
+    fn of(&self, size: (usize, usize)) -> Result<Fit, String> {
+        match self {
+            Fitting::Buckets(list) => buckets::select(list, size).ok_or_else(|| "no bucket".to_string()),
+            Fitting::Own { area, step } => {
+                buckets::select_no_upscale(*area, *step, size).map_err(|error| error.to_string())
+            }
+            Fitting::One(resolution) => Ok(buckets::cover(*resolution, size)),
+        }
+    }
 }
 
 fn decorate(config: &Config, caption: String) -> String {

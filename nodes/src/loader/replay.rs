@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use pipe_core::diagnostic::suggest::and_list;
+use pipe_core::diagnostic::{did_you_mean, suggest};
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
@@ -14,12 +16,14 @@ use serde::Deserialize;
 
 use crate::common::batch::{Batch, BatchSource, Batches, DataAbout, HostTensor, Replay};
 use crate::common::errors;
+use crate::common::schedule_ddpm::T;
 
 /// Fields of `loader.replay`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` (0 to 1000; flow models' σ is a
     /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`.
+    #[schemars(extend("x-path" = "file"))]
     path: String,
 }
 
@@ -47,8 +51,9 @@ impl Node for ReplayLoader {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let path = cx.path(&config.path);
-        let header = match Header::read(&path) {
-            Ok(header) => header,
+        // One small tensor is read: a timestep that is no row of the noise schedule would stop the run at its batch.
+        let file = match WeightFile::open(&path) {
+            Ok(file) => file,
             Err(e) => {
                 cx.error(
                     errors::file_code(&e),
@@ -59,7 +64,13 @@ impl Node for ReplayLoader {
                 return Facts::new();
             }
         };
-        match shapes(&header) {
+        if let Some((message, help)) = unknown(file.header()) {
+            cx.error("P0302", "path", message, Some(help));
+        }
+        if let Err(why) = timesteps(&file) {
+            cx.error("P0302", "path", why, Some("timesteps are rows of the noise schedule".into()));
+        }
+        match shapes(file.header()) {
             Ok((rows, latents, context)) => {
                 let mut facts = Facts::new()
                     .with("entries", rows as u64)
@@ -87,6 +98,34 @@ impl Node for ReplayLoader {
         let source = Rows::open(&cx.path(&config.path), cx.settings.train.batch_size as usize)?;
         let content = Some(source.content());
         Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(source)))], content, ..Default::default() })
+    }
+}
+
+/// Tensors that are used.
+const KNOWN: [&str; 4] = ["latents", "noise", "timesteps", "context"];
+
+/// Tensors that nothing would read.
+fn unknown(header: &Header) -> Option<(String, String)> {
+    let names: Vec<&str> = header.tensors.keys().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect();
+    let first = names.first()?;
+    let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+    let help = did_you_mean(&suggest(first, KNOWN)).unwrap_or_else(|| format!("the tensors are {}", and_list(&KNOWN)));
+    Some((format!("the file has a tensor `{first}`{more} that no run uses"), help))
+}
+
+/// The timesteps of all rows: whole numbers from 0 to 999.
+fn timesteps(file: &WeightFile) -> Result<Vec<f32>, String> {
+    if file.info("timesteps").is_none() {
+        return Ok(Vec::new());
+    }
+    let values: Vec<f32> = match file.i64("timesteps") {
+        Ok(values) => values.into_iter().map(|t| t as f32).collect(),
+        Err(_) => file.f32("timesteps").map_err(|error| error.to_string())?,
+    };
+    let wrong = |t: &f32| !(t.fract() == 0.0 && (0.0..T as f32).contains(t));
+    match values.iter().position(wrong) {
+        Some(row) => Err(format!("`timesteps` has {} in row {row}, not a whole number from 0 to {}", values[row], T - 1)),
+        None => Ok(values),
     }
 }
 
@@ -136,10 +175,7 @@ impl Rows {
                 tensors.insert(name, HostTensor { values: file.f32(name).map_err(error)?, shape });
             }
         }
-        let timesteps = match file.i64("timesteps") {
-            Ok(values) => values.into_iter().map(|t| t as f32).collect(),
-            Err(_) => file.f32("timesteps").map_err(error)?,
-        };
+        let timesteps = timesteps(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
         Ok(Rows { rows, batch, tensors, timesteps })
     }
 

@@ -223,6 +223,7 @@ impl Node for AdamWOptimizer {
         let Some(loss) = cx.inputs.one("loss") else { return NodePlan::default() };
         let (per_epoch, total) = steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
         let mut plan = estimate::step(cx.settings, &loss.facts);
+        estimate::states(cx.settings, &loss.facts, total, &mut plan);
         plan.steps = Some(total);
         plan.epochs = Some(total as f64 / per_epoch as f64);
         plan.notes.push(format!(

@@ -18,6 +18,7 @@ use crate::adapter::config;
 use crate::common::autoencoder::{self, Network};
 use crate::common::engine::compute_type;
 use crate::common::trainable::DenoiserNet;
+use crate::common::write;
 
 /// Optimizer state, gradients, activations and FLOPs of one step.
 pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
@@ -37,6 +38,21 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
         plan.step_flops = flops * settings.train.accumulate;
     }
     plan
+}
+
+/// Saves of the training state: memory of one, disk of those that are kept, and how often.
+pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, plan: &mut NodePlan) {
+    let parameters = facts.u64("parameters").unwrap_or(0);
+    // The modules of an adapter have two tensors each; of a whole model the header is nothing beside the values.
+    let size = super::state::bytes(parameters, 2 * facts.u64("modules").unwrap_or(0));
+    let cadence = &settings.train.save_state;
+    // Without a number of steps the clock decides: as many as are ever kept.
+    let by_steps = cadence.steps.filter(|_| cadence.minutes.is_none()).map(|n| total_steps.div_ceil(n.max(1)));
+    let kept = by_steps.unwrap_or(2).min(2);
+    plan.disk += size * kept;
+    plan.disk_passing = if by_steps.is_none_or(|count| count > 2) { size } else { 0 };
+    plan.event = write::event(settings, write::largest(facts));
+    plan.event_count = by_steps.unwrap_or(1);
 }
 
 /// Sizes `[w, h]` of a list in the batches' facts, the largest first.

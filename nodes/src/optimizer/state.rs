@@ -1,21 +1,29 @@
-//! Training state on disk: safetensors, f32, every tensor under its key.
+//! Training state on disk: safetensors, f32, every tensor under its key. Written tensor by tensor, so that saving takes
+//! no memory to speak of.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use pipe_core::run::RunError;
-use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
+use pipe_data::weights::{DType, WeightFile, write_safetensors};
 use pipe_ops::{Device, Tensor};
 
 use crate::common::errors;
+use crate::common::write::tensor_out;
+
+/// Bytes of a state's header for each trainable tensor: three entries with their names, and the number of updates.
+const HEADER: u64 = 700;
+
+/// Bytes of the state of so many trainable values in so many tensors: the value and AdamW's two moments, f32.
+pub fn bytes(values: u64, tensors: u64) -> u64 {
+    12 * values + HEADER * tensors
+}
 
 const FILE: &str = "state.safetensors";
 
 /// Writes tensors and text values.
 pub fn save(dir: &Path, tensors: &[(String, &Tensor)], values: &BTreeMap<String, String>) -> Result<(), RunError> {
-    let list = tensors
-        .iter()
-        .map(|(name, tensor)| TensorOut::f32(name.clone(), DType::F32, tensor.shape().to_vec(), tensor.to_vec()));
+    let list = tensors.iter().map(|(name, tensor)| tensor_out(name.clone(), DType::F32, tensor.shape(), tensor));
     write_safetensors(dir.join(FILE), list, values).map_err(|e| errors::file_error(&e, ""))
 }
 

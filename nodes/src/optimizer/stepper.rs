@@ -160,6 +160,11 @@ impl Driver for Stepper {
         Ok(())
     }
 
+    fn state_bytes(&self) -> u64 {
+        let train = self.loss.trainable().read();
+        state::bytes(train.parameters(), train.tensors.len() as u64)
+    }
+
     fn describe(&self) -> Vec<(String, String)> {
         let engine = self.loss.engine();
         vec![
@@ -173,5 +178,6 @@ impl Driver for Stepper {
 fn not_finite(step: u64, loss: f64, norm: f64, names: &[String]) -> RunError {
     let shown = names.iter().take(4).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     RunError::new("P0901", format!("step {}: loss {loss}, gradient norm {norm}; the batch was {shown}", step + 1))
+        .logged(format!("the images of this batch: {}", names.join(", ")))
         .help("nothing of this step was applied and the last good files are kept; lower `learning_rate`, add a warm-up, or look at these images")
 }

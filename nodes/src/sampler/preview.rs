@@ -64,6 +64,15 @@ struct Prompt {
     seed: Option<u64>,
 }
 
+impl Config {
+    /// Prompts whose negative prompt nothing would read: without guidance only the positive one is drawn.
+    fn unused_negatives(&self) -> Vec<usize> {
+        let prompts = self.prompts.iter().enumerate();
+        let unused = prompts.filter(|(_, p)| self.guidance_scale == 1.0 && !p.negative_prompt.is_empty());
+        unused.map(|(i, _)| i).collect()
+    }
+}
+
 fn default_steps() -> u64 {
     25
 }
@@ -103,6 +112,11 @@ impl Node for Preview {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let (model, vae) = (cx.inputs.one("model").cloned(), cx.inputs.one("vae").cloned());
+        for i in config.unused_negatives() {
+            let message = "`negative_prompt` has no effect with a `guidance_scale` of 1";
+            let field = format!("prompts.{i}.negative_prompt");
+            cx.error("P0402", &field, message, Some("leave it out, or raise `guidance_scale`".into()));
+        }
         if let Some(vae) = &vae {
             let factor = vae.facts.u64("factor").unwrap_or(8);
             for (field, side) in [("width", config.width), ("height", config.height)] {

@@ -9,13 +9,15 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_core::settings::{Every, Settings};
 use pipe_data::weights::{DType, SafetensorsWriter, TensorOut, hash};
+use pipe_networks::lora::Target;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::metadata;
-use super::{KeepLast, Plan, SaveType, make_folder};
+use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::errors;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
+use crate::common::write::{self, tensor_out};
 use crate::optimizer::adamw::Update;
 
 /// Fields of `saver.adapter`.
@@ -96,9 +98,11 @@ impl Node for AdapterSaver {
             .one("update")
             .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
         let every = config.every.clone().unwrap_or_default();
-        let between = every.steps.map_or(0, |n| total / n) + every.epochs.map_or(0, |n| total / per_epoch / n);
-        let kept = config.keep_last.map_or(between, |k| k.count.min(between));
-        NodePlan { disk: size * (kept + 1), event_count: between + 1, ..Default::default() }
+        let largest = cx.inputs.one("adapter").map_or(0, |adapter| write::largest(&adapter.facts));
+        NodePlan {
+            event: write::event(cx.settings, largest),
+            ..Between::of(&every, config.keep_last, total, per_epoch).disk(size)
+        }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -145,26 +149,25 @@ impl Saver {
             return Err(RunError::new("P0401", "there is no adapter to save").at("adapter"));
         };
         let train = self.trainable.read();
+        let wrong = |e: String| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
+        let mut factors = Vec::new();
+        for t in targets {
+            for (key, shape) in [(t.down_key(), t.down_shape()), (t.up_key(), t.up_shape())] {
+                let tensor = train.tensors.get(&key).ok_or_else(|| wrong(format!("`{key}` is not there")))?;
+                factors.push((key, shape, tensor));
+            }
+        }
         let tensors = || {
-            targets.iter().flat_map(|t| {
-                let factor = |key: String, shape: Vec<usize>| {
-                    let values = train.tensors.get(&key).map(|x| x.to_vec()).unwrap_or_default();
-                    TensorOut::f32(key, self.dtype, shape, values)
-                };
-                [
-                    factor(t.down_key(), t.down_shape()),
-                    factor(t.up_key(), t.up_shape()),
-                    TensorOut::f32(format!("{}.alpha", t.name), DType::F32, Vec::new(), vec![t.alpha]),
-                ]
-            })
+            let alpha = |t: &Target| TensorOut::f32(format!("{}.alpha", t.name), DType::F32, [], vec![t.alpha]);
+            let factors = factors.iter();
+            let factors = factors.map(|(key, shape, tensor)| tensor_out(key.clone(), self.dtype, shape.clone(), tensor));
+            factors.chain(targets.iter().map(alpha))
         };
-        let io = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
-        let wrong = |e: String| RunError::new("P0303", format!("cannot write `{}`: {e}", path.display()));
-        let legacy =
-            SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(|e| wrong(e.to_string()))?;
+        let io = |e: std::io::Error| wrong(e.to_string());
+        let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(wrong)?;
         metadata.insert("sshs_model_hash".into(), hash::sshs_model_hash(&legacy).map_err(io)?);
         metadata.insert("sshs_legacy_hash".into(), hash::sshs_legacy_hash(&legacy).map_err(io)?);
-        let writer = SafetensorsWriter::new(tensors(), &metadata).map_err(|e| wrong(e.to_string()))?;
+        let writer = SafetensorsWriter::new(tensors(), &metadata).map_err(wrong)?;
         writer.save(path).map_err(|e| errors::file_error(&e, "").help("free some space, then continue with `--resume`"))
     }
 

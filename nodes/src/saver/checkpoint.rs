@@ -1,6 +1,6 @@
 //! `saver.checkpoint`: whole models, as one file or a Diffusers folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -8,18 +8,21 @@ use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
 use pipe_core::settings::Every;
-use pipe_data::weights::{Component, DType, Family, TensorOut, keymap, write_safetensors};
+use pipe_data::metadata::{ModelSpec, iso_date};
+use pipe_data::weights::{Component, DType, Family, keymap, write_safetensors};
 use pipe_networks::{Trainables, Weights};
+use pipe_ops::Tensor;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{KeepLast, Plan, SaveType, make_folder};
+use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::autoencoder::Autoencoder;
 use crate::common::errors;
 use crate::common::text::TextEncoder;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
 use crate::common::weights_source::Shapes;
+use crate::common::write::{self, tensor_out};
 use crate::model::sd1::{Prediction, Sd1};
 
 /// Fields of `saver.checkpoint`.
@@ -126,16 +129,24 @@ impl Node for CheckpointSaver {
             parameters += clip.map_or(0, |c| count(c.shapes()));
         }
         let size = parameters * config.dtype.dtype().size() as u64;
-        // Files from the middle: as many as are kept, or as the cadence gives in steps.
-        let every = config.every.clone().unwrap_or_default();
+        // No optimizer tells the steps of an epoch: what fires by the unit that the run is not measured in is left out.
+        let mut every = config.every.clone().unwrap_or_default();
         let train = &cx.settings.train;
-        let between = every.steps.map_or(0, |n| train.steps.unwrap_or(0) / n)
-            + every.epochs.map_or(0, |n| train.epochs.unwrap_or(0) / n);
-        let kept = config.keep_last.map_or(between, |k| k.count.min(between));
-        // All tensors are gathered on the host while a file is written.
-        let event =
-            vec![pipe_core::plan::Bytes { category: pipe_core::plan::Category::Working, bytes: 4 * parameters }];
-        NodePlan { disk: size * (kept + 1), event, event_count: between + 2, ..Default::default() }
+        let total = match (train.steps, train.epochs) {
+            (None, Some(epochs)) => {
+                every.steps = None;
+                epochs
+            }
+            (steps, _) => {
+                every.epochs = None;
+                steps.unwrap_or(1600)
+            }
+        };
+        let largest = cx.inputs.one("model").map_or(0, |model| write::largest(&model.facts));
+        NodePlan {
+            event: write::event(cx.settings, largest),
+            ..Between::of(&every, config.keep_last, total, 1).disk(size)
+        }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -173,7 +184,8 @@ struct Saver {
 struct Part {
     component: Component,
     shapes: Shapes,
-    values: std::collections::HashMap<String, Vec<f32>>,
+    /// Sharing their data with the model: nothing is copied before it is written.
+    values: HashMap<String, Tensor>,
     config: Value,
 }
 
@@ -189,7 +201,7 @@ fn part(
         .iter()
         .filter_map(|(n, _)| {
             let own = train.and_then(|t| t.tensors.get(&Trainables::key(name, n)));
-            own.or_else(|| weights.get(n)).map(|t| (n.clone(), t.to_vec()))
+            own.or_else(|| weights.get(n)).map(|t| (n.clone(), t.clone()))
         })
         .collect();
     Part { component, shapes, values, config }
@@ -223,17 +235,21 @@ impl Saver {
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
-        let mut m = BTreeMap::from([
-            ("modelspec.sai_model_spec".to_string(), "1.0.1".to_string()),
-            ("modelspec.title".to_string(), self.plan.name.clone()),
-            ("modelspec.architecture".to_string(), "stable-diffusion-v1".to_string()),
-            ("modelspec.implementation_version".to_string(), concat!("pipe/", env!("CARGO_PKG_VERSION")).to_string()),
-        ]);
-        if let Subject::Denoiser { model, .. } = &*self.trainable.subject {
-            let prediction = if model.prediction == Prediction::V { "v" } else { "epsilon" };
-            m.insert("modelspec.prediction_type".into(), prediction.into());
-        }
-        m
+        let prediction = match &*self.trainable.subject {
+            Subject::Denoiser { model, .. } if model.prediction == Prediction::V => Some("v".into()),
+            Subject::Denoiser { .. } => Some("epsilon".into()),
+            Subject::Autoencoder { .. } => None,
+        };
+        let spec = ModelSpec {
+            architecture: "stable-diffusion-v1".into(),
+            implementation: "https://github.com/Stability-AI/generative-models".into(),
+            title: self.plan.name.clone(),
+            date: Some(iso_date(super::metadata::seconds_now())),
+            prediction_type: prediction,
+            implementation_version: Some(concat!("pipe/", env!("CARGO_PKG_VERSION")).into()),
+            ..ModelSpec::default()
+        };
+        spec.to_map()
     }
 
     fn write(&self, path: &Path) -> Result<(), RunError> {
@@ -249,8 +265,8 @@ impl Saver {
                     let entries = keymap::to_single_file(part.component, named)
                         .map_err(|names| RunError::new("P0304", format!("no place in a single file for {names:?}")))?;
                     for entry in entries {
-                        let Some(values) = part.values.get(&entry.internal) else { continue };
-                        list.push(TensorOut::f32(entry.name, self.dtype, entry.shape, values.as_slice()));
+                        let Some(tensor) = part.values.get(&entry.internal) else { continue };
+                        list.push(tensor_out(entry.name, self.dtype, entry.shape, tensor));
                     }
                 }
                 write_safetensors(path, list, &self.metadata()).map_err(error)
@@ -275,8 +291,7 @@ impl Saver {
             let inner = folder.join(name);
             std::fs::create_dir_all(&inner).map_err(failed)?;
             let list = part.shapes.iter().filter_map(|(n, shape)| {
-                let values = part.values.get(n)?;
-                Some(TensorOut::f32(n.clone(), self.dtype, shape.clone(), values.as_slice()))
+                Some(tensor_out(n.clone(), self.dtype, shape.clone(), part.values.get(n)?))
             });
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             write_safetensors(inner.join(file), list, &metadata).map_err(|e| errors::file_error(&e, ""))?;

@@ -6,6 +6,7 @@ pub mod metadata;
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::plan::NodePlan;
 use pipe_core::run::{Moment, Position, RunError};
 use pipe_core::settings::Every;
 use pipe_data::weights::DType;
@@ -55,6 +56,33 @@ pub struct Plan {
     pub keep_last: Option<KeepLast>,
     /// `.safetensors`, or empty for folders.
     pub extension: &'static str,
+}
+
+/// How many files a saver writes in the middle of a run, and how many of them are kept at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// Written.
+    pub written: u64,
+    /// Kept.
+    pub kept: u64,
+}
+
+impl Between {
+    /// Of a cadence, in a run of `total` steps with `per_epoch` of them in an epoch.
+    pub fn of(every: &Every, keep: Option<KeepLast>, total: u64, per_epoch: u64) -> Self {
+        let last = total.saturating_sub(1);
+        let by = |every: Option<u64>, steps: u64| every.map_or(0, |n| last / n.saturating_mul(steps).max(1));
+        let (steps, epochs) = (by(every.steps, 1), by(every.epochs, per_epoch.max(1)));
+        // Files of the two cadences are counted apart when old ones go.
+        let kept = |written: u64| keep.map_or(written, |keep| keep.count.min(written));
+        Between { written: steps + epochs, kept: kept(steps) + kept(epochs) }
+    }
+
+    /// The plan of files of `size` bytes: those that are there at the end, and the one beside them before an old one goes.
+    pub fn disk(&self, size: u64) -> NodePlan {
+        let passing = if self.kept < self.written { size } else { 0 };
+        NodePlan { disk: size * (self.kept + 1), disk_passing: passing, event_count: self.written + 1, ..Default::default() }
+    }
 }
 
 /// A file to write now.
@@ -123,5 +151,27 @@ pub fn make_folder(path: &Path) -> Result<(), RunError> {
         Some(parent) => std::fs::create_dir_all(parent)
             .map_err(|e| RunError::new("P0903", format!("cannot make the folder `{}`: {e}", parent.display()))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_from_the_middle_are_counted() {
+        let every = |steps, epochs| Every { steps, epochs };
+        let of = |every: Every, keep: Option<u64>| {
+            let between = Between::of(&every, keep.map(|count| KeepLast { count }), 100, 10);
+            (between.written, between.kept)
+        };
+        assert_eq!(of(every(None, None), None), (0, 0));
+        // At step 100 the final file is written instead.
+        assert_eq!(of(every(Some(25), None), None), (3, 3));
+        assert_eq!(of(every(None, Some(2)), None), (4, 4));
+        assert_eq!(of(every(Some(25), Some(2)), Some(2)), (7, 4));
+        let plan = Between { written: 7, kept: 2 }.disk(10);
+        assert_eq!((plan.disk, plan.disk_passing, plan.event_count), (30, 10, 8));
+        assert_eq!(Between { written: 2, kept: 2 }.disk(10).disk_passing, 0);
     }
 }

@@ -36,6 +36,7 @@ impl End<'_> {
         rows.extend(held_out.and_then(|artifact| held_out_loss(&artifact.path)).map(|text| ("held-out loss", text)));
         rows.extend(machine::peak_resident().map(|peak| ("memory", format!("{} at the peak", bytes_text(peak)))));
         rows.extend(results(&ran.artifacts, finished).map(|(kind, path)| (kind, path.display().to_string())));
+        rows.extend(ran.remarks.iter().map(|remark| ("note", remark.clone())));
         rows.push(("log", self.folder.join("run.log").display().to_string()));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let paint = self.terminal.paint();

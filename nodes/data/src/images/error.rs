@@ -19,6 +19,20 @@ pub enum ImageError {
         /// The path.
         path: PathBuf,
     },
+    /// Something that is no file.
+    #[error("`{}` is {what}, not a file", path.display())]
+    NotFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// A link whose target is not there.
+    #[error("`{}` is a link to nothing", path.display())]
+    DeadLink {
+        /// The link.
+        path: PathBuf,
+    },
     /// Not one of the known formats.
     #[error("`{}` is not a PNG, JPEG, WebP or BMP image{}", path.display(), if *empty { ": it is empty" } else { "" })]
     UnknownFormat {
@@ -80,6 +94,7 @@ pub enum ImageError {
 impl ImageError {
     pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
         match source.kind() {
+            io::ErrorKind::NotFound if path.is_symlink() => ImageError::DeadLink { path: path.into() },
             io::ErrorKind::NotFound => ImageError::Missing { path: path.into() },
             io::ErrorKind::NotADirectory => ImageError::NotFolder { path: path.into() },
             io::ErrorKind::UnexpectedEof => ImageError::damaged(path, "it ends too early"),

@@ -38,6 +38,12 @@ pub fn probe(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
 
 /// Format, size and colour components of an image, from its header alone.
 pub fn probe_header(path: &Path) -> Result<Probe, ImageError> {
+    // Opening a pipe would wait for someone to write into it.
+    let about = std::fs::metadata(path).map_err(|e| ImageError::reading(path, e))?;
+    if !about.is_file() {
+        let what = if about.is_dir() { "a folder" } else { "a pipe or a device" };
+        return Err(ImageError::NotFile { path: path.into(), what });
+    }
     let file = File::open(path).map_err(|e| ImageError::reading(path, e))?;
     let mut reader = BufReader::with_capacity(1024, file);
     let probe = read(&mut reader).map_err(|e| ImageError::reading(path, e))?;

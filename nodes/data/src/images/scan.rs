@@ -20,15 +20,14 @@ pub struct Entry {
 
 /// The images directly in a folder, sorted by path, each with the first caption file found among the extensions.
 ///
+/// Whatever has the name of an image is listed, also a link to nothing or a folder: reading it then says what it is,
+/// where passing over it would train on fewer images without a word.
+///
 /// A caption has the image's stem; when that has five or more parts joined by `_`, the stem without the last four (where
 /// face-crop tools write a face's place) is tried too. A leading dot of an extension may be left out.
 pub fn scan(folder: impl AsRef<Path>, caption_extensions: &[impl AsRef<str>]) -> Result<Vec<Entry>, ImageError> {
     let folder = folder.as_ref();
     let names = file_names(folder)?;
-    let is_image = |name: &&String| {
-        let extension = Path::new(name.as_str()).extension().and_then(|e| e.to_str());
-        extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-    };
     let entry = |name: &String| {
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let short = stem.match_indices('_').rev().nth(3).map(|(at, _)| &stem[..at]);
@@ -40,7 +39,7 @@ pub fn scan(folder: impl AsRef<Path>, caption_extensions: &[impl AsRef<str>]) ->
         });
         Entry { path: folder.join(name), caption_path: caption }
     };
-    let mut entries: Vec<Entry> = names.iter().filter(is_image).map(entry).collect();
+    let mut entries: Vec<Entry> = names.iter().filter(|name| has_image_name(name)).map(entry).collect();
     entries.sort();
     Ok(entries)
 }
@@ -60,14 +59,20 @@ pub fn caption_candidates(folder: impl AsRef<Path>) -> Result<Vec<String>, Image
     Ok(texts.map(|(_, e)| e).collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-/// Names of the files directly in a folder; names that are not UTF-8 are passed over.
+fn has_image_name(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|e| e.to_str());
+    extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+/// Names of the files directly in a folder, and of whatever else is called like an image; names that are not UTF-8 are
+/// passed over.
 fn file_names(folder: &Path) -> Result<BTreeSet<String>, ImageError> {
     let failed = |e| ImageError::reading(folder, e);
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if let Ok(name) = entry.file_name().into_string()
-            && entry.path().is_file()
+            && (has_image_name(&name) || entry.path().is_file())
         {
             names.insert(name);
         }

@@ -94,6 +94,22 @@ pub enum FileError {
         /// What is wrong.
         problem: String,
     },
+    /// A JSON file beside the weights that is none.
+    #[error("`{}` is damaged: {problem}", path.display())]
+    BadJson {
+        /// The JSON file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Something that is neither a file nor a folder.
+    #[error("`{}` is {what}, not a file", path.display())]
+    NotFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+    },
     /// A model without the wanted part.
     #[error("`{}` has no {component}: it holds {found}", path.display())]
     NoComponent {

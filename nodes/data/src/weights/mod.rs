@@ -38,4 +38,4 @@ pub use file::WeightFile;
 pub use header::{Header, MAX_HEADER, TensorInfo};
 pub use recipe::{Recipe, Source};
 pub use set::WeightSet;
-pub use writer::{SafetensorsWriter, TensorData, TensorOut, write_safetensors};
+pub use writer::{SafetensorsWriter, Sink, Stream, TensorData, TensorOut, write_safetensors};

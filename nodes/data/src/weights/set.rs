@@ -34,7 +34,7 @@ pub struct WeightSet {
     path: PathBuf,
     files: Vec<WeightFile>,
     tensors: IndexMap<String, usize>,
-    /// `config.json` beside the weights, if there is one that can be read.
+    /// `config.json` beside the weights, if there is one.
     pub config: Option<Json>,
 }
 
@@ -51,7 +51,7 @@ impl WeightSet {
         let folder = weights.parent().unwrap_or(Path::new("."));
         let named = weights.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let in_component_folder = path.is_dir() || FILES.contains(&named);
-        let config = if in_component_folder { read_json(&folder.join("config.json")).ok() } else { None };
+        let config = if in_component_folder { optional_table(&folder.join("config.json"))? } else { None };
         Ok(WeightSet { path: path.into(), config, ..set })
     }
 
@@ -163,10 +163,28 @@ fn find_weights(folder: &Path) -> Result<PathBuf, FileError> {
     Err(FileError::NoWeights { path: folder.into(), found: found.into() })
 }
 
+/// Reads a JSON table that need not be there. One that is there and cannot be used is an error: what it says of the
+/// model (heads, groups, scale) would be guessed otherwise.
+fn optional_table(path: &Path) -> Result<Option<Json>, FileError> {
+    match read_json(path) {
+        Ok(json) if json.is_object() => Ok(Some(json)),
+        Ok(_) => Err(FileError::BadJson { path: path.into(), problem: "it is no table of settings".into() }),
+        Err(FileError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a JSON file of reasonable size.
 pub(crate) fn read_json(path: &Path) -> Result<Json, FileError> {
     let about = fs::metadata(path).map_err(|e| FileError::reading(path, e))?;
-    let bad = |problem: String| FileError::BadIndex { path: path.into(), problem };
+    let bad = |problem: String| FileError::BadJson { path: path.into(), problem };
+    if about.is_dir() {
+        return Err(FileError::IsFolder { path: path.into() });
+    }
+    // Opening a pipe would wait for someone to write into it.
+    if !about.is_file() {
+        return Err(FileError::NotFile { path: path.into(), what: "a pipe or a device" });
+    }
     if about.len() > MAX_JSON {
         return Err(bad(format!("it has {} bytes, too many for such a file", about.len())));
     }

@@ -1,5 +1,8 @@
 //! Writes safetensors files, tensor by tensor and all or nothing.
 //!
+//! A writer holds names, types and shapes. Values are asked for when their turn comes, so a file larger than memory
+//! can be written as long as one tensor fits.
+//!
 //! Layout as the reference writer: wider types first, then by name; the header padded with spaces to a multiple of
 //! eight bytes. The data bytes of a set of tensors, and so their hash, are therefore the same as there.
 
@@ -22,9 +25,18 @@ pub enum TensorData<'a> {
     Bytes(Cow<'a, [u8]>),
     /// Numbers cast to the stated float type piece by piece while writing.
     F32(Cow<'a, [f32]>),
-    /// Bytes made when their turn comes, such as a tensor read back from a device; called once a pass.
+    /// Bytes made when their turn comes; called once a pass.
     Lazy(Box<dyn Fn() -> io::Result<Vec<u8>> + Send + 'a>),
+    /// Numbers handed over when their turn comes, such as a tensor of the CPU that is borrowed or one of a device that
+    /// is read back, and cast to the stated float type piece by piece; called once a pass.
+    Stream(Stream<'a>),
 }
+
+/// Gives all of a tensor's numbers to the sink it is called with, in order, in as many parts as it likes.
+pub type Stream<'a> = Box<dyn Fn(&mut Sink<'_>) -> io::Result<()> + Send + 'a>;
+
+/// Takes the next numbers of a tensor.
+pub type Sink<'s> = dyn FnMut(&[f32]) -> io::Result<()> + 's;
 
 /// One tensor to write.
 pub struct TensorOut<'a> {
@@ -69,6 +81,16 @@ impl<'a> TensorOut<'a> {
         TensorOut { name: name.into(), dtype, shape: shape.into(), data: TensorData::Lazy(Box::new(make)) }
     }
 
+    /// A tensor whose numbers are handed over on demand, cast to `dtype` (`F64`, `F32`, `F16` or `BF16`).
+    pub fn stream(
+        name: impl Into<String>,
+        dtype: DType,
+        shape: impl Into<Vec<usize>>,
+        give: impl Fn(&mut Sink<'_>) -> io::Result<()> + Send + 'a,
+    ) -> Self {
+        TensorOut { name: name.into(), dtype, shape: shape.into(), data: TensorData::Stream(Box::new(give)) }
+    }
+
     /// Bytes it takes, or nothing when its shape overflows.
     fn len(&self) -> Option<usize> {
         self.shape.iter().try_fold(self.dtype.size(), |n, &size| n.checked_mul(size))
@@ -78,11 +100,13 @@ impl<'a> TensorOut<'a> {
         let needed = self.len().ok_or_else(|| format!("the shape of `{}` overflows", self.name))?;
         let given = match &self.data {
             TensorData::Bytes(bytes) => bytes.len(),
-            TensorData::F32(_) if !matches!(self.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) => {
+            TensorData::F32(_) | TensorData::Stream(_)
+                if !matches!(self.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) =>
+            {
                 return Err(format!("`{}` cannot be cast to {}", self.name, self.dtype));
             }
             TensorData::F32(values) => values.len() * self.dtype.size(),
-            TensorData::Lazy(_) => needed,
+            TensorData::Lazy(_) | TensorData::Stream(_) => needed,
         };
         if given == needed { Ok(needed) } else { Err(wrong_length(&self.name, needed, given)) }
     }
@@ -90,9 +114,20 @@ impl<'a> TensorOut<'a> {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.data {
             TensorData::Bytes(bytes) => out.write_all(bytes),
-            TensorData::F32(values) => values
-                .chunks(1 << 16)
-                .try_for_each(|piece| out.write_all(&f32_to_bytes(piece, self.dtype).unwrap_or_default())),
+            TensorData::F32(values) => write_cast(values, self.dtype, out),
+            TensorData::Stream(give) => {
+                let mut written = 0;
+                give(&mut |values: &[f32]| {
+                    written += values.len() * self.dtype.size();
+                    write_cast(values, self.dtype, out)
+                })?;
+                let needed = self.len().unwrap_or(0);
+                if written == needed {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(wrong_length(&self.name, needed, written)))
+                }
+            }
             TensorData::Lazy(make) => {
                 let bytes = make()?;
                 let needed = self.len().unwrap_or(0);
@@ -103,6 +138,14 @@ impl<'a> TensorOut<'a> {
             }
         }
     }
+}
+
+/// Numbers in the stored type, through a buffer of a quarter of a megabyte; f32 without one.
+fn write_cast(values: &[f32], dtype: DType, out: &mut dyn Write) -> io::Result<()> {
+    if dtype == DType::F32 {
+        return out.write_all(bytemuck::cast_slice(values));
+    }
+    values.chunks(1 << 16).try_for_each(|piece| out.write_all(&f32_to_bytes(piece, dtype).unwrap_or_default()))
 }
 
 fn wrong_length(name: &str, needed: usize, given: usize) -> String {

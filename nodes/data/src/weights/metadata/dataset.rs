@@ -62,14 +62,16 @@ pub fn dataset_dirs(folders: &[DatasetFolder]) -> String {
     Json::Object(all).to_string()
 }
 
-/// `ss_bucket_info`: the buckets in order, and the mean distance of aspect ratios.
-pub fn bucket_info(buckets: &[BucketCount], mean_ratio_error: f64) -> String {
+/// `ss_bucket_info`: the buckets in order, and the mean distance of aspect ratios where it is known.
+pub fn bucket_info(buckets: &[BucketCount], mean_ratio_error: Option<f64>) -> String {
     let mut all = Map::new();
     for (i, bucket) in buckets.iter().enumerate() {
         let (width, height) = bucket.size;
         all.insert(i.to_string(), json!({ "resolution": [width, height], "count": bucket.count }));
     }
-    json!({ "buckets": all, "mean_img_ar_error": mean_ratio_error }).to_string()
+    let mut info = Map::from_iter([("buckets".to_owned(), Json::Object(all))]);
+    info.extend(mean_ratio_error.map(|error| ("mean_img_ar_error".to_owned(), json!(error))));
+    Json::Object(info).to_string()
 }
 
 #[cfg(test)]
@@ -88,8 +90,9 @@ mod tests {
         );
         let buckets = [BucketCount { size: (512, 512), count: 3 }];
         assert_eq!(
-            bucket_info(&buckets, 0.5),
+            bucket_info(&buckets, Some(0.5)),
             r#"{"buckets":{"0":{"resolution":[512,512],"count":3}},"mean_img_ar_error":0.5}"#
         );
+        assert_eq!(bucket_info(&buckets, None), r#"{"buckets":{"0":{"resolution":[512,512],"count":3}}}"#);
     }
 }

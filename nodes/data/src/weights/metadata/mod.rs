@@ -4,6 +4,7 @@
 //! because other programs parse them. A field left `None` is left out: nothing is claimed that was not so.
 
 mod base;
+mod always;
 mod dataset;
 mod modelspec;
 mod python;
@@ -11,6 +12,7 @@ mod python;
 use std::collections::BTreeMap;
 
 pub use base::BaseModel;
+pub use always::{ALWAYS, complete};
 pub use dataset::{BucketCount, DatasetFolder, bucket_info, count_tags, dataset_dirs, tag_frequency};
 pub use modelspec::{ModelSpec, iso_date};
 pub use python::{PyText, py_float};

@@ -1,0 +1,78 @@
+//! The keys that readers of adapter files expect to be there whatever was trained.
+
+use std::collections::BTreeMap;
+
+/// Keys of every adapter file, each with the text that stands for "not used" or "not known", as sd-scripts writes it.
+pub const ALWAYS: [(&str, &str); 64] = [
+    ("ss_session_id", "None"),
+    ("ss_training_started_at", "None"),
+    ("ss_output_name", "None"),
+    ("ss_learning_rate", "None"),
+    ("ss_text_encoder_lr", "None"),
+    ("ss_unet_lr", "None"),
+    ("ss_num_train_images", "0"),
+    ("ss_num_validation_images", "0"),
+    ("ss_num_reg_images", "0"),
+    ("ss_num_batches_per_epoch", "None"),
+    ("ss_num_epochs", "None"),
+    ("ss_gradient_checkpointing", "False"),
+    ("ss_gradient_accumulation_steps", "1"),
+    ("ss_max_train_steps", "None"),
+    ("ss_lr_warmup_steps", "0"),
+    ("ss_lr_scheduler", "None"),
+    ("ss_network_module", "None"),
+    ("ss_network_dim", "None"),
+    ("ss_network_alpha", "None"),
+    ("ss_network_dropout", "None"),
+    ("ss_mixed_precision", "None"),
+    ("ss_full_fp16", "False"),
+    ("ss_v2", "False"),
+    ("ss_base_model_version", "None"),
+    ("ss_clip_skip", "None"),
+    ("ss_max_token_length", "None"),
+    ("ss_cache_latents", "None"),
+    ("ss_seed", "None"),
+    ("ss_lowram", "False"),
+    ("ss_noise_offset", "None"),
+    ("ss_multires_noise_iterations", "None"),
+    ("ss_multires_noise_discount", "None"),
+    ("ss_adaptive_noise_scale", "None"),
+    ("ss_zero_terminal_snr", "False"),
+    ("ss_training_comment", "None"),
+    ("ss_sd_scripts_commit_hash", "None"),
+    ("ss_optimizer", "None"),
+    ("ss_max_grad_norm", "None"),
+    ("ss_caption_dropout_rate", "None"),
+    ("ss_caption_dropout_every_n_epochs", "0"),
+    ("ss_caption_tag_dropout_rate", "None"),
+    ("ss_face_crop_aug_range", "None"),
+    ("ss_prior_loss_weight", "None"),
+    ("ss_min_snr_gamma", "None"),
+    ("ss_scale_weight_norms", "None"),
+    ("ss_ip_noise_gamma", "None"),
+    ("ss_debiased_estimation", "False"),
+    ("ss_noise_offset_random_strength", "None"),
+    ("ss_ip_noise_gamma_random_strength", "None"),
+    ("ss_loss_type", "None"),
+    ("ss_huber_schedule", "None"),
+    ("ss_huber_scale", "None"),
+    ("ss_huber_c", "None"),
+    ("ss_fp8_base", "False"),
+    ("ss_fp8_base_unet", "False"),
+    ("ss_validation_seed", "None"),
+    ("ss_validation_split", "None"),
+    ("ss_max_validation_steps", "None"),
+    ("ss_validate_every_n_epochs", "None"),
+    ("ss_validate_every_n_steps", "None"),
+    ("ss_resize_interpolation", "None"),
+    ("ss_training_finished_at", "None"),
+    ("ss_steps", "0"),
+    ("ss_epoch", "0"),
+];
+
+/// Adds the keys of [`ALWAYS`] that a file lacks.
+pub fn complete(metadata: &mut BTreeMap<String, String>) {
+    for (key, text) in &ALWAYS {
+        metadata.entry((*key).to_owned()).or_insert_with(|| (*text).to_owned());
+    }
+}

@@ -1,0 +1,51 @@
+//! Tensors on their way to a file: read when their turn comes, one at a time.
+
+use pipe_core::node::Facts;
+use pipe_core::plan::{Bytes, Category};
+use pipe_core::settings::Settings;
+use pipe_data::weights::{DType, TensorOut};
+use pipe_networks::clip::ClipConfig;
+use pipe_networks::unet::UnetConfig;
+use pipe_networks::vae::VaeConfig;
+use pipe_ops::Tensor;
+use pipe_ops::backend::Kind;
+
+use super::weights_source::Shapes;
+use crate::adapter::config;
+
+/// A writer's own buffers: the file's, and the piece that is cast.
+const BUFFERS: u64 = 2 << 20;
+
+/// A tensor to write as `name`. On the CPU its numbers are borrowed, from another device they are read back when the
+/// writer asks for them, and dropped before the next tensor's.
+pub fn tensor_out<'a>(
+    name: impl Into<String>,
+    dtype: DType,
+    shape: impl Into<Vec<usize>>,
+    tensor: &'a Tensor,
+) -> TensorOut<'a> {
+    TensorOut::stream(name, dtype, shape, move |sink| match tensor.as_host() {
+        Some(values) => sink(&values),
+        None => sink(&tensor.to_vec()),
+    })
+}
+
+/// What writing takes in memory when the largest tensor has `largest` values.
+pub fn event(settings: &Settings, largest: u64) -> Vec<Bytes> {
+    let copy = if crate::planned_kind(settings) == Kind::Cpu { 0 } else { 4 * largest };
+    vec![Bytes { category: Category::Working, bytes: BUFFERS + copy }]
+}
+
+/// Values of the largest tensor that learns, from the facts of a trainable; for adapters an upper bound.
+pub fn largest(facts: &Facts) -> u64 {
+    let mut shapes: Shapes = Vec::new();
+    shapes.extend(config::<UnetConfig>(facts, "unet").map(|c| c.shapes()).unwrap_or_default());
+    shapes.extend(config::<VaeConfig>(facts, "vae").map(|c| c.shapes()).unwrap_or_default());
+    shapes.extend(config::<ClipConfig>(facts, "clip").map(|c| c.shapes()).unwrap_or_default());
+    let rank = facts.u64("rank").max(facts.u64("conv_rank"));
+    let values = |shape: &[usize]| match (rank, shape) {
+        (Some(rank), [out, rest @ ..]) => rank * (*out).max(rest.iter().product()) as u64,
+        _ => shape.iter().product::<usize>() as u64,
+    };
+    shapes.iter().map(|(_, shape)| values(shape)).max().unwrap_or(0)
+}
