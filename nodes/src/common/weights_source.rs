@@ -82,6 +82,55 @@ fn random(seed: u64, component: Component, shapes: &Shapes, cx: &Cx, dtype: DTyp
     weights
 }
 
+/// What a check finds at `weights`.
+pub enum Opened {
+    /// The file.
+    File(Box<ComponentWeights>),
+    /// Nothing yet, in a check without files: the full size of the family stands in.
+    StandIn,
+    /// A problem, which was reported.
+    Refused,
+}
+
+/// Opens a component for a check, or lets the family's full size stand in.
+pub fn open_or_stand_in(cx: &mut CheckCx, text: &str, component: Component) -> Opened {
+    if cx.stands_in(&cx.path(text)) {
+        return Opened::StandIn;
+    }
+    match open_for_check(cx, text, component) {
+        Some(file) => Opened::File(Box::new(file)),
+        None => Opened::Refused,
+    }
+}
+
+/// Sizes of a component for a check: read from the file, whose tensors are compared with what the network needs, or
+/// `full` where it stands in. Problems become diagnostics at `weights`.
+pub fn sizes_for_check<T>(
+    cx: &mut CheckCx,
+    text: &str,
+    component: Component,
+    full: impl FnOnce() -> T,
+    infer: impl FnOnce(&ComponentWeights) -> Result<(T, Shapes), (&'static str, String)>,
+) -> Option<(T, Option<Box<ComponentWeights>>)> {
+    let file = match open_or_stand_in(cx, text, component) {
+        Opened::File(file) => file,
+        Opened::StandIn => return Some((full(), None)),
+        Opened::Refused => return None,
+    };
+    match infer(&file) {
+        Ok((found, shapes)) => verify_for_check(cx, &file, &shapes).then_some((found, Some(file))),
+        Err((code, why)) => {
+            cx.error(code, "weights", why, Some(format!("`pipe inspect {text}` shows what it holds")));
+            None
+        }
+    }
+}
+
+/// Opens a component for a run.
+pub fn open_for_run(path: &Path, component: Component) -> Result<ComponentWeights, RunError> {
+    ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))
+}
+
 /// Opens a component for a check: problems become diagnostics at `weights`.
 pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Option<ComponentWeights> {
     let path = cx.path(text);
@@ -123,6 +172,14 @@ pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shap
             cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help.into()));
             false
         }
+    }
+}
+
+/// Whole numbers of `config.json`, from a list or one number.
+pub fn config_list(config: Option<&Json>, key: &str) -> Option<Vec<usize>> {
+    match config?.get(key)? {
+        Json::Array(list) => list.iter().map(|n| n.as_u64().map(|n| n as usize)).collect(),
+        other => other.as_u64().map(|n| vec![n as usize]),
     }
 }
 

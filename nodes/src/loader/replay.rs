@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::common::batch::{Batch, BatchSource, Batches, DataAbout, HostTensor, Replay};
 use crate::common::errors;
-use crate::common::schedule_ddpm::T;
+use pipe_train::ddpm::T;
 
 /// Fields of `loader.replay`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -71,14 +71,19 @@ impl Node for ReplayLoader {
             cx.error("P0302", "path", why, Some("timesteps are rows of the noise schedule".into()));
         }
         match shapes(file.header()) {
-            Ok((rows, latents, context)) => {
+            Ok(found) => {
+                let (rows, latents) = (found.rows, &found.latents);
                 let mut facts = Facts::new()
                     .with("entries", rows as u64)
                     .with("batches", rows.div_ceil(cx.settings.train.batch_size as usize) as u64)
                     .with("latent_channels", latents[1] as u64)
-                    .with("latent_sizes", vec![vec![latents[3] as u64, latents[2] as u64]]);
-                if let Some(c) = context {
-                    facts = facts.with("context_dim", c[2] as u64).with("context_tokens", c[1] as u64);
+                    .with("latent_sizes", vec![vec![latents[3] as u64, latents[2] as u64]])
+                    .with("replay", true);
+                if let Some([tokens, width]) = found.context {
+                    facts = facts.with("context_dim", width as u64).with("context_tokens", tokens as u64);
+                }
+                if let Some(pooled) = found.pooled {
+                    facts = facts.with("pooled_dim", pooled as u64);
                 }
                 facts
             }
@@ -102,7 +107,8 @@ impl Node for ReplayLoader {
 }
 
 /// Tensors that are used.
-const KNOWN: [&str; 4] = ["latents", "noise", "timesteps", "context"];
+const KNOWN: [&str; 9] =
+    ["latents", "noise", "timesteps", "sigmas", "context", "context_mask", "pooled", "time_ids", "guidance"];
 
 /// Tensors that nothing would read.
 fn unknown(header: &Header) -> Option<(String, String)> {
@@ -113,7 +119,7 @@ fn unknown(header: &Header) -> Option<(String, String)> {
     Some((format!("the file has a tensor `{first}`{more} that no run uses"), help))
 }
 
-/// The timesteps of all rows: whole numbers from 0 to 999.
+/// The timesteps of all rows: 0 to 1000.
 fn timesteps(file: &WeightFile) -> Result<Vec<f32>, String> {
     if file.info("timesteps").is_none() {
         return Ok(Vec::new());
@@ -122,16 +128,26 @@ fn timesteps(file: &WeightFile) -> Result<Vec<f32>, String> {
         Ok(values) => values.into_iter().map(|t| t as f32).collect(),
         Err(_) => file.f32("timesteps").map_err(|error| error.to_string())?,
     };
-    let wrong = |t: &f32| !(t.fract() == 0.0 && (0.0..T as f32).contains(t));
+    // Whole numbers below 1000 are rows of a noise schedule; flow models take anything up to pure noise.
+    let whole = file.info("sigmas").is_none();
+    let wrong = |t: &f32| !(0.0..=T as f32).contains(t) || (whole && (t.fract() != 0.0 || *t >= T as f32));
+    let wanted = if whole { format!("a whole number from 0 to {}", T - 1) } else { format!("from 0 to {T}") };
     match values.iter().position(wrong) {
-        Some(row) => Err(format!("`timesteps` has {} in row {row}, not a whole number from 0 to {}", values[row], T - 1)),
+        Some(row) => Err(format!("`timesteps` has {} in row {row}, not {wanted}", values[row])),
         None => Ok(values),
     }
 }
 
-type Found = (usize, Vec<usize>, Option<Vec<usize>>);
+/// Sizes of what a file holds.
+struct Found {
+    rows: usize,
+    latents: Vec<usize>,
+    /// Tokens and width.
+    context: Option<[usize; 2]>,
+    pooled: Option<usize>,
+}
 
-/// Rows, latent shape and context shape, or what does not fit.
+/// Sizes, or what does not fit.
 fn shapes(header: &Header) -> Result<Found, String> {
     let shape = |name: &str| header.tensors.get(name).map(|t| t.shape.clone());
     let need = |name: &str| shape(name).ok_or_else(|| format!("the file has no tensor `{name}`"));
@@ -139,21 +155,33 @@ fn shapes(header: &Header) -> Result<Found, String> {
     if latents.len() != 4 || latents.contains(&0) {
         return Err(format!("`latents` has shape {latents:?}, not [N, C, H, W]"));
     }
+    let rows = latents[0];
     let noise = need("noise")?;
     if noise != latents {
         return Err(format!("`noise` has shape {noise:?}, `latents` {latents:?}"));
     }
-    let timesteps = need("timesteps")?;
-    if timesteps != [latents[0]] {
-        return Err(format!("`timesteps` has shape {timesteps:?}, not [{}]", latents[0]));
+    need("timesteps")?;
+    for name in ["timesteps", "sigmas", "guidance"] {
+        if let Some(found) = shape(name).filter(|s| *s != [rows]) {
+            return Err(format!("`{name}` has shape {found:?}, not [{rows}]"));
+        }
     }
     let context = shape("context");
-    if let Some(c) = &context
-        && (c.len() != 3 || c[0] != latents[0])
-    {
-        return Err(format!("`context` has shape {c:?}, not [{}, T, D]", latents[0]));
+    if let Some(c) = context.as_ref().filter(|c| c.len() != 3 || c[0] != rows) {
+        return Err(format!("`context` has shape {c:?}, not [{rows}, T, D]"));
     }
-    Ok((latents[0], latents, context))
+    let pooled = shape("pooled");
+    if let Some(p) = pooled.as_ref().filter(|p| p.len() != 2 || p[0] != rows) {
+        return Err(format!("`pooled` has shape {p:?}, not [{rows}, P]"));
+    }
+    if let Some(t) = shape("time_ids").filter(|t| *t != [rows, 6]) {
+        return Err(format!("`time_ids` has shape {t:?}, not [{rows}, 6]"));
+    }
+    let tokens = context.as_ref().map(|c| c[1]);
+    if let Some(m) = shape("context_mask").filter(|m| m.len() != 2 || m[0] != rows || Some(m[1]) != tokens) {
+        return Err(format!("`context_mask` has shape {m:?}, not [{rows}, {}]", tokens.unwrap_or(0)));
+    }
+    Ok(Found { rows, latents, context: context.map(|c| [c[1], c[2]]), pooled: pooled.map(|p| p[1]) })
 }
 
 struct Rows {
@@ -167,12 +195,16 @@ impl Rows {
     fn open(path: &Path, batch: usize) -> Result<Self, RunError> {
         let error = |e| errors::file_error(&e, "path");
         let file = WeightFile::open(path).map_err(error)?;
-        let (rows, ..) = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
+        let Found { rows, .. } = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
         let mut tensors = BTreeMap::new();
-        for name in ["latents", "noise", "context"] {
+        for name in ["latents", "noise", "context", "context_mask", "pooled", "time_ids", "guidance"] {
             if let Some(info) = file.info(name) {
                 let shape = info.shape.clone();
-                tensors.insert(name, HostTensor { values: file.f32(name).map_err(error)?, shape });
+                let values = match file.i64(name) {
+                    Ok(values) => values.into_iter().map(|v| v as f32).collect(),
+                    Err(_) => file.f32(name).map_err(error)?,
+                };
+                tensors.insert(name, HostTensor { values, shape });
             }
         }
         let timesteps = timesteps(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
@@ -198,13 +230,21 @@ impl BatchSource for Rows {
         // Sample k of the run takes row k mod N: epochs do not cut a batch short.
         let first = (epoch * self.per_epoch() + index) as usize * self.batch;
         let rows: Vec<usize> = (first..first + self.batch).map(|k| k % self.rows).collect();
-        let latents = self.take("latents", &rows).unwrap_or_default();
-        let noise = self.take("noise", &rows).unwrap_or_default();
+        let replay = Replay {
+            latents: self.take("latents", &rows).unwrap_or_default(),
+            noise: self.take("noise", &rows).unwrap_or_default(),
+            timesteps: rows.iter().map(|&r| self.timesteps[r]).collect(),
+            context: self.take("context", &rows),
+            pooled: self.take("pooled", &rows),
+            mask: self.take("context_mask", &rows),
+            guidance: self.take("guidance", &rows).map(|g| g.values).unwrap_or_default(),
+        };
+        let sizes = self.take("time_ids", &rows).map(|t| t.values).unwrap_or_default();
         Ok(Batch {
             names: rows.iter().map(|r| format!("row {r}")).collect(),
             captions: vec![String::new(); rows.len()],
-            context: self.take("context", &rows),
-            replay: Some(Replay { latents, noise, timesteps: rows.iter().map(|&r| self.timesteps[r]).collect() }),
+            sizes: sizes.as_chunks::<6>().0.to_vec(),
+            replay: Some(replay),
             weights: vec![1.0; rows.len()],
             ..Default::default()
         })

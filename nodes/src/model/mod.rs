@@ -1,3 +1,11 @@
-//! Models: the denoising networks.
+//! Denoisers, one node type for each family.
 
+mod common;
+pub mod flux;
+pub mod lumina2;
+pub mod lumina_next;
 pub mod sd1;
+pub mod sd2;
+pub mod sd3;
+pub mod sdxl;
+mod unet;

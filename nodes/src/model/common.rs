@@ -1,0 +1,147 @@
+//! What all model nodes share.
+
+use std::sync::Arc;
+
+use pipe_core::node::{CheckCx, Facts, PlanCx};
+use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::port::{Output, PortType, Rate};
+use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::weights::{ComponentWeights, Family, Layout};
+use pipe_networks::Network;
+use pipe_networks::pass::Policy;
+use pipe_train::ddpm::Prediction;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::denoiser::Denoiser;
+use crate::common::engine::{Engine, check_device, compute_type};
+use crate::common::facts::network_of;
+use crate::common::family;
+use crate::common::weights_source::{self, Source};
+
+/// Gradient checkpointing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkpointing {
+    /// Every activation is kept: fastest.
+    #[default]
+    None,
+    /// Each block is computed again in the backward pass: less memory, about a third more time.
+    Blocks,
+}
+
+impl Checkpointing {
+    fn policy(self) -> Policy {
+        match self {
+            Checkpointing::None => Policy::Keep,
+            Checkpointing::Blocks => Policy::Recompute,
+        }
+    }
+}
+
+/// What a model trains towards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Objective {
+    /// What a U-Net predicts.
+    pub prediction: Prediction,
+    /// Its schedule ends in pure noise.
+    pub zero_terminal_snr: bool,
+}
+
+/// A network read from a file, or why not: code and words.
+pub type Inferred = Result<Network, (&'static str, String)>;
+
+pub fn outputs() -> Vec<Output> {
+    vec![Output::single(PortType::Model, Rate::Setup, "The denoiser.")]
+}
+
+/// Reports a device or precision that this build has not.
+pub fn check_settings(cx: &mut CheckCx) {
+    if let Some((message, help)) = check_device(cx.settings) {
+        cx.error("P0904", "/train.device", message, Some(help));
+    }
+}
+
+/// Sizes from the file at `weights`, with its tensors compared.
+pub fn check_file(
+    cx: &mut CheckCx,
+    weights: &str,
+    family: Family,
+    full: Network,
+    infer: impl FnOnce(&ComponentWeights) -> Inferred,
+) -> Option<(Network, Option<Box<ComponentWeights>>)> {
+    check_settings(cx);
+    let sizes = |file: &ComponentWeights| {
+        infer(file).map(|network| {
+            let shapes = network.shapes();
+            (network, shapes)
+        })
+    };
+    weights_source::sizes_for_check(cx, weights, family.denoiser(), || full, sizes)
+}
+
+/// Facts of a model.
+pub fn facts(family: Family, network: &Network, checkpointing: Checkpointing, objective: Objective) -> Facts {
+    let mut facts = Facts::new()
+        .with("architecture", family::id(family))
+        .with("latent_channels", network.channels() as u64)
+        .with("context_dim", network.context() as u64)
+        .with("checkpointing", serde_json::to_value(checkpointing).unwrap_or_default())
+        .with("network", serde_json::to_value(network).unwrap_or_default());
+    if let Some(pooled) = network.pooled() {
+        facts = facts.with("pooled_dim", pooled as u64);
+    }
+    if family::flow(family).is_none() {
+        facts = facts
+            .with("prediction", serde_json::to_value(objective.prediction).unwrap_or_default())
+            .with("zero_terminal_snr", objective.zero_terminal_snr);
+    }
+    facts
+}
+
+/// Bytes of the weights.
+pub fn plan(cx: &PlanCx) -> NodePlan {
+    let Some(network) = network_of(&cx.facts) else { return NodePlan::default() };
+    let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
+    let shapes = network.shapes();
+    NodePlan {
+        resident: vec![Bytes { category: Category::Weights, bytes: weights_source::bytes(&shapes, dtype) }],
+        notes: vec![format!("{} parameters in {} tensors", network.parameters(), shapes.len())],
+        ..Default::default()
+    }
+}
+
+/// A model from a file.
+pub fn build_file(
+    cx: &BuildCx,
+    weights: &str,
+    family: Family,
+    checkpointing: Checkpointing,
+    objective: impl FnOnce(&ComponentWeights) -> Objective,
+    infer: impl FnOnce(&ComponentWeights) -> Inferred,
+) -> Result<Built, RunError> {
+    let path = cx.path(weights);
+    let file = weights_source::open_for_run(&path, family.denoiser())?;
+    let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
+    let (objective, layout) = (objective(&file), file.layout);
+    drop(file);
+    build(cx, family, network, checkpointing, objective, Source::File(path), Some(layout))
+}
+
+/// A model as a value.
+pub fn build(
+    cx: &BuildCx,
+    family: Family,
+    network: Network,
+    checkpointing: Checkpointing,
+    objective: Objective,
+    source: Source,
+    layout: Option<Layout>,
+) -> Result<Built, RunError> {
+    let engine = Engine::open(cx.settings)?;
+    let content = source.fingerprint(family.denoiser())?;
+    let goal = (objective.prediction, objective.zero_terminal_snr);
+    let model: Arc<Denoiser> =
+        Denoiser::new(family, network, goal, checkpointing.policy(), (source, layout), engine);
+    Ok(Built { outputs: vec![model], content: Some(content), ..Default::default() })
+}
