@@ -2,23 +2,21 @@
 
 use std::sync::{Arc, RwLock};
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::Component;
-use pipe_networks::{Trainables, Weights};
+use pipe_networks::{Shapes, Trainables, Weights};
 use pipe_ops::{Cx, DType};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Subjects, pass_on};
+use super::{Parts, check_texts, pass_on, texts_of, vae_of};
 use crate::common::autoencoder::Autoencoder;
+use crate::common::denoiser::Denoiser;
 use crate::common::engine::compute_type;
-use crate::common::text::TextEncoder;
-use crate::common::trainable::{Held, Method, Subject, Trainable};
-use crate::common::weights_source::{Shapes, bytes};
-use crate::model::sd1::Sd1;
+use crate::common::trainable::{Held, Method, Subject, Trainable, TrainedText};
+use crate::common::weights_source::bytes;
 
 /// Fields of `adapter.full`: none; everything given to its ports learns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -32,8 +30,8 @@ impl Node for Full {
 
     const ABOUT: About = About {
         type_name: "adapter.full",
-        summary: "Full fine-tuning: every weight of the model learns, and of the text encoder if given.",
-        details: "The weights are kept as f32 masters. Give `text` to train the text encoder with the model. An autoencoder can be \
+        summary: "Full fine-tuning: every weight of the model learns, and of the text encoders if given.",
+        details: "The weights are kept as f32 masters. Give `text` to train text encoders with the model. An autoencoder can be \
                   trained too: name it as `model` and use `loss.autoencoder`.",
         example: "full:\n  type: adapter.full\n  model: unet",
     };
@@ -41,7 +39,7 @@ impl Node for Full {
     fn inputs() -> Vec<Input> {
         vec![
             Input::one("model", &[PortType::Model, PortType::Vae], Rate::Step, "Model to train."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Step, "Text encoder to train as well."),
+            Input::many("text", &[PortType::TextEncoder], Rate::Step, "Text encoders to train as well."),
         ]
     }
 
@@ -50,16 +48,20 @@ impl Node for Full {
     }
 
     fn check(_config: &Config, cx: &mut CheckCx) -> Facts {
-        let subjects = Subjects::of(cx.inputs);
-        if subjects.vae.is_some() && subjects.clip.is_some() {
+        if vae_of(cx.inputs).is_some() && !cx.inputs.many("text").is_empty() {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
-        let parameters: usize = shapes(&subjects).iter().map(|(_, s)| s.iter().product::<usize>()).sum();
-        pass_on(cx.inputs).with("method", "full").with("parameters", parameters as u64)
+        check_texts(cx);
+        let list = shapes(cx.inputs);
+        let parameters: usize = list.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+        pass_on(cx.inputs)
+            .with("method", "full")
+            .with("parameters", parameters as u64)
+            .with("trainable_tensors", list.len() as u64)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
-        let list = shapes(&Subjects::of(cx.inputs));
+        let list = shapes(cx.inputs);
         let masters = bytes(&list, DType::F32);
         // In f32 the masters take the place of the frozen weights, which the model has counted already.
         let compute = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
@@ -78,23 +80,21 @@ impl Node for Full {
             let rest = adopt(&mut train, "vae", weights, &vae.config.shapes());
             Subject::Autoencoder { vae, weights: Arc::new(rest) }
         } else {
-            let model = Held::<Sd1>::one(cx, "model")?;
+            let model = Held::<Denoiser>::one(cx, "model")?;
             let full = Cx::new(model.engine.device.clone(), DType::F32);
-            let shapes = model.config.shapes();
+            let shapes = model.network.shapes();
             model.weights.unload();
-            let masters = model.source.load(Component::Unet, &shapes, &full, DType::F32)?;
-            let weights = Arc::new(adopt(&mut train, "unet", masters, &shapes));
-            let text = match Held::<TextEncoder>::all(cx, "text").into_iter().next() {
-                Some(text) => {
-                    let shapes = text.config.shapes();
-                    text.weights.unload();
-                    let masters = text.source.load(Component::TextEncoder, &shapes, &full, DType::F32)?;
-                    let rest = adopt(&mut train, "text_encoder", masters, &shapes);
-                    Some((text, Arc::new(rest)))
-                }
-                None => None,
-            };
-            Subject::Denoiser { model, weights, text }
+            let masters = model.source.load(model.component(), &shapes, &full, DType::F32)?;
+            let weights = Arc::new(adopt(&mut train, model.part(), masters, &shapes));
+            let mut texts = Vec::new();
+            for encoder in texts_of(cx)? {
+                let shapes = encoder.network.shapes();
+                encoder.weights.unload();
+                let masters = encoder.source.load(encoder.component, &shapes, &full, DType::F32)?;
+                let rest = adopt(&mut train, encoder.part(), masters, &shapes);
+                texts.push(TrainedText { encoder, weights: Arc::new(rest) });
+            }
+            Subject::Denoiser { model, weights, texts }
         };
         let trainable = Trainable {
             subject: Arc::new(subject),
@@ -105,9 +105,12 @@ impl Node for Full {
     }
 }
 
-/// Moves weights to the trainables; what stays is frozen (nothing, today).
+/// Tensors that are stored with a model but are no parameters of it.
+const BUFFERS: [&str; 3] = ["pos_embed", "pad_token", "norm_final.weight"];
+
+/// Moves weights to the trainables; buffers stay frozen.
 fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shapes) -> Weights {
-    for (name, _) in shapes {
+    for (name, _) in shapes.iter().filter(|(name, _)| !BUFFERS.contains(&name.as_str())) {
         if let Some(tensor) = weights.take(name) {
             train.tensors.insert(Trainables::key(part, name), tensor);
         }
@@ -115,16 +118,13 @@ fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shap
     weights
 }
 
-fn shapes(subjects: &Subjects) -> Shapes {
-    let mut list = Vec::new();
-    if let Some(c) = &subjects.unet {
-        list.extend(c.shapes());
-    }
-    if let Some(c) = &subjects.vae {
-        list.extend(c.shapes());
-    }
-    if let Some(c) = &subjects.clip {
-        list.extend(c.shapes());
-    }
+/// What learns.
+fn shapes(inputs: &InputFacts) -> Shapes {
+    let mut list: Shapes = match (vae_of(inputs), Parts::of(inputs)) {
+        (Some(vae), _) => vae.shapes(),
+        (None, Some(parts)) => parts.components().into_iter().flat_map(|(_, shapes)| shapes).collect(),
+        (None, None) => Vec::new(),
+    };
+    list.retain(|(name, _)| !BUFFERS.contains(&name.as_str()));
     list
 }

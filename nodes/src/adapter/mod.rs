@@ -3,45 +3,74 @@
 pub mod full;
 pub mod lora;
 
-use pipe_core::node::{Facts, InputFacts};
-use pipe_networks::clip::ClipConfig;
-use pipe_networks::unet::UnetConfig;
+use pipe_core::node::{CheckCx, Facts, InputFacts};
+use pipe_core::run::{BuildCx, RunError};
+use pipe_data::weights::{Component, Family};
+use pipe_networks::Network;
+use pipe_networks::Shapes;
 use pipe_networks::vae::VaeConfig;
-use serde::de::DeserializeOwned;
 
-/// A configuration carried by facts.
-pub(crate) fn config<T: DeserializeOwned>(facts: &Facts, key: &str) -> Option<T> {
-    serde_json::from_value(facts.get(key)?.clone()).ok()
+use crate::common::facts::{TextFacts, network_of, read, texts_of_port};
+use crate::common::family;
+use crate::common::text::TextEncoder;
+use crate::common::trainable::Held;
+
+/// A denoiser and the text encoders that are to learn with it, as facts or values know them.
+pub(crate) struct Parts {
+    pub family: Family,
+    pub network: Network,
+    pub texts: Vec<(Component, Shapes)>,
 }
 
-/// Configurations of the inputs of an adapter.
-pub(crate) struct Subjects {
-    pub unet: Option<UnetConfig>,
-    pub vae: Option<VaeConfig>,
-    pub clip: Option<ClipConfig>,
+impl Parts {
+    /// From the facts of an adapter's inputs, where the model is a denoiser.
+    pub fn of(inputs: &InputFacts) -> Option<Self> {
+        let facts = &inputs.one("model")?.facts;
+        let family = family::of_id(facts.str("architecture")?)?;
+        let texts = texts_of_port(inputs, "text");
+        let texts = texts.iter().map(|t| (t.component(), t.network.shapes())).collect();
+        Some(Parts { family, network: network_of(facts)?, texts })
+    }
+
+    /// Every component with its tensors, the text encoders first.
+    pub fn components(&self) -> Vec<(Component, Shapes)> {
+        let mut list = self.texts.clone();
+        list.push((self.family.denoiser(), self.network.shapes()));
+        list
+    }
 }
 
-impl Subjects {
-    pub fn of(inputs: &InputFacts) -> Self {
-        let model = inputs.one("model").map(|s| &s.facts);
-        Subjects {
-            unet: model.and_then(|f| config(f, "unet")),
-            vae: model.and_then(|f| config(f, "vae")),
-            clip: inputs.one("text").and_then(|s| config(&s.facts, "clip")),
+/// The autoencoder on the model port.
+pub(crate) fn vae_of(inputs: &InputFacts) -> Option<VaeConfig> {
+    read(&inputs.one("model")?.facts, "vae")
+}
+
+/// Text encoders that the family does not have, or has twice.
+pub(crate) fn check_texts(cx: &mut CheckCx) {
+    let texts: Vec<TextFacts> = texts_of_port(cx.inputs, "text");
+    let Some(parts) = Parts::of(cx.inputs) else { return };
+    for (i, text) in texts.iter().enumerate() {
+        let component = text.component();
+        if !parts.family.has(component) {
+            let message = format!("{} has no {}", parts.family, component.name());
+            cx.error("P0401", "text", message, None);
+        } else if component == Component::Gemma {
+            let message = "Gemma stays as it is in Lumina's training";
+            cx.error("P0401", "text", message, Some("leave `text` out and cache its outputs".into()));
+        } else if texts[..i].iter().any(|t| t.kind == text.kind) {
+            cx.error("P0401", "text", format!("two of the text encoders are a {}", component.name()), None);
         }
     }
 }
 
-/// Facts of the model that pass through an adapter.
+/// Facts of the model that pass through an adapter, with the text encoders that learn.
 pub(crate) fn pass_on(inputs: &InputFacts) -> Facts {
-    let mut facts = inputs.one("model").map(|s| s.facts.clone()).unwrap_or_default();
-    if let Some(text) = inputs.one("text") {
-        for key in ["clip", "clip_skip"] {
-            if let Some(value) = text.facts.get(key) {
-                facts = facts.with(key, value.clone());
-            }
-        }
-        facts = facts.with("trains_text", true);
-    }
-    facts
+    let facts = inputs.one("model").map(|s| s.facts.clone()).unwrap_or_default();
+    let texts = texts_of_port(inputs, "text");
+    facts.with("trained_texts", serde_json::to_value(&texts).unwrap_or_default())
+}
+
+/// The text encoders on the port, as values.
+pub(crate) fn texts_of(cx: &BuildCx) -> Result<Vec<Held<TextEncoder>>, RunError> {
+    Ok(Held::<TextEncoder>::all(cx, "text"))
 }

@@ -1,18 +1,19 @@
-//! `encoder.clip_l`: the CLIP text encoder of SD 1.x.
+//! `encoder.clip_l`: the CLIP ViT-L text encoder of SD 1.x, SDXL, SD3 and FLUX.
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::plan::NodePlan;
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, ComponentWeights};
-use pipe_networks::clip::{ClipConfig, WINDOW};
+use pipe_data::weights::{Component, ComponentWeights, Family, detect_set};
+use pipe_networks::TextNetwork;
+use pipe_networks::clip::{Activation, ClipConfig, EOS, Take, WINDOW};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::common::engine::{Engine, compute_type};
-use crate::common::errors;
-use crate::common::text::TextEncoder;
-use crate::common::weights_source::{self, Source};
+use super::clip::{self, Hints};
+use super::common;
+use crate::common::family;
+use crate::common::weights_source::Source;
 
 /// Fields of `encoder.clip_l`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -20,17 +21,42 @@ use crate::common::weights_source::{self, Source};
 pub struct Config {
     /// Checkpoint: a whole model in one file, a Diffusers folder, or the text encoder alone.
     #[serde(default)]
+    #[schemars(extend("x-path" = "any"))]
     weights: Option<String>,
     /// Random weights of this size, to be trained from nothing.
     #[serde(default)]
     init: Option<Init>,
-    /// Layer whose output is used, counted from the end: 1 is the last, 2 the one before. Default 1.
-    #[serde(default = "one")]
+    /// Family of models it encodes for: which states are read. Default: the checkpoint's; `sd1` with `init`, `flux` for an encoder alone.
+    #[serde(default)]
+    family: Option<For>,
+    /// SD 1.x: layer whose output is used, counted from the end; 1 is the last, 2 the one before. Default 1.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
-    clip_skip: u64,
+    clip_skip: Option<u64>,
+    /// SD 1.x and SDXL: tokens of a caption that are read, 75, 150 or 225; longer captions are cut. Default 75.
+    #[serde(default = "one_window")]
+    #[schemars(range(min = 75, max = 225))]
+    max_tokens: u64,
+    /// SD 1.x and SDXL: read emphasis such as `(word:1.2)` and `[word]` in captions. Default false.
+    #[serde(default)]
+    weighted_captions: bool,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
+}
+
+/// A family with this encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum For {
+    /// Stable Diffusion 1.x.
+    Sd1,
+    /// Stable Diffusion XL.
+    Sdxl,
+    /// Stable Diffusion 3 and 3.5.
+    Sd3,
+    /// FLUX.1.
+    Flux,
 }
 
 /// Sizes of a new text encoder.
@@ -50,60 +76,100 @@ struct Init {
     seed: u64,
 }
 
-/// What shapes cannot tell.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-struct Hints {
-    /// Attention heads. Default: from `config.json`, else heads of width 64.
-    #[serde(default)]
-    #[schemars(range(min = 1, max = 64))]
-    heads: Option<u64>,
-}
-
-fn one() -> u64 {
-    1
+fn one_window() -> u64 {
+    75
 }
 
 /// Rows of CLIP's token table.
 const VOCABULARY: usize = 49408;
+const COMPONENT: Component = Component::TextEncoder;
 
-/// The node type.
-pub struct ClipL;
-
-impl Config {
-    fn of_init(init: &Init) -> Result<ClipConfig, String> {
-        let (width, heads) = (init.width as usize, init.heads as usize);
+impl Init {
+    fn network(&self) -> Result<TextNetwork, String> {
+        let (width, heads) = (self.width as usize, self.heads as usize);
         if !width.is_multiple_of(heads) {
             return Err(format!("width {width} cannot be split into {heads} heads"));
         }
-        let layers = init.layers as usize;
-        Ok(ClipConfig { width, layers, heads, mlp: 4 * width, vocab: VOCABULARY, positions: WINDOW })
-    }
-
-    fn of_file(&self, file: &ComponentWeights) -> Result<ClipConfig, String> {
-        let heads = self
-            .config
-            .as_ref()
-            .and_then(|c| c.heads.map(|n| n as usize))
-            .or_else(|| weights_source::config_usize(file.config.as_ref(), "num_attention_heads"));
-        let config = ClipConfig::infer(|n| file.shape(n), heads)?;
-        if config.positions < WINDOW {
-            return Err(format!("the text encoder has {} positions, {WINDOW} are needed", config.positions));
-        }
-        if config.vocab < VOCABULARY {
-            return Err(format!("the token table has {} rows, CLIP's vocabulary has {VOCABULARY}", config.vocab));
-        }
-        Ok(config)
+        Ok(TextNetwork::Clip(ClipConfig {
+            width,
+            layers: self.layers as usize,
+            heads,
+            mlp: 4 * width,
+            vocab: VOCABULARY,
+            positions: WINDOW,
+            activation: Activation::QuickGelu,
+            projection: None,
+            eos: EOS,
+        }))
     }
 }
+
+impl Config {
+    /// The family it encodes for: given, of the checkpoint, or by what the file is.
+    fn target(&self, file: Option<&ComponentWeights>) -> For {
+        if let Some(family) = self.family {
+            return family;
+        }
+        let Some(file) = file else { return For::Sd1 };
+        match detect_set(file.set()).architecture.family().or_else(|| pipeline_family(file)) {
+            Some(Family::Sdxl) => For::Sdxl,
+            Some(Family::Sd3) => For::Sd3,
+            Some(Family::Flux) => For::Flux,
+            Some(_) => For::Sd1,
+            None if file.layout == pipe_data::weights::Layout::SingleFileLdm => For::Sd1,
+            None => For::Flux,
+        }
+    }
+    fn take(&self, target: For) -> Take {
+        family::take(target == For::Sd1, self.clip_skip.unwrap_or(1) as usize)
+    }
+    fn infer(&self, file: &ComponentWeights) -> common::Inferred {
+        clip::infer(file, self.config.as_ref(), Activation::QuickGelu, false)
+    }
+
+    fn check(&self, cx: &mut CheckCx, network: &TextNetwork, target: For) {
+        clip::check_tokens(cx, self.max_tokens);
+        if let Some(skip) = self.clip_skip {
+            if target != For::Sd1 {
+                let message = "`clip_skip` has no effect: this family reads the layer before the last";
+                cx.error("P0402", "clip_skip", message, Some("leave it out, or set `family: sd1`".into()));
+            } else if skip as usize > network.layers() {
+                let message = format!("`clip_skip` is {skip}, the text encoder has {} layers", network.layers());
+                cx.error("P0403", "clip_skip", message, None);
+            }
+        }
+        if matches!(target, For::Sd3 | For::Flux) {
+            for (field, set) in [("max_tokens", self.max_tokens != 75), ("weighted_captions", self.weighted_captions)] {
+                if set {
+                    let message = format!("`{field}` has no effect: SD3 and FLUX read one plain window");
+                    cx.error("P0402", field, message, None);
+                }
+            }
+        }
+    }
+}
+
+/// The family of the Diffusers pipeline that holds a file.
+fn pipeline_family(file: &ComponentWeights) -> Option<Family> {
+    let folder = file.set().path().ancestors().take(3).find(|f| f.join("model_index.json").is_file())?;
+    let text = std::fs::read_to_string(folder.join("model_index.json")).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let class = json.get("_class_name")?.as_str()?;
+    Family::ALL.into_iter().find(|f| f.pipeline() == class)
+}
+
+/// The node type.
+pub struct ClipL;
 
 impl Node for ClipL {
     type Config = Config;
 
     const ABOUT: About = About {
         type_name: "encoder.clip_l",
-        summary: "The CLIP ViT-L text encoder of SD 1.x, with its tokenizer.",
-        details: "Radford et al. 2021. Captions are tokenized by CLIP's byte-pair encoding to one window of 77 tokens, longer ones \
-                  are cut. The hidden states pass the final norm at every `clip_skip`.",
+        summary: "The CLIP ViT-L text encoder of SD 1.x, SDXL, SD3 and FLUX.1, with its tokenizer.",
+        details: "Radford et al. 2021. For SD 1.x the hidden states pass the final norm at every `clip_skip`. For the other families \
+                  they are those before the last layer, without norm, and the pooled vector is the last layer's state at the end \
+                  token. Captions are tokenized by CLIP's byte-pair encoding.",
         example: "clip:\n  type: encoder.clip_l\n  weights: sd15.safetensors",
     };
 
@@ -112,74 +178,54 @@ impl Node for ClipL {
     }
 
     fn outputs() -> Vec<Output> {
-        vec![Output::single(PortType::TextEncoder, Rate::Setup, "The text encoder.")]
+        common::outputs()
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        let found = match (&config.weights, &config.init) {
+        let (network, target) = match (&config.weights, &config.init) {
             (Some(path), None) => {
-                let Some(file) = weights_source::open_for_check(cx, path, Component::TextEncoder) else {
+                let full = TextNetwork::Clip(ClipConfig::vit_l());
+                let infer = |file: &_| config.infer(file);
+                let Some((network, file)) = common::check_file(cx, path, COMPONENT, full, infer) else {
                     return Facts::new();
                 };
-                match config.of_file(&file) {
-                    Ok(found) if !weights_source::verify_for_check(cx, &file, &found.shapes()) => return Facts::new(),
-                    other => other.map_err(|why| ("P0305", "weights", why)),
-                }
+                (network, config.target(file.as_deref()))
             }
             (None, Some(init)) => {
                 if config.config.is_some() {
                     cx.error("P0402", "config", "`config` has no effect beside `init`", None);
                 }
-                Config::of_init(init).map_err(|why| ("P0403", "init", why))
+                match init.network() {
+                    Ok(network) => (network, config.target(None)),
+                    Err(why) => {
+                        cx.error("P0403", "init", why, None);
+                        return Facts::new();
+                    }
+                }
             }
             _ => return Facts::new(),
         };
-        match found {
-            Ok(clip) => {
-                if config.clip_skip as usize > clip.layers {
-                    let message =
-                        format!("`clip_skip` is {}, the text encoder has {} layers", config.clip_skip, clip.layers);
-                    cx.error("P0403", "clip_skip", message, None);
-                }
-                Facts::new()
-                    .with("context_dim", clip.width as u64)
-                    .with("clip_skip", config.clip_skip)
-                    .with("clip", serde_json::to_value(&clip).unwrap_or_default())
-            }
-            Err((code, field, why)) => {
-                cx.error(code, field, why, None);
-                Facts::new()
-            }
-        }
+        config.check(cx, &network, target);
+        common::facts(COMPONENT, &network, config.take(target), clip::length(config.max_tokens))
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
-        let Some(clip) = cx.facts.get("clip").and_then(|v| serde_json::from_value::<ClipConfig>(v.clone()).ok()) else {
-            return NodePlan::default();
-        };
-        let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let bytes = weights_source::bytes(&clip.shapes(), dtype);
-        NodePlan { resident: vec![Bytes { category: Category::Weights, bytes }], ..Default::default() }
+        common::plan(cx)
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let engine = Engine::open(cx.settings)?;
-        let (clip, source) = match (&config.weights, &config.init) {
+        let prompts = clip::prompts(config.max_tokens, EOS, config.weighted_captions);
+        match (&config.weights, &config.init) {
             (Some(path), _) => {
-                let path = cx.path(path);
-                let file = ComponentWeights::open(&path, Component::TextEncoder)
-                    .map_err(|e| errors::file_error(&e, "weights"))?;
-                let clip = config.of_file(&file).map_err(|why| RunError::new("P0305", why).at("weights"))?;
-                (clip, Source::File(path))
+                let take = |file: &_| config.take(config.target(Some(file)));
+                common::build_file(cx, path, COMPONENT, take, prompts, |file| config.infer(file))
             }
             (None, Some(init)) => {
-                let clip = Config::of_init(init).map_err(|why| RunError::new("P0403", why).at("init"))?;
-                (clip, Source::Random { seed: init.seed })
+                let network = init.network().map_err(|why| RunError::new("P0403", why).at("init"))?;
+                let source = Source::Random { seed: init.seed };
+                common::build(cx, COMPONENT, network, config.take(config.target(None)), prompts, source)
             }
-            (None, None) => return Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
-        };
-        let text = TextEncoder::new(clip, config.clip_skip as usize, source, engine)?;
-        let content = Some(text.fingerprint.clone());
-        Ok(Built { outputs: vec![text], content, ..Default::default() })
+            (None, None) => Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
+        }
     }
 }

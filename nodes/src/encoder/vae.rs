@@ -6,7 +6,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, ComponentWeights};
+use pipe_data::weights::{Component, ComponentWeights, Family, detect_set};
 use pipe_networks::vae::VaeConfig;
 use pipe_ops::DType;
 use schemars::JsonSchema;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::common::autoencoder::Autoencoder;
 use crate::common::engine::Engine;
 use crate::common::errors;
+use crate::common::family;
 use crate::common::weights_source::{self, Source};
 
 /// Fields of `encoder.vae`.
@@ -23,15 +24,16 @@ use crate::common::weights_source::{self, Source};
 pub struct Config {
     /// Checkpoint: a whole model in one file, a Diffusers folder, or the autoencoder alone in either naming.
     #[serde(default)]
+    #[schemars(extend("x-path" = "any"))]
     weights: Option<String>,
     /// Random weights of this size, to be trained from nothing.
     #[serde(default)]
     init: Option<Init>,
-    /// Latent scale. Default: from the Diffusers `config.json`, else 0.18215 for 4 channels and 0.3611 for 16.
+    /// Latent scale. Default: from the Diffusers `config.json`, else that of the model in the file, else 0.18215 for 4 channels and 0.3611 for 16.
     #[serde(default)]
     #[schemars(range(min = 0.000001))]
     scaling_factor: Option<f64>,
-    /// Latent shift. Default: from the Diffusers `config.json`, else 0 for 4 channels and 0.1159 for 16.
+    /// Latent shift. Default: from the Diffusers `config.json`, else that of the model in the file, else 0 for 4 channels and 0.1159 for 16; 0 where only the scale is told.
     #[serde(default)]
     shift_factor: Option<f64>,
     /// What shapes cannot tell, for reduced models.
@@ -81,14 +83,13 @@ struct Hints {
     norm_groups: Option<u64>,
 }
 
-/// The node type.
-pub struct VaeEncoder;
-
 /// An opened description of the autoencoder.
 struct Found {
     config: VaeConfig,
     scale: f64,
     shift: f64,
+    /// Neither the document nor the file tells scale and shift.
+    assumed: bool,
 }
 
 impl Config {
@@ -101,7 +102,7 @@ impl Config {
         let latent = init.latent_channels as usize;
         let config =
             VaeConfig { widths, layers: init.layers as usize, latent, quant: latent == 4, groups, attention: true };
-        Ok(self.with_scale(config, None))
+        Ok(self.with_scale(config, None, None))
     }
 
     fn of_file(&self, file: &ComponentWeights) -> Result<Found, String> {
@@ -112,19 +113,36 @@ impl Config {
             .and_then(|c| c.norm_groups.map(|n| n as usize))
             .or_else(|| weights_source::config_usize(json, "norm_num_groups"));
         let config = VaeConfig::infer(|n| file.shape(n), groups)?;
-        Ok(self.with_scale(config, json))
+        let family = detect_set(file.set()).architecture.family();
+        Ok(self.with_scale(config, json, family))
     }
 
-    fn with_scale(&self, config: VaeConfig, json: Option<&serde_json::Value>) -> Found {
+    fn with_scale(&self, config: VaeConfig, json: Option<&serde_json::Value>, family: Option<Family>) -> Found {
         let known = |key: &str| json.and_then(|j| j.get(key)?.as_f64());
-        let (scale, shift) = if config.latent == 16 { (0.3611, 0.1159) } else { (0.18215, 0.0) };
+        let by_channels = if config.latent == 16 { Family::Flux } else { Family::Sd1 };
+        let (scale, shift) = family::latent_scale(family.unwrap_or(by_channels));
+        let told = self.scaling_factor.or_else(|| known("scaling_factor"));
         Found {
-            scale: self.scaling_factor.or_else(|| known("scaling_factor")).unwrap_or(scale),
-            shift: self.shift_factor.or_else(|| known("shift_factor")).unwrap_or(shift),
+            scale: told.unwrap_or(scale),
+            shift: self.shift_factor.or_else(|| known("shift_factor")).unwrap_or(if told.is_some() { 0.0 } else { shift }),
+            assumed: told.is_none() && family.is_none(),
             config,
         }
     }
+
+    /// The usual autoencoder, where the file is not there yet.
+    fn stand_in(&self, path: &str) -> Found {
+        // Names of 16-channel autoencoders: FLUX's `ae`, SD3's.
+        let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
+        let sixteen = name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
+        let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), None, None);
+        found.assumed = false;
+        found
+    }
 }
+
+/// The node type.
+pub struct VaeEncoder;
 
 impl Node for VaeEncoder {
     type Config = Config;
@@ -148,18 +166,15 @@ impl Node for VaeEncoder {
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let found = match (&config.weights, &config.init) {
             (Some(path), None) => {
-                let Some(file) = weights_source::open_for_check(cx, path, Component::Vae) else { return Facts::new() };
-                match config.of_file(&file) {
-                    Ok(found) => {
-                        if !weights_source::verify_for_check(cx, &file, &found.config.shapes()) {
-                            return Facts::new();
-                        }
-                        found
-                    }
-                    Err(why) => {
-                        cx.error("P0305", "weights", why, None);
-                        return Facts::new();
-                    }
+                let sizes = |file: &ComponentWeights| {
+                    let found = config.of_file(file).map_err(|why| ("P0305", why))?;
+                    let shapes = found.config.shapes();
+                    Ok((found, shapes))
+                };
+                let full = || config.stand_in(path);
+                match weights_source::sizes_for_check(cx, path, Component::Vae, full, sizes) {
+                    Some((found, _)) => found,
+                    None => return Facts::new(),
                 }
             }
             (None, Some(init)) => {
@@ -181,6 +196,7 @@ impl Node for VaeEncoder {
             .with("factor", found.config.factor() as u64)
             .with("scale", found.scale)
             .with("shift", found.shift)
+            .with("scale_assumed", found.assumed)
             .with("vae", serde_json::to_value(&found.config).unwrap_or_default())
     }
 

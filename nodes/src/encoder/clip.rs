@@ -1,0 +1,65 @@
+//! What the CLIP nodes share.
+
+use pipe_core::node::CheckCx;
+use pipe_data::weights::ComponentWeights;
+use pipe_networks::TextNetwork;
+use pipe_networks::clip::{Activation, ClipConfig};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::common::{Inferred, Length};
+use crate::common::text::Prompts;
+use crate::common::weights_source::config_usize;
+
+/// What shapes cannot tell.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Hints {
+    /// Attention heads. Default: from `config.json`, else heads of width 64.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    heads: Option<u64>,
+}
+
+/// Windows of 75 tokens that so many take.
+pub fn windows(max_tokens: u64) -> usize {
+    (max_tokens / 75).clamp(1, 3) as usize
+}
+
+/// Refuses lengths that are no whole windows.
+pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
+    if ![75, 150, 225].contains(&max_tokens) {
+        let message = format!("`max_tokens` is {max_tokens}; CLIP reads windows of 75");
+        cx.error("P0403", "max_tokens", message, Some("use 75, 150 or 225".into()));
+    }
+}
+
+/// Length of the joined windows.
+pub fn length(max_tokens: u64) -> Length {
+    Length { tokens: 75 * windows(max_tokens) + 2, masks: false }
+}
+
+/// Tokenization.
+pub fn prompts(max_tokens: u64, pad: u32, weighted: bool) -> Prompts {
+    Prompts::Clip { windows: windows(max_tokens), pad, weighted }
+}
+
+/// Reads the encoder from a file. `projected` keeps the projection of the pooled vector.
+pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activation, projected: bool) -> Inferred {
+    let json = file.config.as_ref();
+    let heads = hints
+        .and_then(|h| h.heads.map(|n| n as usize))
+        .or_else(|| config_usize(json, "num_attention_heads"));
+    let mut config = ClipConfig::infer(|n| file.shape(n), heads, activation).map_err(|why| ("P0305", why))?;
+    if !projected {
+        config.projection = None;
+    } else if config.projection.is_none() {
+        return Err(("P0304", "tensor `text_projection.weight` is missing".into()));
+    }
+    // Reduced vocabularies end with the end token; older configurations write 2 for the usual one.
+    if config.vocab < pipe_networks::clip::EOS as usize + 1
+        && let Some(eos) = config_usize(json, "eos_token_id")
+    {
+        config.eos = eos as u32;
+    }
+    Ok(TextNetwork::Clip(config))
+}

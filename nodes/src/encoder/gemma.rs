@@ -1,0 +1,142 @@
+//! `encoder.gemma`: Gemma 1 and 2 as the text encoders of Lumina.
+
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::plan::NodePlan;
+use pipe_core::port::{Input, Output};
+use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::tokenizer::{GemmaTokenizer, TokenizerKind, find_tokenizer};
+use pipe_data::weights::{Component, ComponentWeights};
+use pipe_networks::TextNetwork;
+use pipe_networks::gemma::GemmaConfig;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::common::{self, Inferred, Length};
+use crate::common::family;
+use crate::common::text::Prompts;
+use crate::common::weights_source::config_usize;
+
+/// Fields of `encoder.gemma`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Checkpoint: Gemma alone (2 2B for Lumina-Image-2.0, 1 2B for Lumina-Next), an all-in-one file, or a Diffusers folder.
+    #[schemars(extend("x-path" = "any"))]
+    weights: String,
+    /// `tokenizer.json` or `tokenizer.model` of Gemma. Default: found beside the weights, or inside them.
+    #[serde(default)]
+    #[schemars(extend("x-path" = "file"))]
+    tokenizer: Option<String>,
+    /// Tokens of a caption with padding; longer captions are cut. Default 256.
+    #[serde(default = "default_tokens")]
+    #[schemars(range(min = 8, max = 4096))]
+    max_tokens: u64,
+    /// Lumina-Image-2.0: put before every caption, with `<Prompt Start>` between; negative prompts go without. Default: none.
+    #[serde(default)]
+    system_prompt: String,
+    /// Cap the attention logits as Gemma 2 was trained with. Image models are made and used without. Default false.
+    #[serde(default)]
+    attention_softcap: bool,
+    /// What shapes cannot tell, for reduced models.
+    #[serde(default)]
+    config: Option<Hints>,
+}
+
+/// What shapes cannot tell.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+struct Hints {
+    /// Width of a head. Default: from `config.json`, else 256.
+    #[serde(default)]
+    #[schemars(range(min = 2, max = 1024))]
+    head_dim: Option<u64>,
+}
+
+fn default_tokens() -> u64 {
+    256
+}
+
+const COMPONENT: Component = Component::Gemma;
+/// Gemma 2's cap.
+const CAP: f32 = 50.0;
+
+/// The node type.
+pub struct Gemma;
+
+impl Config {
+    fn infer(&self, file: &ComponentWeights) -> Inferred {
+        let own = self.config.as_ref().and_then(|c| c.head_dim).map(|n| n as usize);
+        let head_dim = own.or_else(|| config_usize(file.config.as_ref(), "head_dim"));
+        let mut config = GemmaConfig::infer(|n| file.shape(n), head_dim).map_err(|why| ("P0305", why))?;
+        config.softcap = self.attention_softcap.then_some(CAP);
+        Ok(TextNetwork::Gemma(config))
+    }
+}
+
+impl Node for Gemma {
+    type Config = Config;
+
+    const ABOUT: About = About {
+        type_name: "encoder.gemma",
+        summary: "Gemma 1 or 2 as the text encoder of Lumina-Next or Lumina-Image-2.0.",
+        details: "Gemma Team 2024. Gives the stream before the last layer, without final norm; that layer is not loaded. The vocabulary \
+                  is looked for beside the weights: `tokenizer/`, `tokenizer.json`, `tokenizer.model`, or a `spiece_model` tensor \
+                  inside them. Nothing is downloaded.",
+        example: "gemma:\n  type: encoder.gemma\n  weights: gemma_2_2b_fp16.safetensors",
+    };
+
+    fn inputs() -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn outputs() -> Vec<Output> {
+        common::outputs()
+    }
+
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        let full = TextNetwork::Gemma(GemmaConfig::gemma2_2b());
+        let infer = |file: &_| config.infer(file);
+        let Some((network, file)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
+            return Facts::new();
+        };
+        if config.attention_softcap && matches!(&network, TextNetwork::Gemma(c) if !c.second) {
+            let message = "`attention_softcap` has no effect: Gemma 1 has no cap";
+            cx.error("P0402", "attention_softcap", message, None);
+        }
+        let given = config.tokenizer.as_ref().map(|t| cx.path(t));
+        if file.is_some() {
+            let weights = cx.path(&config.weights);
+            let found = match &given {
+                Some(path) => GemmaTokenizer::from_file(path).map(|_| ()),
+                None => find_tokenizer(&weights, TokenizerKind::Gemma).map(|_| ()),
+            };
+            if let Err(e) = found {
+                let field = if given.is_some() { "tokenizer" } else { "weights" };
+                let help = "put Gemma's `tokenizer.json` or `tokenizer.model` beside the weights, or name it: `tokenizer: …`";
+                cx.error("P0301", field, e.to_string(), Some(help.into()));
+            }
+        }
+        let length = Length { tokens: config.max_tokens as usize, masks: true };
+        common::facts(COMPONENT, &network, family::take(false, 2), length)
+    }
+
+    fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
+        common::plan(cx)
+    }
+
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let error = |e: pipe_data::tokenizer::TokenizerError| RunError::new("P0301", e.to_string()).at("tokenizer");
+        let tokenizer = match &config.tokenizer {
+            Some(path) => GemmaTokenizer::from_file(cx.path(path)).map_err(error)?,
+            None => {
+                let origin = find_tokenizer(cx.path(&config.weights), TokenizerKind::Gemma).map_err(error)?;
+                GemmaTokenizer::open(&origin).map_err(error)?
+            }
+        };
+        let prompts = Prompts::Gemma {
+            tokenizer,
+            length: config.max_tokens as usize,
+            system_prompt: config.system_prompt.clone(),
+        };
+        let take = family::take(false, 2);
+        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, |file| config.infer(file))
+    }
+}
