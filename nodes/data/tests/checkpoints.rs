@@ -361,7 +361,7 @@ fn folders_without_usable_weights_say_so() {
     let error = |path: &std::path::Path| component(path, Component::Unet).unwrap_err().to_string();
     assert!(error(folder.path()).contains("no safetensors file"));
     fs::write(folder.path().join("diffusion_pytorch_model.bin"), b"x").unwrap();
-    assert!(error(folder.path()).contains("convert them"));
+    assert!(error(folder.path()).contains("it looks like a text file"));
     fs::write(folder.path().join("model_index.json"), b"{}").unwrap();
     fs::create_dir(folder.path().join("transformer")).unwrap();
     assert!(error(folder.path()).contains("it holds `transformer`"));

@@ -50,6 +50,10 @@ impl Source {
                     hasher.update(name.as_bytes());
                     let bytes = file.bytes(name).map_err(|e| errors::file_error(&e, "weights"))?;
                     hasher.update_rayon(&bytes);
+                    let scale = file.scale(name).map_err(|e| errors::file_error(&e, "weights"))?;
+                    for factor in scale.into_iter().flatten() {
+                        hasher.update(&factor.to_le_bytes());
+                    }
                 }
                 Ok(hasher.finalize().to_hex().to_string())
             }

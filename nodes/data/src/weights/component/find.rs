@@ -23,7 +23,6 @@ pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'
     let marked = |stored: &[(&str, &str)]| stored.iter().any(|(_, name)| component.markers().contains(name));
     let prefixed: Vec<(&str, &str)> =
         set.names().filter_map(|name| Some((name, &name[of_prefix(name)?.len()..]))).collect();
-    let scaled = |name: &&str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
     let (is_prefixed, stored) = if marked(&prefixed) {
         (true, prefixed)
     } else {
@@ -35,9 +34,8 @@ pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'
         }
         (false, bare)
     };
-    if stored.iter().any(|(source, _)| scaled(source)) {
-        let problem = "its fp8 weights have separate scales, which is not supported".to_owned();
-        return Err(FileError::Unsupported { path: path.into(), problem });
+    for (source, _) in &stored {
+        set.check_scale(source)?;
     }
     Ok(Selected { prefixed: is_prefixed, stored })
 }

@@ -10,10 +10,12 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::convert::to_f32;
+use super::diffusers::ModelIndex;
 use super::dtype::DType;
 use super::error::FileError;
 use super::keymap::clip::{self, Slice};
 use super::keymap::{UnetMap, VaeMap, vae};
+use super::scale;
 use super::set::WeightSet;
 use find::{Selected, folders_of, select};
 
@@ -139,10 +141,11 @@ impl ComponentWeights {
         let path = path.as_ref();
         let inner = path.join(component.folder());
         if inner.is_dir() {
+            ModelIndex::read(path)?;
             let found = Self::of_set(Arc::new(WeightSet::open(&inner)?), component)?;
             return Ok(ComponentWeights { layout: Layout::DiffusersDir, ..found });
         }
-        if path.join("model_index.json").is_file() {
+        if ModelIndex::read(path)?.is_some() {
             let found = folders_of(path);
             return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
         }
@@ -243,26 +246,51 @@ impl ComponentWeights {
         self.shapes().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Bytes of an internal tensor in its stored type.
+    /// Bytes of an internal tensor in its stored type; those of a scaled 8-bit weight without its
+    /// [scale](Self::scale).
     pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FileError> {
         let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
         let (source, transform) = self.tensors.get(name).ok_or_else(missing)?;
         let info = self.set.info(source).ok_or_else(missing)?;
         let bytes = self.set.bytes(source)?;
         Ok(match transform {
-            Transform::None | Transform::Reshape(_) => Cow::Borrowed(bytes),
+            Transform::None | Transform::Reshape(_) => bytes,
             Transform::Rows { start, end } => {
                 let row = bytes.len() / info.shape[0];
-                Cow::Borrowed(&bytes[start * row..end * row])
+                let rows = start * row..end * row;
+                match bytes {
+                    Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[rows]),
+                    Cow::Owned(bytes) => Cow::Owned(bytes[rows].to_vec()),
+                }
             }
-            Transform::Transpose => Cow::Owned(transposed(bytes, info.shape[0], info.shape[1], info.dtype.size())),
+            Transform::Transpose => Cow::Owned(transposed(&bytes, info.shape[0], info.shape[1], info.dtype.size())),
         })
+    }
+
+    /// What the stored values of a scaled 8-bit weight are multiplied by: one number, or one a stored row.
+    pub fn scale(&self, name: &str) -> Result<Option<Vec<f32>>, FileError> {
+        self.tensors.get(name).map_or(Ok(None), |(source, _)| self.set.scale(source))
     }
 
     /// Values of an internal tensor, row-major in [`shape`](Self::shape).
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
         let bytes = self.bytes(name)?;
-        let (source, dtype) = (&self.tensors[name].0, self.dtype(name).unwrap_or(DType::U8));
+        let ((source, transform), dtype) = (&self.tensors[name], self.dtype(name).unwrap_or(DType::U8));
+        if self.set.check_scale(source)?.is_some() {
+            let values = self.set.f32(source)?;
+            let shape = self.set.info(source).map(|info| info.shape.as_slice()).unwrap_or_default();
+            return Ok(match transform {
+                Transform::None | Transform::Reshape(_) => values,
+                Transform::Rows { start, end } => {
+                    let row = values.len() / shape[0];
+                    values[start * row..end * row].to_vec()
+                }
+                Transform::Transpose => {
+                    let (rows, columns) = (shape[0], shape[1]);
+                    (0..columns * rows).map(|at| values[at % rows * columns + at / rows]).collect()
+                }
+            });
+        }
         to_f32(dtype, &bytes).ok_or_else(|| FileError::WrongType {
             path: self.set.path().into(),
             tensor: source.clone(),
@@ -275,6 +303,7 @@ impl ComponentWeights {
 /// Tensors that carry no weight of the network.
 fn is_ignored(set: &WeightSet, source: &str, name: &str) -> bool {
     clip::is_ignored(name)
+        || scale::is_beside_weight(source, |name| set.info(name))
         || set.info(source).is_some_and(|info| info.start == info.end)
         || ["loss.", "model_ema."].iter().any(|head| name.starts_with(head))
 }
