@@ -165,9 +165,9 @@ fn integer(out: &mut Vec<u8>, number: u64) {
         out.push(b'J');
         out.extend(number.to_le_bytes());
     } else {
-        // Nine bytes, so that the highest bit is not taken for a sign.
-        out.extend([0x8a, 9]);
-        out.extend(number.to_le_bytes());
-        out.push(0);
+        // A ninth byte where the highest bit of the eighth would be taken for a sign.
+        let len = if number > i64::MAX as u64 { 9 } else { 8 };
+        out.extend([0x8a, len as u8]);
+        out.extend(&[&number.to_le_bytes()[..], &[0]].concat()[..len]);
     }
 }

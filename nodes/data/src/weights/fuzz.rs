@@ -46,13 +46,13 @@ pub fn torch(data: &[u8]) -> Result<(), FileError> {
 /// `config.json`, `model_index.json` and the index of shards, which are read by the same means.
 ///
 /// # Errors
-/// As [`WeightSet::open`](super::WeightSet::open).
+/// As [`WeightSet::open`](super::WeightSet::open), when it is none of the three.
 pub fn diffusers(data: &[u8]) -> Result<(), FileError> {
     let path = Path::new("input");
     let config = super::diffusers::parse_object(path, data).map(|_| ());
     let index = super::diffusers::ModelIndex::parse(path, data).map(|_| ());
     let shards = super::set::parse_index(path, data).map(|_| ());
-    config.and(index).and(shards)
+    config.or(index).or(shards)
 }
 
 /// Converts a tensor and checks that the numbers are as many as its shape says.

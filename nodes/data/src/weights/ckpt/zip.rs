@@ -175,3 +175,41 @@ impl Write for Body<'_> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn u64_at(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(*bytes[at..].first_chunk().unwrap())
+    }
+
+    #[test]
+    fn large_archives_use_wide_fields() {
+        const FAR: u64 = 5 << 30;
+        let mut out = Vec::new();
+        let mut zip = ZipWriter { out: &mut out, at: FAR, entries: Vec::new() };
+        zip.member("a", 3, |out| out.write_all(b"abc")).unwrap();
+        let entry = Entry { name: "b".into(), len: 6 << 30, crc: 7, header: 8 };
+        zip.entries.push(entry);
+        zip.finish().unwrap();
+        let directory = out.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        // The first entry lies far, the second is long: both say so in an extra field.
+        assert_eq!((&out[directory + 42..][..4], u64_at(&out, directory + 51)), (&[0xff; 4][..], FAR));
+        let second = directory + 46 + 1 + 12;
+        assert_eq!((&out[second + 20..][..8], u64_at(&out, second + 51)), (&[0xff; 8][..], 6 << 30));
+        assert_eq!(u64_at(&out, second + 59), 6 << 30);
+        let end = second + 46 + 1 + 20;
+        assert_eq!(&out[end..end + 4], b"PK\x06\x06");
+        assert_eq!((u64_at(&out, end + 32), u64_at(&out, end + 48)), (2, FAR + directory as u64));
+        let locator = end + 56;
+        assert_eq!((&out[locator..][..4], u64_at(&out, locator + 8)), (&b"PK\x06\x07"[..], FAR + end as u64));
+        assert_eq!((&out[locator + 20..][..4], out.len()), (&b"PK\x05\x06"[..], locator + 42));
+    }
+
+    #[test]
+    fn a_member_of_another_length_is_an_error() {
+        let mut out = Vec::new();
+        assert!(ZipWriter::new(&mut out).member("a", 2, |out| out.write_all(b"abc")).is_err());
+    }
+}

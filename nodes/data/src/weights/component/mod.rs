@@ -9,7 +9,6 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::convert::to_f32;
 use super::diffusers::ModelIndex;
 use super::dtype::DType;
 use super::error::FileError;
@@ -274,28 +273,20 @@ impl ComponentWeights {
 
     /// Values of an internal tensor, row-major in [`shape`](Self::shape).
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
-        let bytes = self.bytes(name)?;
-        let ((source, transform), dtype) = (&self.tensors[name], self.dtype(name).unwrap_or(DType::U8));
-        if self.set.check_scale(source)?.is_some() {
-            let values = self.set.f32(source)?;
-            let shape = self.set.info(source).map(|info| info.shape.as_slice()).unwrap_or_default();
-            return Ok(match transform {
-                Transform::None | Transform::Reshape(_) => values,
-                Transform::Rows { start, end } => {
-                    let row = values.len() / shape[0];
-                    values[start * row..end * row].to_vec()
-                }
-                Transform::Transpose => {
-                    let (rows, columns) = (shape[0], shape[1]);
-                    (0..columns * rows).map(|at| values[at % rows * columns + at / rows]).collect()
-                }
-            });
-        }
-        to_f32(dtype, &bytes).ok_or_else(|| FileError::WrongType {
-            path: self.set.path().into(),
-            tensor: source.clone(),
-            dtype,
-            wanted: "a float type is",
+        let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
+        let (source, transform) = self.tensors.get(name).ok_or_else(missing)?;
+        let shape = &self.set.info(source).ok_or_else(missing)?.shape;
+        let values = self.set.f32(source)?;
+        Ok(match transform {
+            Transform::None | Transform::Reshape(_) => values,
+            Transform::Rows { start, end } => {
+                let row = values.len() / shape[0];
+                values[start * row..end * row].to_vec()
+            }
+            Transform::Transpose => {
+                let (rows, columns) = (shape[0], shape[1]);
+                (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
+            }
         })
     }
 }

@@ -245,6 +245,9 @@ impl<'a> Machine<'a> {
         const LONGEST: usize = 512;
         let rest = &self.data[self.at..];
         let Some(len) = rest.iter().take(LONGEST).position(|&b| b == b'\n') else {
+            if rest.len() < LONGEST {
+                self.take(rest.len() + 1)?;
+            }
             return broken("the name of a class or function has no end");
         };
         let line = self.take(len + 1)?;
