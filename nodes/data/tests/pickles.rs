@@ -113,11 +113,7 @@ fn old_views_of_storages_and_other_rare_things() {
     let pairs = [b"](", &pair(&first)[..], &pair(&second), b"e"].concat();
     let body = torch::call("collections", "OrderedDict", &[pairs]);
     let mut zip = parts(&program(&body), &[("0", &floats)]);
-    let extra = |numbers: &[u64]| {
-        let numbers: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        [&1u16.to_le_bytes()[..], &(numbers.len() as u16).to_le_bytes(), &numbers].concat()
-    };
-    zip.members[1].extra = extra(&[24, 24]);
+    zip.members[1].extra = [&[1, 0, 16, 0][..], &24u64.to_le_bytes(), &24u64.to_le_bytes()].concat();
     (zip.members[1].len, zip.members[1].packed) = (u32::MAX, u32::MAX);
     fs::write(&path, zip.bytes()).unwrap();
     assert_eq!(WeightFile::open(&path).unwrap().f32("a").unwrap(), [5.0]);

@@ -112,7 +112,8 @@ fn similar_file(path: &Path) -> Option<String> {
         .ok()?
         .take(5000)
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| n.ends_with(".safetensors") && n.to_lowercase().starts_with(wanted.get(..3).unwrap_or(&wanted)))
+        .filter(|n| [".safetensors", ".ckpt", ".pt", ".pth", ".bin"].iter().any(|ending| n.ends_with(ending)))
+        .filter(|n| n.to_lowercase().starts_with(wanted.get(..3).unwrap_or(&wanted)))
         .collect();
     names.sort();
     names.into_iter().next()
