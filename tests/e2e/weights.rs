@@ -87,6 +87,18 @@ fn a_lora_tells_rank_alpha_and_base() {
 }
 
 #[test]
+fn a_torch_checkpoint_is_read_and_never_run() {
+    let found = inspect("tests/fixtures/pickles/lightning.ckpt");
+    let part = &found["parts"][0];
+    assert_eq!((&part["tensors"], &part["metadata"]["global_step"]), (&3.into(), &"470000".into()));
+    assert_eq!(part["dtypes"]["F16"]["bytes"], 144);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("evil.pt"), b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.").unwrap();
+    let ran = pipe_in(dir.path(), &["inspect", "evil.pt"]).expect(1);
+    assert!(ran.err.contains("refused") && ran.err.contains("`os.system`"), "{}", ran.err);
+}
+
+#[test]
 fn what_is_no_weight_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let whole = safetensors(&[("a", &[4, 4])], &[]);

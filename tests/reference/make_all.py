@@ -21,6 +21,7 @@ COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
 TOPICS = ["clip", "unet", "vae", "single_file", "keys", "layouts", "lora_trajectory", "schedule_optim", "tokens"]
 TOPICS += ["sdxl_unet", "clip_open", "t5", "gemma", "sd3", "flux", "lumina", "sdxl_lora", "flow_lora", "samplers"]
+TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "pickles", "tokens"]
 
 
 def compare(fresh):
@@ -61,10 +62,11 @@ def check_in_diffusers(root):
     """The scripts that judge the trainer's files have to accept the reference's own."""
     model, single = root / "diffusers_dir", root / "single_file" / "model.safetensors"
     io = [f"--io={root / name / 'io.safetensors'}" for name in ("unet", "vae4", "clip_l")]
-    lora = root / "lora_trajectory"
+    lora, pickles = root / "lora_trajectory", root / "pickles"
     for command in [
         ["check_checkpoint_in_diffusers.py", model, *io],
         ["check_checkpoint_in_diffusers.py", single, "--config", model, *io],
+        ["check_ckpt.py", pickles / "ours.ckpt", pickles / "state.safetensors", "--epoch=3", "--global-step=70000"],
         ["check_lora_in_diffusers.py", model, lora / "final.safetensors", lora / "io.safetensors"],
     ]:
         subprocess.run([sys.executable, HERE / command[0], *map(str, command[1:])], check=True)

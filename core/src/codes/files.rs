@@ -11,7 +11,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0302",
         "a file of the wrong kind",
-        "The file exists but is not what the field needs: a pickle instead of safetensors, a folder instead of a file, weights of another kind of model. `pipe inspect FILE` shows what it is. Pickled checkpoints (`.ckpt`, `.pt`, `.bin`) can run code when loaded and are not read; convert them to safetensors first.",
+        "The file exists but is not what the field needs: no weights at all, a folder instead of a file, weights of another kind of model. `pipe inspect FILE` shows what it is. Torch checkpoints (`.ckpt`, `.pt`, `.pth`, `.bin`) are read without running anything of them; one that asks for more than tensors, as an attack or a pickled model object does, is refused and the name it asks for is shown.",
     ),
     code(
         "P0303",

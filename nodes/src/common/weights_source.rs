@@ -50,6 +50,10 @@ impl Source {
                     hasher.update(name.as_bytes());
                     let bytes = file.bytes(name).map_err(|e| errors::file_error(&e, "weights"))?;
                     hasher.update_rayon(&bytes);
+                    let scale = file.scale(name).map_err(|e| errors::file_error(&e, "weights"))?;
+                    for factor in scale.into_iter().flatten() {
+                        hasher.update(&factor.to_le_bytes());
+                    }
                 }
                 Ok(hasher.finalize().to_hex().to_string())
             }
@@ -157,7 +161,8 @@ fn similar_file(path: &Path) -> Option<String> {
         .ok()?
         .take(5000)
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| n.ends_with(".safetensors") && n.to_lowercase().starts_with(wanted.get(..3).unwrap_or(&wanted)))
+        .filter(|n| [".safetensors", ".ckpt", ".pt", ".pth", ".bin"].iter().any(|ending| n.ends_with(ending)))
+        .filter(|n| n.to_lowercase().starts_with(wanted.get(..3).unwrap_or(&wanted)))
         .collect();
     names.sort();
     names.into_iter().next()

@@ -16,11 +16,11 @@ use crate::terminal::Terminal;
 
 /// Say what a weight file or a model folder is: architecture, layout, types, size, metadata.
 ///
-/// Reads safetensors files, shard indices, folders of one model part and Diffusers folders. Nothing is loaded but
-/// headers, so any size is answered at once.
+/// Reads safetensors files, torch checkpoints, shard indices, folders of one model part and Diffusers folders. Nothing
+/// is loaded but headers, so any size is answered at once; nothing in a checkpoint is ever run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A safetensors file, a shard index, or a folder.
+    /// A safetensors file, a torch checkpoint, a shard index, or a folder.
     #[arg(value_name = "FILE")]
     pub path: PathBuf,
     /// List every tensor with its type and shape.
@@ -103,7 +103,9 @@ fn inspect(path: &Path, tensors: bool) -> Result<Inspection, Failure> {
 fn failure(error: &FileError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
-        FileError::NotSafetensors { .. } => failure.help("`pipe` reads safetensors; see `pipe explain P0302`"),
+        FileError::NotSafetensors { .. } => {
+            failure.help("`pipe` reads safetensors and torch checkpoints; see `pipe explain P0302`")
+        }
         FileError::Damaged { .. } => failure.help("get the file again and compare its size; see `pipe explain P0303`"),
         _ => failure,
     }

@@ -21,14 +21,22 @@ pub enum FileError {
         path: PathBuf,
     },
     /// Some other format.
-    #[error("`{}` is not a safetensors file: it looks like {looks_like}", path.display())]
+    #[error("`{}` is not a weight file: it looks like {looks_like}", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
         /// What it seems to be.
         looks_like: &'static str,
     },
-    /// A safetensors file that breaks the format.
+    /// A pickle that names something no weights need. Nothing of it was run.
+    #[error("`{}` is refused: its pickle asks for `{global}`, which weights do not need; nothing of it was run", path.display())]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// The name, with its module.
+        global: String,
+    },
+    /// A weight file that breaks its format.
     #[error("`{}` is damaged: {damage}", path.display())]
     Damaged {
         /// The file.
@@ -172,12 +180,18 @@ impl FileError {
         }
     }
 
+    /// A scale that is neither one number nor one for each row.
+    pub(crate) fn unfit_scale(path: &Path, scale: String, info: &super::TensorInfo) -> Self {
+        let wanted = "one float, or one for each row of its weight, is".into();
+        FileError::WrongShape { path: path.into(), tensor: scale, shape: info.shape.clone(), wanted }
+    }
+
     pub(crate) fn damaged(path: &Path, damage: Damage) -> Self {
         FileError::Damaged { path: path.into(), damage }
     }
 }
 
-/// How a safetensors file breaks the format.
+/// How a file breaks its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
@@ -253,6 +267,27 @@ pub enum Damage {
         /// Its length.
         bytes: u64,
     },
+    /// More tensors than any model has.
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The zip archive of a torch checkpoint is broken.
+    Zip(String),
+    /// The pickle of a torch checkpoint is broken.
+    Pickle {
+        /// Where in the file.
+        at: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A tensor of a torch checkpoint does not fit its data.
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong, to follow its name.
+        problem: String,
+    },
 }
 
 impl fmt::Display for Damage {
@@ -281,6 +316,10 @@ impl fmt::Display for Damage {
             Damage::Trailing { extra } => write!(f, "{extra} bytes after the last tensor belong to none"),
             Damage::Overlap { first, second } => write!(f, "tensors `{first}` and `{second}` overlap"),
             Damage::Hole { before, bytes } => write!(f, "{bytes} bytes before tensor `{before}` belong to none"),
+            Damage::TooMany { limit } => write!(f, "its header lists more than {limit} tensors"),
+            Damage::Zip(problem) => write!(f, "its zip archive is broken: {problem}"),
+            Damage::Pickle { at, problem } => write!(f, "its pickle is broken at byte {at}: {problem}"),
+            Damage::Tensor { tensor, problem } => write!(f, "tensor `{tensor}` {problem}"),
         }
     }
 }

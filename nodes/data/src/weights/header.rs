@@ -2,25 +2,29 @@
 //!
 //! The format is a little-endian `u64`, that many bytes of JSON (`name → {dtype, shape, data_offsets}` and
 //! `__metadata__`), then the data. Every count is checked against the file before it is used; after
-//! [`Header::read`] each tensor lies inside the file, none overlap and no byte belongs to nobody.
+//! [`Header::from_reader`] each tensor lies inside the file, none overlap and no byte belongs to nobody.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::dtype::DType;
 use super::error::{Damage, FileError};
+use super::json::Text;
 use super::sniff::looks_like;
 
 /// Longest header accepted, the limit of the reference reader.
 pub const MAX_HEADER: u64 = 100_000_000;
+/// Most tensors accepted; the largest public models have a few thousand.
+const MAX_TENSORS: usize = 200_000;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 64;
 
 /// Where a tensor is and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +33,11 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Sizes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// First byte, counted from the end of the header.
+    /// First byte, counted from [`Header::data_start`].
     pub start: usize,
-    /// One past the last byte.
+    /// `start` and the length of the values. One past the last byte, except where a torch checkpoint holds a tensor as
+    /// a strided view: its values are spread over more or fewer stored bytes, which only
+    /// [`WeightFile::bytes`](super::WeightFile::bytes) gathers.
     pub end: usize,
 }
 
@@ -42,29 +48,18 @@ impl TensorInfo {
     }
 }
 
-/// What a safetensors file says of itself.
+/// What a weight file says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The tensors, in the header's order.
     pub tensors: IndexMap<String, TensorInfo>,
-    /// The `__metadata__` texts.
+    /// The `__metadata__` texts; of a torch checkpoint `epoch`, `global_step` and `pytorch-lightning_version`.
     pub metadata: BTreeMap<String, String>,
-    /// Where the data begin in the file.
+    /// Where the data begin in the file; 0 for torch checkpoints, whose tensors lie anywhere.
     pub data_start: usize,
 }
 
 impl Header {
-    /// Reads and checks the header of a file, and nothing else of it.
-    pub fn read(path: impl AsRef<Path>) -> Result<Header, FileError> {
-        let path = path.as_ref();
-        let mut file = File::open(path).map_err(|e| FileError::reading(path, e))?;
-        let about = file.metadata().map_err(|e| FileError::reading(path, e))?;
-        if about.is_dir() {
-            return Err(FileError::IsFolder { path: path.into() });
-        }
-        Self::from_reader(path, &mut file, about.len())
-    }
-
     /// Number of parameters: elements of all tensors together.
     pub fn elements(&self) -> usize {
         self.tensors.values().map(TensorInfo::elements).sum()
@@ -75,7 +70,7 @@ impl Header {
         self.tensors.values().map(|t| t.end - t.start).sum()
     }
 
-    /// Reads from an open file of `len` bytes; `path` is for messages.
+    /// Reads from an open safetensors file of `len` bytes; `path` is for messages.
     pub(crate) fn from_reader(path: &Path, file: &mut impl Read, len: u64) -> Result<Header, FileError> {
         let damaged = |damage| FileError::damaged(path, damage);
         let mut head = Vec::with_capacity(64);
@@ -120,14 +115,43 @@ impl Header {
 #[derive(Deserialize)]
 struct Raw {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Sizes,
     data_offsets: (u64, u64),
 }
 
+/// Sizes of a tensor, no more of them than any tensor has.
+struct Sizes(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Numbers;
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Sizes;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the sizes of a tensor")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Sizes, A::Error> {
+                let mut sizes = Vec::new();
+                while let Some(size) = seq.next_element()? {
+                    if sizes.len() == MAX_DIMENSIONS {
+                        return Err(A::Error::custom(format!("a tensor has more than {MAX_DIMENSIONS} dimensions")));
+                    }
+                    sizes.push(size);
+                }
+                Ok(Sizes(sizes))
+            }
+        }
+        deserializer.deserialize_seq(Numbers)
+    }
+}
+
 /// The header as written, duplicates kept.
+#[derive(Default)]
 struct Parsed {
     tensors: Vec<(String, Raw)>,
     metadata: BTreeMap<String, String>,
+    /// Reading stopped, since there are more tensors than any model has.
+    too_many: bool,
 }
 
 impl<'de> Deserialize<'de> for Parsed {
@@ -139,10 +163,13 @@ impl<'de> Deserialize<'de> for Parsed {
                 f.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parsed, A::Error> {
-                let mut parsed = Parsed { tensors: Vec::new(), metadata: BTreeMap::new() };
+                let mut parsed = Parsed::default();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         parsed.metadata = map.next_value::<Texts>()?.0;
+                    } else if parsed.tensors.len() == MAX_TENSORS {
+                        map.next_value::<IgnoredAny>()?;
+                        parsed.too_many = true;
                     } else {
                         parsed.tensors.push((name, map.next_value()?));
                     }
@@ -159,24 +186,17 @@ struct Texts(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Text {
-            Text(String),
-            Other(IgnoredAny),
-        }
         let map: Option<BTreeMap<String, Text>> = Deserialize::deserialize(deserializer)?;
-        let texts = map.unwrap_or_default().into_iter().filter_map(|(key, value)| match value {
-            Text::Text(text) => Some((key, text)),
-            Text::Other(_) => None,
-        });
-        Ok(Texts(texts.collect()))
+        Ok(Texts(map.unwrap_or_default().into_iter().filter_map(|(key, Text(value))| Some((key, value?))).collect()))
     }
 }
 
 impl Parsed {
     fn check(self, path: &Path, data_start: usize, data_len: u64) -> Result<Header, FileError> {
         let damaged = |damage| FileError::damaged(path, damage);
+        if self.too_many {
+            return Err(damaged(Damage::TooMany { limit: MAX_TENSORS }));
+        }
         let mut tensors = IndexMap::with_capacity(self.tensors.len());
         for (name, raw) in self.tensors {
             let info = raw.check(path, &name)?;
@@ -230,14 +250,14 @@ impl Raw {
         }
         let overflow = || damaged(Damage::ShapeOverflow { tensor: tensor() });
         let mut needed = dtype.size() as u64;
-        for &size in &self.shape {
+        for &size in &self.shape.0 {
             needed = needed.checked_mul(size).ok_or_else(overflow)?;
         }
         if needed != end - start {
             return Err(damaged(Damage::Size { tensor: tensor(), needed, given: end - start }));
         }
         let count = |n: u64| usize::try_from(n).map_err(|_| overflow());
-        let shape = self.shape.into_iter().map(count).collect::<Result<_, _>>()?;
+        let shape = self.shape.0.into_iter().map(count).collect::<Result<_, _>>()?;
         Ok(TensorInfo { dtype, shape, start: count(start)?, end: count(end)? })
     }
 }

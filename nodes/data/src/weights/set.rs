@@ -1,17 +1,23 @@
 //! One model's tensors from one file or several.
 //!
-//! A path may be a safetensors file, a shard index (`*.safetensors.index.json`) or a Diffusers component folder.
+//! A path may be a weight file, a shard index (`*.index.json`) or a Diffusers component folder.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component as Part, Path, PathBuf};
 
 use indexmap::IndexMap;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::ckpt::Progress;
+use super::diffusers::read_config;
 use super::error::FileError;
 use super::file::WeightFile;
 use super::header::TensorInfo;
+use super::json::{MAX_INDEX, Text, parse, read_limited};
+use super::scale;
 
 /// Names of weight files in a component folder, best first: full precision before `fp16`, one file before shards.
 const FILES: [&str; 8] = [
@@ -25,8 +31,20 @@ const FILES: [&str; 8] = [
     "model.safetensors.index.fp16.json",
 ];
 
-/// Longest configuration or index file read.
-const MAX_JSON: u64 = 64 << 20;
+/// The same for torch files, which count where there are no safetensors.
+const TORCH_FILES: [&str; 8] = [
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.bin",
+    "diffusion_pytorch_model.bin.index.fp16.json",
+    "pytorch_model.fp16.bin",
+    "pytorch_model.bin.index.fp16.json",
+];
+
+/// Endings of torch files.
+const TORCH_ENDINGS: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
 /// The tensors of one model, whatever files they are in.
 #[derive(Debug)]
@@ -50,8 +68,8 @@ impl WeightSet {
         };
         let folder = weights.parent().unwrap_or(Path::new("."));
         let named = weights.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let in_component_folder = path.is_dir() || FILES.contains(&named);
-        let config = if in_component_folder { optional_table(&folder.join("config.json"))? } else { None };
+        let in_component_folder = path.is_dir() || FILES.contains(&named) || TORCH_FILES.contains(&named);
+        let config = if in_component_folder { read_config(folder)? } else { None };
         Ok(WeightSet { path: path.into(), config, ..set })
     }
 
@@ -67,30 +85,27 @@ impl WeightSet {
 
     fn open_shards(index: &Path) -> Result<WeightSet, FileError> {
         let bad = |problem: String| FileError::BadIndex { path: index.into(), problem };
-        let json = read_json(index)?;
-        let map = json.get("weight_map").and_then(Json::as_object);
-        let map = map.ok_or_else(|| bad("it has no `weight_map` of tensor names to files".into()))?;
+        let map = parse_index(index, &read_limited(index, MAX_INDEX)?)?;
         let folder = index.parent().unwrap_or(Path::new("."));
         let mut files: Vec<WeightFile> = Vec::new();
         let mut by_name = BTreeMap::new();
         let mut tensors = IndexMap::with_capacity(map.len());
         for (tensor, shard) in map {
-            let shard = shard.as_str().ok_or_else(|| bad(format!("the file of `{tensor}` is not a text")))?;
-            let number = match by_name.get(shard) {
+            let number = match by_name.get(&shard) {
                 Some(&number) => number,
                 None => {
-                    if !Path::new(shard).components().all(|part| matches!(part, Part::Normal(_))) {
+                    if !Path::new(&shard).components().all(|part| matches!(part, Part::Normal(_))) {
                         return Err(bad(format!("shard `{shard}` is outside the folder")));
                     }
-                    files.push(WeightFile::open(folder.join(shard))?);
-                    by_name.insert(shard.to_owned(), files.len() - 1);
+                    files.push(WeightFile::open(folder.join(&shard))?);
+                    by_name.insert(shard.clone(), files.len() - 1);
                     files.len() - 1
                 }
             };
-            if files[number].info(tensor).is_none() {
+            if files[number].info(&tensor).is_none() {
                 return Err(bad(format!("shard `{shard}` has no tensor `{tensor}`")));
             }
-            tensors.insert(tensor.clone(), number);
+            tensors.insert(tensor, number);
         }
         Ok(WeightSet { path: index.into(), files, tensors, config: None })
     }
@@ -115,14 +130,33 @@ impl WeightSet {
         self.files[*self.tensors.get(name)?].info(name)
     }
 
-    /// A tensor's bytes as stored.
-    pub fn bytes(&self, name: &str) -> Result<&[u8], FileError> {
+    /// A tensor's values as stored, row-major; copied only where a torch file holds a strided view.
+    pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FileError> {
         self.file_of(name)?.bytes(name)
     }
 
-    /// A tensor of any float type as `f32`.
+    /// A tensor of any float type as `f32`; scaled 8-bit weights with their scale.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
-        self.file_of(name)?.f32(name)
+        let mut values = self.file_of(name)?.unscaled(name)?;
+        if let Some(scale) = self.scale(name)? {
+            scale::multiply(&mut values, &scale);
+        }
+        Ok(values)
+    }
+
+    /// What the stored values of a scaled 8-bit weight are multiplied by: one number, or one a row. It may be in
+    /// another shard than the weight.
+    pub fn scale(&self, name: &str) -> Result<Option<Vec<f32>>, FileError> {
+        self.check_scale(name)?.map(|scale| self.file_of(&scale)?.unscaled(&scale)).transpose()
+    }
+
+    /// Name of the scale of a weight, when it has one and that fits; no data are read.
+    pub(crate) fn check_scale(&self, name: &str) -> Result<Option<String>, FileError> {
+        match (scale::of_weight(name, |name| self.info(name)), self.info(name)) {
+            (Some((scale, info)), Some(weight)) if scale::fits(info, weight) => Ok(Some(scale)),
+            (Some((scale, info)), _) => Err(FileError::unfit_scale(&self.path, scale, info)),
+            (None, _) => Ok(None),
+        }
     }
 
     /// A tensor of any integer type as `i64`.
@@ -130,9 +164,14 @@ impl WeightSet {
         self.file_of(name)?.i64(name)
     }
 
-    /// A `__metadata__` text of the first file that has it.
+    /// A metadata text of the first file that has it.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.files.iter().find_map(|file| file.header().metadata.get(key)).map(String::as_str)
+    }
+
+    /// How far the model was trained, where a torch checkpoint says so.
+    pub fn progress(&self) -> Option<Progress> {
+        self.files.iter().find_map(WeightFile::progress)
     }
 
     fn file_of(&self, name: &str) -> Result<&WeightFile, FileError> {
@@ -144,50 +183,41 @@ impl WeightSet {
 
 /// The weight file of a component folder.
 fn find_weights(folder: &Path) -> Result<PathBuf, FileError> {
-    if let Some(found) = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+    let usual = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    if let Some(found) = usual(&FILES) {
         return Ok(found);
     }
     let entries = fs::read_dir(folder).map_err(|e| FileError::reading(folder, e))?;
     let names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let ending = |ending: &'static str| names.iter().filter(move |p| p.extension().is_some_and(|e| e == ending));
     let mut safetensors = ending("safetensors");
+    let mut torch = TORCH_ENDINGS.iter().flat_map(|e| ending(e));
     let found = match (safetensors.next(), safetensors.next()) {
         (Some(one), None) => return Ok(one.clone()),
+        (None, _) if let Some(found) = usual(&TORCH_FILES) => return Ok(found),
         _ if folder.join("model_index.json").is_file() => "it is a whole Diffusers pipeline; name one of its folders",
         (Some(_), Some(_)) => "several safetensors files, none with the usual name; name one of them",
-        _ if ["bin", "ckpt", "pt", "pth"].iter().any(|e| ending(e).next().is_some()) => {
-            "only PyTorch files; convert them to safetensors first"
-        }
-        _ => "no safetensors file is in it",
+        _ => match (torch.next(), torch.next()) {
+            (Some(one), None) => return Ok(one.clone()),
+            (Some(_), Some(_)) => "several torch files, none with the usual name; name one of them",
+            _ => "no safetensors file and no torch file is in it",
+        },
     };
     Err(FileError::NoWeights { path: folder.into(), found: found.into() })
 }
 
-/// Reads a JSON table that need not be there. One that is there and cannot be used is an error: what it says of the
-/// model (heads, groups, scale) would be guessed otherwise.
-fn optional_table(path: &Path) -> Result<Option<Json>, FileError> {
-    match read_json(path) {
-        Ok(json) if json.is_object() => Ok(Some(json)),
-        Ok(_) => Err(FileError::BadJson { path: path.into(), problem: "it is no table of settings".into() }),
-        Err(FileError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
+/// Reads the text of an index: name of each tensor → its shard. `path` is for messages.
+pub(crate) fn parse_index(path: &Path, bytes: &[u8]) -> Result<IndexMap<String, String>, FileError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: Option<IndexMap<String, Text>>,
     }
-}
-
-/// Reads a JSON file of reasonable size.
-pub(crate) fn read_json(path: &Path) -> Result<Json, FileError> {
-    let about = fs::metadata(path).map_err(|e| FileError::reading(path, e))?;
-    let bad = |problem: String| FileError::BadJson { path: path.into(), problem };
-    if about.is_dir() {
-        return Err(FileError::IsFolder { path: path.into() });
-    }
-    // Opening a pipe would wait for someone to write into it.
-    if !about.is_file() {
-        return Err(FileError::NotFile { path: path.into(), what: "a pipe or a device" });
-    }
-    if about.len() > MAX_JSON {
-        return Err(bad(format!("it has {} bytes, too many for such a file", about.len())));
-    }
-    let bytes = fs::read(path).map_err(|e| FileError::reading(path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("it is not valid JSON: {e}")))
+    let bad = |problem: String| FileError::BadIndex { path: path.into(), problem };
+    let map = parse::<Index>(path, bytes)?.weight_map;
+    let map = map.ok_or_else(|| bad("it has no `weight_map` of tensor names to files".into()))?;
+    let shard = |(tensor, Text(shard)): (String, Text)| match shard {
+        Some(shard) => Ok((tensor, shard)),
+        None => Err(bad(format!("the file of `{tensor}` is not a text"))),
+    };
+    map.into_iter().map(shard).collect()
 }

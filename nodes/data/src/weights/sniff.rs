@@ -1,4 +1,4 @@
-//! Guesses what a file that is not safetensors is, so that the message can say it.
+//! Guesses what a file that holds no weights is, so that the message can say it.
 
 /// What these first bytes look like, if they are something known. `head` is the start of the file.
 pub(crate) fn looks_like(head: &[u8]) -> Option<&'static str> {
@@ -9,11 +9,7 @@ pub(crate) fn looks_like(head: &[u8]) -> Option<&'static str> {
         .map(|&b| (b as char).to_ascii_lowercase())
         .collect();
     let starts = |magic: &[u8]| head.starts_with(magic);
-    Some(if starts(b"PK\x03\x04") || starts(b"PK\x05\x06") {
-        "a zip archive, most likely a PyTorch checkpoint (`.ckpt`, `.pt`, `.bin`); convert it to safetensors first"
-    } else if head.len() >= 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
-        "a Python pickle, most likely an old PyTorch checkpoint; convert it to safetensors first"
-    } else if text.starts_with("version https://git-lfs") {
+    Some(if text.starts_with("version https://git-lfs") {
         "a Git LFS pointer: the file itself was not downloaded (`git lfs pull` gets it)"
     } else if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<head") {
         "a web page: the download failed or needs a login"
@@ -50,9 +46,7 @@ mod tests {
     #[test]
     fn names_the_common_mistakes() {
         for (head, word) in [
-            (&b"PK\x03\x04rest"[..], "zip"),
-            (b"\x80\x02}q\x00", "pickle"),
-            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            (&b"version https://git-lfs.github.com/spec/v1\n"[..], "Git LFS"),
             (b"\n<!DOCTYPE html><html>", "web page"),
             (b"GGUF\x03\0\0\0", "GGUF"),
             (b"{\"error\": \"gated\"}", "JSON"),

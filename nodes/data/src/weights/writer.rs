@@ -96,7 +96,8 @@ impl<'a> TensorOut<'a> {
         self.shape.iter().try_fold(self.dtype.size(), |n, &size| n.checked_mul(size))
     }
 
-    fn check(&self) -> Result<usize, String> {
+    /// Bytes it takes, when its values fit its shape and type.
+    pub(super) fn check(&self) -> Result<usize, String> {
         let needed = self.len().ok_or_else(|| format!("the shape of `{}` overflows", self.name))?;
         let given = match &self.data {
             TensorData::Bytes(bytes) => bytes.len(),
@@ -111,7 +112,8 @@ impl<'a> TensorOut<'a> {
         if given == needed { Ok(needed) } else { Err(wrong_length(&self.name, needed, given)) }
     }
 
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes its values.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.data {
             TensorData::Bytes(bytes) => out.write_all(bytes),
             TensorData::F32(values) => write_cast(values, self.dtype, out),
@@ -174,11 +176,7 @@ impl<'a> SafetensorsWriter<'a> {
             end = end.checked_add(tensor.check()?).ok_or_else(too_large)?;
             ends.push(end);
         }
-        let mut names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-        names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("two tensors are named `{}`", pair[0]));
-        }
+        let names = distinct_names(&tensors)?;
         if names.binary_search(&"__metadata__").is_ok() {
             return Err("`__metadata__` cannot be the name of a tensor".to_owned());
         }
@@ -219,6 +217,16 @@ pub fn write_safetensors<'a>(
     let writer = SafetensorsWriter::new(tensors, metadata)
         .map_err(|problem| FileError::BadTensors { path: path.into(), problem })?;
     writer.save(path)
+}
+
+/// Names in order; says which of them is there twice.
+pub(super) fn distinct_names<'t>(tensors: &'t [TensorOut<'_>]) -> Result<Vec<&'t str>, String> {
+    let mut names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("two tensors are named `{}`", pair[0])),
+        None => Ok(names),
+    }
 }
 
 fn header(

@@ -1,6 +1,8 @@
 //! Helpers of the integration tests: where the fixtures are, and safetensors files built by hand.
 #![allow(dead_code)]
 
+pub mod torch;
+
 use std::path::{Path, PathBuf};
 
 /// A file made by the reference scripts; missing ones fail the test.

@@ -26,6 +26,9 @@ pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'
     if let Some(problem) = unsupported(set, component, &selected) {
         return Err(FileError::Unsupported { path: path.into(), problem });
     }
+    for (source, _) in &selected.stored {
+        set.check_scale(source)?;
+    }
     Ok(selected)
 }
 
@@ -73,10 +76,6 @@ fn is_foreign(component: Component, name: &str) -> bool {
 
 /// Why the component cannot be used, if it cannot.
 fn unsupported(set: &WeightSet, component: Component, selected: &Selected) -> Option<String> {
-    let scaled = |name: &str| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight");
-    if selected.stored.iter().any(|(source, _)| scaled(source)) {
-        return Some("its fp8 weights have separate scales, which is not supported".to_owned());
-    }
     if !component.is_transformer() {
         return None;
     }

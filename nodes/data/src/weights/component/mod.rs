@@ -10,11 +10,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::convert::to_f32;
+use super::diffusers::ModelIndex;
 use super::dtype::DType;
 use super::error::FileError;
 use super::keymap::{Fault, Given, Mapped, NORM_FINAL, Naming, clip, naming, to_internal};
 use super::recipe::Recipe;
+use super::scale;
 use super::set::WeightSet;
 use find::{Selected, folders_of, select};
 pub use kind::{Component, Family};
@@ -83,7 +84,7 @@ impl ComponentWeights {
         if let Some(error) = elsewhere {
             return Err(error);
         }
-        if path.join("model_index.json").is_file() {
+        if ModelIndex::read(path)?.is_some() {
             let found = folders_of(path);
             return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
         }
@@ -98,7 +99,11 @@ impl ComponentWeights {
         let (mut given, mut ignored) = (Vec::with_capacity(stored.len()), Vec::new());
         for (source, name) in stored {
             match set.info(source) {
-                Some(info) if info.start < info.end && !is_ignored(component, name) => {
+                Some(info)
+                    if info.start < info.end
+                        && !is_ignored(component, name)
+                        && !scale::is_beside_weight(source, |name| set.info(name)) =>
+                {
                     given.push(Given { name, source, shape: &info.shape });
                 }
                 _ => ignored.push(source.to_owned()),
@@ -165,29 +170,34 @@ impl ComponentWeights {
         self.tensors.values().map(Recipe::elements).sum()
     }
 
-    /// Bytes of an internal tensor in its stored type.
+    /// Bytes of an internal tensor in its stored type; those of a scaled 8-bit weight without its
+    /// [scale](Self::scale).
     pub fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, FileError> {
         let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
         let recipe = self.recipe(name).ok_or_else(missing)?;
         let dtype = self.dtype(name).ok_or_else(missing)?;
-        let parts: Result<Vec<_>, _> = recipe.names().iter().map(|source| self.stored(source)).collect();
+        let parts: Result<Vec<_>, _> = recipe.names().iter().map(|source| self.set.bytes(source)).collect();
         recipe.bytes(dtype, parts?).ok_or_else(missing)
+    }
+
+    /// What the stored values of a scaled 8-bit weight are multiplied by, one after the other where several stored
+    /// tensors are joined: one number each, or one a stored row.
+    pub fn scale(&self, name: &str) -> Result<Option<Vec<f32>>, FileError> {
+        let Some(recipe) = self.recipe(name) else { return Ok(None) };
+        let mut all = Vec::new();
+        for source in recipe.names() {
+            all.extend(self.set.scale(source)?.into_iter().flatten());
+        }
+        Ok((!all.is_empty()).then_some(all))
     }
 
     /// Values of an internal tensor, row-major in [`shape`](Self::shape).
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FileError> {
-        let bytes = self.bytes(name)?;
-        let dtype = self.dtype(name).unwrap_or(DType::U8);
-        to_f32(dtype, &bytes).ok_or_else(|| FileError::WrongType {
-            path: self.set.path().into(),
-            tensor: self.recipe(name).and_then(|recipe| recipe.names().first()).cloned().unwrap_or_default(),
-            dtype,
-            wanted: "a float type is",
-        })
-    }
-
-    fn stored(&self, source: &str) -> Result<Cow<'_, [u8]>, FileError> {
-        Ok(Cow::from(self.set.bytes(source)?))
+        let missing = || FileError::NoTensor { path: self.set.path().into(), tensor: name.into() };
+        let recipe = self.recipe(name).ok_or_else(missing)?;
+        let parts: Result<Vec<Cow<[f32]>>, _> =
+            recipe.names().iter().map(|source| self.set.f32(source).map(Cow::Owned)).collect();
+        recipe.values(parts?).map(Cow::into_owned).ok_or_else(missing)
     }
 }
 

@@ -170,8 +170,8 @@ pub fn detect_shapes<'a>(shapes: impl Iterator<Item = (&'a str, &'a [usize])>, d
     if zero_terminal_snr {
         notes.push("it is marked as trained with zero terminal SNR".into());
     }
-    if names.0.keys().any(|name| name.ends_with("scaled_fp8") || name.ends_with(".scale_weight")) {
-        notes.push("its fp8 weights have separate scales, which is not supported".into());
+    if names.0.keys().any(|name| ["scaled_fp8", ".scale_weight", ".weight_scale"].iter().any(|e| name.ends_with(e))) {
+        notes.push("its fp8 weights have separate scales".into());
     }
     let components = names.components();
     let layout = names.layout(&components);

@@ -3,16 +3,16 @@
 //! The keys are kohya's `ss_*` and the `modelspec.*` standard, their values Python's way of writing (`True`, `1e-05`),
 //! because other programs parse them. A field left `None` is left out: nothing is claimed that was not so.
 
-mod base;
 mod always;
+mod base;
 mod dataset;
 mod modelspec;
 mod python;
 
 use std::collections::BTreeMap;
 
-pub use base::BaseModel;
 pub use always::{ALWAYS, complete};
+pub use base::BaseModel;
 pub use dataset::{BucketCount, DatasetFolder, bucket_info, count_tags, dataset_dirs, tag_frequency};
 pub use modelspec::{ModelSpec, iso_date};
 pub use python::{PyText, py_float};
