@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
-TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "tokens"]
+TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "tokens", "sentencepiece"]
 
 
 def compare(fresh):
@@ -79,7 +79,7 @@ def main():
             print(f"{topic}:", flush=True)
             start = time.time()
             module = importlib.import_module(f"make_{topic}")
-            if topic == "tokens":
+            if topic in ("tokens", "sentencepiece"):
                 module.main(["--tokenizer-dir", args.tokenizer_dir] if args.tokenizer_dir else [])
             else:
                 module.main()
