@@ -1,6 +1,7 @@
 //! From text to token ids.
 //!
 //! Owns the vocabularies and the splitting of text; knows nothing of encoders. [`ClipTokenizer`] serves SD1, SD2, SDXL,
+//! SD3 and FLUX, with prompts of up to three windows and weights in brackets ([`weighted`]); [`T5Tokenizer`] serves SD3
 //! and FLUX; [`GemmaTokenizer`] both Lumina models. The vocabularies of CLIP and T5 are embedded, Gemma's lies beside
 //! the weights ([`find_tokenizer`]). Nothing is ever downloaded.
 //!
@@ -17,12 +18,14 @@ mod spiece;
 pub mod t5;
 mod trie;
 mod unigram;
+pub mod weighted;
 
 pub use clip::ClipTokenizer;
 pub use error::TokenizerError;
 pub use find::{Origin, TokenizerKind, find_tokenizer};
 pub use gemma::GemmaTokenizer;
 pub use t5::T5Tokenizer;
+pub use weighted::{PromptError, Run, WeightedWindows, parse_weights};
 
 /// A padded sequence of token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
