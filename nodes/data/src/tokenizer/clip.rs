@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
 use flate2::read::GzDecoder;
@@ -13,6 +13,7 @@ use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 use super::bpe::{Merges, QuickMap};
+use super::error::TokenizerError;
 
 /// First id of every sequence, `<|startoftext|>`.
 pub const BOS: u32 = 49406;
@@ -20,6 +21,8 @@ pub const BOS: u32 = 49406;
 pub const EOS: u32 = 49407;
 /// Tokens of a window between its first and its last.
 pub const WINDOW: usize = 75;
+/// Ids of a window, what a text encoder takes at once.
+pub const LENGTH: usize = WINDOW + 2;
 
 /// The 48,894 merge rules, one a line.
 static MERGES: &[u8] = include_bytes!("../../assets/clip_merges.txt.gz");
@@ -32,28 +35,6 @@ static PIECES: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
     Regex::new(pattern).expect("the pattern is valid")
 });
-
-/// Why a vocabulary could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenizerError {
-    /// A file that cannot be read.
-    #[error("`{}` cannot be read: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file that is not what it should be.
-    #[error("`{}` is not a CLIP vocabulary: {problem}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
 
 /// Turns text into CLIP token ids.
 #[derive(Debug)]
@@ -82,7 +63,7 @@ impl ClipTokenizer {
             std::fs::read_to_string(path).map_err(|source| TokenizerError::Io { path: path.into(), source })
         };
         let (vocab_path, merges_path) = (vocab.as_ref(), merges.as_ref());
-        let invalid = |path: &Path, problem: String| TokenizerError::Invalid { path: path.into(), problem };
+        let invalid = |path: &Path, problem: String| TokenizerError::invalid(path, "CLIP vocabulary", problem);
         let ids: HashMap<String, u32> =
             serde_json::from_str(&read(vocab_path)?).map_err(|e| invalid(vocab_path, e.to_string()))?;
         let find = |symbol: &str| ids.get(symbol).copied().ok_or_else(|| format!("it has no `{symbol}`"));
@@ -149,22 +130,27 @@ impl ClipTokenizer {
 
     /// One sequence of `max_length` ids: begin, text cut to fit, end, then `pad_id`.
     pub fn encode(&self, text: &str, max_length: usize, pad_id: u32) -> Vec<u32> {
-        let mut ids = vec![self.bos];
-        ids.extend(self.tokens(text).into_iter().take(max_length.saturating_sub(2)));
-        ids.push(self.eos);
-        ids.resize(max_length.max(2), pad_id);
-        ids
+        self.framed(&self.tokens(text), max_length, pad_id)
     }
 
-    /// A long text as `windows` sequences of 77 ids, 75 of them text; `pad_id` is [`EOS`] for CLIP-L and 0 for the
-    /// OpenCLIP encoders.
-    pub fn chunks(&self, text: &str, windows: usize, pad_id: u32) -> Vec<Vec<u32>> {
-        let ids = self.encode(text, WINDOW * windows + 2, pad_id);
+    /// A text as `windows` sequences (one to three are of use) for an encoder to take one by one: up to 75 tokens of
+    /// text in each, what is more is cut. `pad_id` is [`EOS`] for CLIP-L in every model and 0 for the OpenCLIP encoders.
+    ///
+    /// With the padding [`EOS`] every window ends with it. With any other, a window full of text gets its end, and an
+    /// empty one begins with the end, as the usual trainers have it.
+    pub fn encode_windows(&self, text: &str, windows: usize, pad_id: u32) -> Vec<[u32; LENGTH]> {
+        self.windows(&self.tokens(text), windows, pad_id)
+    }
+
+    /// Windows of tokens without begin and end.
+    pub(super) fn windows(&self, tokens: &[u32], windows: usize, pad_id: u32) -> Vec<[u32; LENGTH]> {
+        let ids = self.framed(tokens, WINDOW * windows + 2, pad_id);
         let window = |j: usize| {
-            let mut chunk = vec![ids[0]];
-            chunk.extend_from_slice(&ids[1 + WINDOW * j..1 + WINDOW * (j + 1)]);
-            chunk.push(ids[ids.len() - 1]);
-            if pad_id != self.eos {
+            let mut chunk = [self.bos; LENGTH];
+            chunk[1..=WINDOW].copy_from_slice(&ids[1 + WINDOW * j..1 + WINDOW * (j + 1)]);
+            chunk[WINDOW + 1] = ids[ids.len() - 1];
+            // One window is a plain sequence; nothing is to be mended.
+            if windows > 1 && pad_id != self.eos {
                 if chunk[WINDOW] != self.eos && chunk[WINDOW] != pad_id {
                     chunk[WINDOW + 1] = self.eos;
                 }
@@ -175,6 +161,20 @@ impl ClipTokenizer {
             chunk
         };
         (0..windows).map(window).collect()
+    }
+
+    /// Begin, as many tokens as fit, end, padding.
+    fn framed(&self, tokens: &[u32], max_length: usize, pad_id: u32) -> Vec<u32> {
+        let mut ids = vec![self.bos];
+        ids.extend(tokens.iter().take(max_length.saturating_sub(2)));
+        ids.push(self.eos);
+        ids.resize(max_length.max(2), pad_id);
+        ids
+    }
+
+    /// Where a window's pooled vector is taken: the place of the first end. The last place if there is none.
+    pub fn first_end(&self, ids: &[u32]) -> usize {
+        ids.iter().position(|&id| id == self.eos).unwrap_or(ids.len().saturating_sub(1))
     }
 }
 

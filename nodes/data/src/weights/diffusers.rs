@@ -68,7 +68,7 @@ pub(crate) fn read_config(folder: &Path) -> Result<Option<Json>, FileError> {
 pub(crate) fn parse_object(path: &Path, bytes: &[u8]) -> Result<Map<String, Json>, FileError> {
     match parse(path, bytes)? {
         Json::Object(entries) => Ok(entries),
-        _ => Err(FileError::BadIndex { path: path.into(), problem: "it is not a JSON object".into() }),
+        _ => Err(FileError::BadJson { path: path.into(), problem: "it is not a JSON object".into() }),
     }
 }
 

@@ -29,3 +29,22 @@ pub fn zeros<'a>(path: &Path, shapes: impl IntoIterator<Item = (&'a str, &'a [us
     });
     write_safetensors(path, tensors, &Default::default()).unwrap();
 }
+
+/// A small generator of uniform numbers (SplitMix64) for made-up inputs.
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    /// One of some values.
+    pub fn one_of<'a, T: ?Sized>(&mut self, values: &[&'a T]) -> &'a T {
+        values[self.below(values.len())]
+    }
+}
