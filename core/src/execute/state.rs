@@ -75,7 +75,8 @@ pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>) -> Result<(
     if bytes == 0 || count == 0 {
         return Ok(());
     }
-    let paths: Vec<PathBuf> = (0..count).map(|n| folder.join(format!(".room.tmp-{}-{n}", std::process::id()))).collect();
+    let paths: Vec<PathBuf> =
+        (0..count).map(|n| folder.join(format!(".room.tmp-{}-{n}", std::process::id()))).collect();
     let taken = paths.iter().try_for_each(|path| fs::File::create(path).and_then(|file| allocate(&file, bytes)));
     paths.iter().for_each(|path| drop(fs::remove_file(path)));
     taken.map_err(|error| {
@@ -96,9 +97,8 @@ fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::io::Errno;
-        let taken = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)
-        });
+        let taken =
+            rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes));
         match taken {
             Ok(()) => return Ok(()),
             // File systems that cannot: the bytes are written instead.

@@ -217,7 +217,8 @@ impl Cached {
         captions.sort();
         captions.dedup();
         let (tokens, width) = (text.prompts.tokens(), text.network.width());
-        let outputs = Outputs { pooled: text.take.pooled && text.network.pooled().is_some(), mask: text.prompts.masks() };
+        let outputs =
+            Outputs { pooled: text.take.pooled && text.network.pooled().is_some(), mask: text.prompts.masks() };
         let mut keys = HashMap::new();
         let mut todo = Vec::new();
         for caption in captions {
@@ -246,8 +247,11 @@ impl Cached {
             for (i, (caption, key)) in chunk.iter().enumerate() {
                 let values = row(&hidden, i, tokens * width);
                 if values.iter().any(|v| !v.is_finite()) {
-                    let message = format!("the {} gives values that are not finite for `{caption}`", text.component.name());
-                    return Err(RunError::new("P0901", message).at("text").help("set `train.precision: f32` or `bf16`"));
+                    let message =
+                        format!("the {} gives values that are not finite for `{caption}`", text.component.name());
+                    return Err(RunError::new("P0901", message)
+                        .at("text")
+                        .help("set `train.precision: f32` or `bf16`"));
                 }
                 // The hidden states last: they make the entry complete.
                 if let Some((p, pooled)) = &pooled {

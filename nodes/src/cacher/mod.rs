@@ -15,9 +15,9 @@ use serde_json::json;
 
 use self::fill::Cached;
 use crate::common::autoencoder::Network;
+use crate::common::batch::BatchSource;
 use crate::common::batch::batches_per_epoch;
 use crate::common::facts::{TextFacts, texts_of_port};
-use crate::common::batch::BatchSource;
 use crate::loader::images::{CaptionRules, Samples};
 
 /// Ports of every cacher.
@@ -127,7 +127,8 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     }
     for text in texts_of_port(cx.inputs, "text") {
         cached += images * text.floats() * 4;
-        let compute = crate::common::engine::compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
+        let compute =
+            crate::common::engine::compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
         let (peak, flops) = text_cost(&text, compute);
         plan.build.push(Bytes { category: Category::Activations, bytes: peak });
         plan.build_flops += flops * images;

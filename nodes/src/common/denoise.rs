@@ -99,7 +99,12 @@ impl Runner {
     }
 
     /// A prediction without gradient: what previews use.
-    pub fn predict(&self, shot: &Shot, texts: &BTreeMap<Component, TextRows>, sizes: &[[f32; 6]]) -> Result<Tensor, RunError> {
+    pub fn predict(
+        &self,
+        shot: &Shot,
+        texts: &BTreeMap<Component, TextRows>,
+        sizes: &[[f32; 6]],
+    ) -> Result<Tensor, RunError> {
         let (model, ..) = self.subject();
         let mut inputs = self.inputs(shot, false);
         inputs.sizes = sizes.to_vec();

@@ -103,12 +103,7 @@ pub struct DenoiserNet {
 impl DenoiserNet {
     /// Builds the segments. `live` encoders run inside, the outputs of `cached` ones are given. Without any,
     /// the joined conditions are given.
-    pub fn new(
-        family: Family,
-        network: &Network,
-        live: &[Live],
-        cached: &[Component],
-    ) -> Result<Self, RunError> {
+    pub fn new(family: Family, network: &Network, live: &[Live], cached: &[Component]) -> Result<Self, RunError> {
         let mut b = Builder::new();
         let mut texts: Vec<(Component, TextOut)> = Vec::new();
         for text in live {

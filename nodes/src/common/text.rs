@@ -85,9 +85,9 @@ impl Prompts {
                 let tokenizer = ClipTokenizer::embedded();
                 let mut input = TextInput { windows: *windows, ..Default::default() };
                 for caption in captions {
-                    let found = tokenizer.encode_weighted(caption, *windows, *pad).map_err(|e| {
-                        RunError::new("P0306", format!("the caption `{caption}` cannot be read: {e}"))
-                    })?;
+                    let found = tokenizer
+                        .encode_weighted(caption, *windows, *pad)
+                        .map_err(|e| RunError::new("P0306", format!("the caption `{caption}` cannot be read: {e}")))?;
                     input.ids.extend(found.ids.iter().map(|w| w.to_vec()));
                     input.weights.push(joined(&found.weights));
                 }
@@ -176,8 +176,7 @@ impl TextEncoder {
         let content = source.fingerprint(component)?;
         let fingerprint = format!("{content} {take:?} {} {:?}", prompts.fingerprint(), softcap(&network));
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), network.shapes());
-        let weights =
-            Lazy::new(move || load_source.load(component, &shapes, &load_engine.cx(), load_engine.compute));
+        let weights = Lazy::new(move || load_source.load(component, &shapes, &load_engine.cx(), load_engine.compute));
         let mut b = Builder::new();
         let out = network.build(&mut b, family::part(component), take);
         let model = b.finish();

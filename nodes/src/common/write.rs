@@ -4,14 +4,12 @@ use pipe_core::node::Facts;
 use pipe_core::plan::{Bytes, Category};
 use pipe_core::settings::Settings;
 use pipe_data::weights::{DType, TensorOut};
-use pipe_networks::clip::ClipConfig;
-use pipe_networks::unet::UnetConfig;
+use pipe_networks::Shapes;
 use pipe_networks::vae::VaeConfig;
 use pipe_ops::Tensor;
 use pipe_ops::backend::Kind;
 
-use super::weights_source::Shapes;
-use crate::adapter::config;
+use super::facts::{network_of, read, trained_texts};
 
 /// A writer's own buffers: the file's, and the piece that is cast.
 const BUFFERS: u64 = 2 << 20;
@@ -39,9 +37,9 @@ pub fn event(settings: &Settings, largest: u64) -> Vec<Bytes> {
 /// Values of the largest tensor that learns, from the facts of a trainable; for adapters an upper bound.
 pub fn largest(facts: &Facts) -> u64 {
     let mut shapes: Shapes = Vec::new();
-    shapes.extend(config::<UnetConfig>(facts, "unet").map(|c| c.shapes()).unwrap_or_default());
-    shapes.extend(config::<VaeConfig>(facts, "vae").map(|c| c.shapes()).unwrap_or_default());
-    shapes.extend(config::<ClipConfig>(facts, "clip").map(|c| c.shapes()).unwrap_or_default());
+    shapes.extend(network_of(facts).map(|n| n.shapes()).unwrap_or_default());
+    shapes.extend(read::<VaeConfig>(facts, "vae").map(|c| c.shapes()).unwrap_or_default());
+    shapes.extend(trained_texts(facts).iter().flat_map(|t| t.network.shapes()));
     let rank = facts.u64("rank").max(facts.u64("conv_rank"));
     let values = |shape: &[usize]| match (rank, shape) {
         (Some(rank), [out, rest @ ..]) => rank * (*out).max(rest.iter().product()) as u64,

@@ -46,9 +46,7 @@ pub fn prompts(max_tokens: u64, pad: u32, weighted: bool) -> Prompts {
 /// Reads the encoder from a file. `projected` keeps the projection of the pooled vector.
 pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activation, projected: bool) -> Inferred {
     let json = file.config.as_ref();
-    let heads = hints
-        .and_then(|h| h.heads.map(|n| n as usize))
-        .or_else(|| config_usize(json, "num_attention_heads"));
+    let heads = hints.and_then(|h| h.heads.map(|n| n as usize)).or_else(|| config_usize(json, "num_attention_heads"));
     let mut config = ClipConfig::infer(|n| file.shape(n), heads, activation).map_err(|why| ("P0305", why))?;
     if !projected {
         config.projection = None;

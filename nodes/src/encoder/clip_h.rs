@@ -80,7 +80,12 @@ impl Node for ClipH {
                 format!("`clip_skip` is {}, the text encoder has {} layers", config.clip_skip, network.layers());
             cx.error("P0403", "clip_skip", message, None);
         }
-        common::facts(COMPONENT, &network, family::take(true, config.clip_skip as usize), clip::length(config.max_tokens))
+        common::facts(
+            COMPONENT,
+            &network,
+            family::take(true, config.clip_skip as usize),
+            clip::length(config.max_tokens),
+        )
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

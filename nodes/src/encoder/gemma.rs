@@ -110,7 +110,8 @@ impl Node for Gemma {
             };
             if let Err(e) = found {
                 let field = if given.is_some() { "tokenizer" } else { "weights" };
-                let help = "put Gemma's `tokenizer.json` or `tokenizer.model` beside the weights, or name it: `tokenizer: …`";
+                let help =
+                    "put Gemma's `tokenizer.json` or `tokenizer.model` beside the weights, or name it: `tokenizer: …`";
                 cx.error("P0301", field, e.to_string(), Some(help.into()));
             }
         }

@@ -124,7 +124,11 @@ impl Config {
         let told = self.scaling_factor.or_else(|| known("scaling_factor"));
         Found {
             scale: told.unwrap_or(scale),
-            shift: self.shift_factor.or_else(|| known("shift_factor")).unwrap_or(if told.is_some() { 0.0 } else { shift }),
+            shift: self.shift_factor.or_else(|| known("shift_factor")).unwrap_or(if told.is_some() {
+                0.0
+            } else {
+                shift
+            }),
             assumed: told.is_none() && family.is_none(),
             config,
         }
@@ -134,7 +138,8 @@ impl Config {
     fn stand_in(&self, path: &str) -> Found {
         // Names of 16-channel autoencoders: FLUX's `ae`, SD3's.
         let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
-        let sixteen = name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
+        let sixteen =
+            name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
         let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), None, None);
         found.assumed = false;
         found

@@ -130,7 +130,12 @@ fn sizes_fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     let cell = network.cell();
     if let Some([w, h]) = sizes.iter().find(|[w, h]| w % cell != 0 || h % cell != 0) {
         let message = format!("{family} takes latents with sides in multiples of {cell}, `{name}` has {w}×{h}");
-        cx.error("P0401", "batch", message, Some(format!("set `buckets.step` of the loader to a multiple of {}", 8 * cell)));
+        cx.error(
+            "P0401",
+            "batch",
+            message,
+            Some(format!("set `buckets.step` of the loader to a multiple of {}", 8 * cell)),
+        );
     }
     if let Some(most) = network.largest()
         && let Some([w, h]) = sizes.iter().find(|[w, h]| *w > most || *h > most)
@@ -147,8 +152,7 @@ fn conditions_fit(cx: &mut CheckCx, model: &Facts, pooled: Option<usize>, batch:
             cx.error("P0401", "batch", format!("`{name}` carries no text embeddings"), None);
         }
         (Some(width), Some(wanted)) if width != wanted => {
-            let message =
-                format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
+            let message = format!("the model reads text embeddings of width {wanted}, `{name}` carries width {width}");
             cx.error("P0401", "batch", message, None);
         }
         _ => {}
@@ -177,12 +181,10 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     }
     let have = |c: Component| cached.iter().chain(&trained).find(|t| t.component() == c);
     let single = matches!(family, Family::Sd1 | Family::Sd2);
-    let missing: Vec<Component> =
-        family.text_encoders().iter().copied().filter(|c| have(*c).is_none()).collect();
+    let missing: Vec<Component> = family.text_encoders().iter().copied().filter(|c| have(*c).is_none()).collect();
     let optional = family == Family::Sd3 && missing.len() < 3;
     if !missing.is_empty() && !optional {
-        let types: Vec<String> =
-            missing.iter().map(|c| format!("`{}`", family::encoder_type(family, *c))).collect();
+        let types: Vec<String> = missing.iter().map(|c| format!("`{}`", family::encoder_type(family, *c))).collect();
         let help = format!("give `{name}` the text encoder: `text: …`");
         let what = types.join(" and ");
         let message = format!("{family} reads the outputs of {what}, which `{name}` does not carry");

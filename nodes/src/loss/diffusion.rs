@@ -9,7 +9,9 @@ use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Tensor, op};
-use pipe_train::ddpm::{IpNoise, Multires, NoiseOffset, NoiseSchedule, Prediction, SnrOf, SnrWeights, TimestepRange, normal};
+use pipe_train::ddpm::{
+    IpNoise, Multires, NoiseOffset, NoiseSchedule, Prediction, SnrOf, SnrWeights, TimestepRange, normal,
+};
 use pipe_train::loss::{Huber, LossType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,8 +90,7 @@ impl Config {
         })
     }
     fn perturbation(&self) -> Option<IpNoise> {
-        self.ip_noise_gamma
-            .map(|gamma| IpNoise { gamma, random_strength: self.ip_noise_gamma_random_strength })
+        self.ip_noise_gamma.map(|gamma| IpNoise { gamma, random_strength: self.ip_noise_gamma_random_strength })
     }
 
     /// Options that act on drawn noise, by name, where they are set.

@@ -141,7 +141,6 @@ pub fn build(
     let engine = Engine::open(cx.settings)?;
     let content = source.fingerprint(family.denoiser())?;
     let goal = (objective.prediction, objective.zero_terminal_snr);
-    let model: Arc<Denoiser> =
-        Denoiser::new(family, network, goal, checkpointing.policy(), (source, layout), engine);
+    let model: Arc<Denoiser> = Denoiser::new(family, network, goal, checkpointing.policy(), (source, layout), engine);
     Ok(Built { outputs: vec![model], content: Some(content), ..Default::default() })
 }

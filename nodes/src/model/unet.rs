@@ -63,7 +63,11 @@ fn wrong_family(file: &ComponentWeights, family: Family) -> Option<String> {
 }
 
 /// What the document says a model predicts, else what the file's marks or its folder's scheduler say.
-pub fn objective(file: &ComponentWeights, prediction: Option<Prediction>, zero_terminal_snr: Option<bool>) -> Objective {
+pub fn objective(
+    file: &ComponentWeights,
+    prediction: Option<Prediction>,
+    zero_terminal_snr: Option<bool>,
+) -> Objective {
     let marks = detect_set(file.set());
     Objective {
         prediction: prediction.or_else(|| known_prediction(file)).unwrap_or_default(),

@@ -5,19 +5,21 @@ use std::collections::HashMap;
 use pipe_core::node::Facts;
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::settings::Settings;
-use pipe_networks::clip::{ClipConfig, WINDOW};
+use pipe_data::lora_names;
+use pipe_data::weights::{Component, Family};
+use pipe_networks::clip::WINDOW;
 use pipe_networks::lora::Target;
 use pipe_networks::pass::{Policy, Setting};
-use pipe_networks::unet::UnetConfig;
 use pipe_networks::vae::VaeConfig;
-use pipe_networks::{Adapter, Dropouts, Inputs, Trainables, Weights};
+use pipe_networks::{Adapter, Dropouts, Inputs, Network, Shapes, TextInput, TextNetwork, Trainables, Weights};
 use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
-use crate::adapter::config;
-use crate::common::autoencoder::{self, Network};
+use crate::common::autoencoder;
+use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
-use crate::common::trainable::DenoiserNet;
+use crate::common::facts::{TextFacts, cached_texts, network_of, read, trained_texts};
+use crate::common::family;
 use crate::common::write;
 
 /// Optimizer state, gradients, activations and FLOPs of one step.
@@ -63,38 +65,48 @@ fn sizes(facts: &Facts, name: &str) -> Vec<Vec<usize>> {
     list
 }
 
-fn trainables(
-    facts: &Facts,
-    unet: &UnetConfig,
-    clip: Option<&ClipConfig>,
-    meter: &std::sync::Arc<Meter>,
-) -> Trainables {
+/// A denoiser and the text encoders that learn, from facts.
+struct Subject {
+    family: Family,
+    network: Network,
+    texts: Vec<TextFacts>,
+}
+
+impl Subject {
+    fn of(facts: &Facts) -> Option<Self> {
+        let family = family::of_id(facts.str("architecture")?)?;
+        Some(Subject { family, network: network_of(facts)?, texts: trained_texts(facts) })
+    }
+    fn components(&self) -> Vec<(Component, Shapes)> {
+        let mut list: Vec<_> = self.texts.iter().map(|t| (t.component(), t.network.shapes())).collect();
+        list.push((self.family.denoiser(), self.network.shapes()));
+        list
+    }
+}
+
+fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -> Trainables {
     let mut train = Trainables::default();
-    let mut own = |part: &str, shapes: Vec<(String, Vec<usize>)>| {
-        for (name, shape) in shapes {
-            train.tensors.insert(Trainables::key(part, &name), Tensor::meta(&shape, DType::F32, meter));
-        }
-    };
     if facts.str("method") == Some("full") {
-        own("unet", unet.shapes());
-        if let Some(clip) = clip {
-            own("text_encoder", clip.shapes());
+        for (component, shapes) in subject.components() {
+            for (name, shape) in shapes {
+                let key = Trainables::key(family::part(component), &name);
+                train.tensors.insert(key, Tensor::meta(&shape, DType::F32, meter));
+            }
         }
         return train;
     }
     let rank = facts.u64("rank").unwrap_or(16) as usize;
     let conv = facts.u64("conv_rank").unwrap_or(0) as usize;
-    let mut parts = vec![("unet", unet.shapes())];
-    if let Some(clip) = clip {
-        parts.push(("text_encoder", clip.shapes()));
-    }
-    for (part, shapes) in parts {
+    let embedders = facts.get("embedders") == Some(&serde_json::json!(true));
+    for (component, shapes) in subject.components() {
+        let part = family::part(component);
         let by_name: HashMap<&str, &Vec<usize>> = shapes.iter().map(|(n, s)| (n.as_str(), s)).collect();
         let list = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
-        for found in pipe_data::lora_names::discover(list, conv > 0) {
+        let wanted = lora_names::Wanted { conv: conv > 0, embedders };
+        for found in lora_names::targets(subject.family, component, list, wanted) {
             let rank = if found.kernel.0 > 1 { conv } else { rank };
             let Some(weight) = by_name.get(format!("{}.weight", found.path).as_str()) else { continue };
-            let name = format!("{part}.{}", found.path);
+            let name = Trainables::key(part, &found.path);
             let target = Target {
                 part: part.into(),
                 path: found.path,
@@ -116,54 +128,85 @@ fn trainables(
 
 /// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
 fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
-    let unet: UnetConfig = config(facts, "unet")?;
-    let clip: Option<ClipConfig> = facts.get("trains_text").and_then(|_| config(facts, "clip"));
-    let skip = facts.u64("clip_skip").unwrap_or(1) as usize;
+    let subject = Subject::of(facts)?;
+    let batch: Facts = Facts(read(facts, "batch_facts")?);
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
     let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
-    let train = trainables(facts, &unet, clip.as_ref(), &meter);
+    let train = trainables(facts, &subject, &meter);
     let full = facts.str("method") == Some("full");
-    let frozen = |shapes: Vec<(String, Vec<usize>)>| {
-        if full { Weights::default() } else { Weights::meta(&shapes, &meter, compute) }
-    };
-    let weights = frozen(unet.shapes());
-    let text_weights = clip.as_ref().map(|c| frozen(c.shapes()));
-    let net = DenoiserNet::new(&unet, clip.as_ref().map(|c| (c, skip)));
+    let weights: HashMap<&str, Weights> = subject
+        .components()
+        .into_iter()
+        .map(|(component, shapes)| {
+            let weights = if full { Weights::default() } else { Weights::meta(&shapes, &meter, compute) };
+            (family::part(component), weights)
+        })
+        .collect();
+    let live: Vec<Live> =
+        subject.texts.iter().map(|t| Live { component: t.component(), network: &t.network, take: t.take }).collect();
+    let cached = cached_texts(&batch);
+    let components: Vec<Component> = cached.iter().map(TextFacts::component).collect();
+    let net = DenoiserNet::new(subject.family, &subject.network, &live, &components).ok()?;
     let base = meter.live();
     meter.reset_peak();
-    let shape = [b, unet.channels, size[1], size[0]];
+    let shape = [b, subject.network.channels(), size[1], size[0]];
     let x = Tensor::meta(&shape, compute, &meter);
     let target = Tensor::meta(&shape, DType::F32, &meter);
-    let inputs = Inputs {
-        timesteps: vec![0.0; b],
-        tokens: if clip.is_some() { vec![vec![0; WINDOW]; b] } else { Vec::new() },
+    let mut inputs = Inputs {
+        timesteps: vec![0.5; b],
+        guidance: vec![1.0; b],
+        sizes: vec![[512.0; 6]; b],
+        latent: [size[1], size[0]],
         training: true,
-        pass: 0,
+        ..Default::default()
     };
+    for text in &subject.texts {
+        let windows = if matches!(text.network, TextNetwork::Clip(_)) { (text.tokens as usize - 2) / 75 } else { 1 };
+        let length = if matches!(text.network, TextNetwork::Clip(_)) { WINDOW } else { text.tokens as usize };
+        let ids = vec![vec![0; length]; b * windows];
+        let input = TextInput { windows, ..TextInput::of_windows(ids) };
+        inputs.text.insert(family::part(text.component()).to_string(), input);
+    }
+    let mut given = vec![(net.x, x, false)];
+    let meta = |shape: &[usize]| Tensor::meta(shape, compute, &meter);
+    if net.texts.is_empty() {
+        let tokens = batch.u64("context_tokens").unwrap_or(WINDOW as u64) as usize;
+        given.push((net.conditions.context, meta(&[b, tokens, subject.network.context()]), false));
+        if let (Some(slot), Some(width)) = (net.conditions.pooled, subject.network.pooled()) {
+            given.push((slot, meta(&[b, width]), false));
+        }
+    }
+    for text in &cached {
+        let Some((_, out)) = net.texts.iter().find(|(c, _)| *c == text.component()) else { continue };
+        given.push((out.hidden, meta(&[b, text.tokens as usize, text.width as usize]), false));
+        if let (Some(slot), Some(width)) = (out.pooled, text.pooled) {
+            given.push((slot, meta(&[b, width as usize]), false));
+        }
+        if text.masks {
+            inputs.text_mask = vec![vec![1.0; text.tokens as usize]; b];
+        }
+    }
     let policy = if facts.str("checkpointing") == Some("blocks") { Policy::Recompute } else { Policy::Keep };
+    let none = Weights::default();
     let setting = Setting {
         model: &net.model,
-        weights: net.weights(&weights, text_weights.as_ref()),
+        weights: net.weights(|part| weights.get(part), &none),
         train: Some(&train),
         inputs: &inputs,
         policy,
     };
-    let mut given = vec![(net.x, x, false)];
-    if clip.is_none() {
-        given.push((net.context, Tensor::meta(&[b, WINDOW, unet.context], compute, &meter), false));
-    }
     let pass = setting.forward(&cx, given, &[net.out], true);
-    let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, &vec![1.0; b]);
+    let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, &vec![1.0; b], &[]);
     let mut leaves = HashMap::new();
     setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
     Some((meter.peak() - base, meter.flops()))
 }
 
 fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
-    let vae: VaeConfig = config(facts, "vae")?;
+    let vae: VaeConfig = read(facts, "vae")?;
     let size = sizes(facts, "image_sizes").into_iter().next()?;
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
@@ -172,7 +215,7 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     for (name, shape) in vae.shapes() {
         train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, DType::F32, &meter));
     }
-    let network = Network::new(&vae);
+    let network = autoencoder::Network::new(&vae);
     let base = meter.live();
     meter.reset_peak();
     let images = Tensor::meta(&[b, 3, size[1], size[0]], DType::F32, &meter);

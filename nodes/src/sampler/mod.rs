@@ -1,4 +1,4 @@
-//! Samplers: pictures of what the model has learnt.
+//! Samplers: pictures from prompts.
 
+mod draw;
 pub mod preview;
-pub mod solver;

@@ -9,17 +9,21 @@ use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunErr
 use pipe_core::settings::Every;
 use pipe_data::images::png::{self, Parameters};
 use pipe_data::images::{Rgb8, decode, from_tensor};
+use pipe_data::weights::Family;
+use pipe_networks::Network;
 use pipe_ops::DType;
-use pipe_ops::rng::{self, Purpose};
+use pipe_train::solve::Solver;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::solver::{self, Solver};
+use super::draw::{self, Recipe};
 use crate::common::autoencoder::Autoencoder;
-use crate::common::batch::HostTensor;
+use crate::common::denoise::Runner;
 use crate::common::errors;
+use crate::common::facts::{network_of, texts_of_port};
+use crate::common::family;
 use crate::common::text::TextEncoder;
-use crate::common::trainable::{DenoiserNet, Held, Subject, Trainable, predict};
+use crate::common::trainable::{Held, Trainable};
 
 /// Fields of `sampler.preview`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -30,17 +34,21 @@ pub struct Config {
     /// When to draw, besides before the first step and at the end. Default: only those.
     #[serde(default)]
     every: Option<Every>,
-    /// Sampler. Default `ddim`.
+    /// SD 1.x, 2.x and SDXL: sampler. Default `ddim`. The others are sampled by Euler steps of the flow.
     #[serde(default)]
-    sampler: Solver,
+    sampler: Option<Solver>,
     /// Steps of the sampler. Default 25.
     #[serde(default = "default_steps")]
     #[schemars(range(min = 1, max = 1000))]
     steps: u64,
-    /// Classifier-free guidance scale; 1 is none. Default 7.5.
-    #[serde(default = "default_guidance")]
+    /// Classifier-free guidance scale; 1 is none. Default 7.5 for SD 1.x, 2.x and SDXL, 5 for SD3, 4 for Lumina, 1 for FLUX.
+    #[serde(default)]
     #[schemars(range(min = 0.0, max = 100.0))]
-    guidance_scale: f64,
+    guidance_scale: Option<f64>,
+    /// FLUX.1 dev: distilled guidance the model is given. Default 3.5.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    embedded_guidance: Option<f64>,
     /// Width in pixels. Default 512.
     #[serde(default = "default_side")]
     #[schemars(range(min = 8, max = 8192))]
@@ -66,18 +74,60 @@ struct Prompt {
 
 impl Config {
     /// Prompts whose negative prompt nothing would read: without guidance only the positive one is drawn.
-    fn unused_negatives(&self) -> Vec<usize> {
+    fn unused_negatives(&self, family: Family) -> Vec<usize> {
+        let guidance = self.guidance_scale.unwrap_or(draw::default_guidance(family));
         let prompts = self.prompts.iter().enumerate();
-        let unused = prompts.filter(|(_, p)| self.guidance_scale == 1.0 && !p.negative_prompt.is_empty());
+        let unused = prompts.filter(|(_, p)| guidance == 1.0 && !p.negative_prompt.is_empty());
         unused.map(|(i, _)| i).collect()
+    }
+
+    /// Options that this family does not read, and encoders that it lacks.
+    fn check_family(&self, cx: &mut CheckCx, family: Family, model: &Facts) {
+        for i in self.unused_negatives(family) {
+            let message = "`negative_prompt` has no effect with a `guidance_scale` of 1";
+            let field = format!("prompts.{i}.negative_prompt");
+            cx.error("P0402", &field, message, Some("leave it out, or raise `guidance_scale`".into()));
+        }
+        if self.sampler.is_some() && family::flow(family).is_some() {
+            let message = format!("`sampler` has no effect: {family} is sampled by Euler steps of its flow");
+            cx.error("P0402", "sampler", message, Some("leave it out".into()));
+        }
+        let embedded = matches!(network_of(model), Some(Network::Flux(c)) if c.guidance);
+        if self.embedded_guidance.is_some() && !embedded {
+            let message = "`embedded_guidance` has no effect: the model has no guidance embedding";
+            cx.error("P0402", "embedded_guidance", message, Some("only FLUX.1 dev has one".into()));
+        }
+        let texts = texts_of_port(cx.inputs, "text");
+        for text in texts.iter().filter(|t| !family.has(t.component())) {
+            let message = format!("{family} has no {}", text.component().name());
+            cx.error("P0401", "text", message, None);
+        }
+        let missing: Vec<String> = family
+            .text_encoders()
+            .iter()
+            .filter(|c| texts.iter().all(|t| t.component() != **c))
+            .map(|c| format!("`{}`", family::encoder_type(family, *c)))
+            .collect();
+        let some_of_sd3 = family == Family::Sd3 && !texts.is_empty();
+        if !missing.is_empty() && !some_of_sd3 {
+            let message = format!("the prompts need the text encoder {}", missing.join(" and "));
+            cx.error("P0207", "text", message, Some("add `text: …`".into()));
+        }
+        // Widths by the outputs that the model joins; the loss compares them in full.
+        if let ([text], Some(wanted)) = (texts.as_slice(), model.u64("context_dim"))
+            && family.text_encoders().len() == 1
+            && text.width != wanted
+        {
+            let width = text.width;
+            let message =
+                format!("the model reads text embeddings of width {wanted}, the text encoder makes width {width}");
+            cx.error("P0401", "text", message, None);
+        }
     }
 }
 
 fn default_steps() -> u64 {
     25
-}
-fn default_guidance() -> f64 {
-    7.5
 }
 fn default_side() -> u64 {
     512
@@ -102,7 +152,7 @@ impl Node for Preview {
         vec![
             Input::one("model", &[PortType::Trainable], Rate::Event, "Model to draw with."),
             Input::one("vae", &[PortType::Vae], Rate::Event, "Autoencoder that decodes the latents."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoder of the prompts."),
+            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders of the prompts."),
         ]
     }
 
@@ -112,20 +162,18 @@ impl Node for Preview {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let (model, vae) = (cx.inputs.one("model").cloned(), cx.inputs.one("vae").cloned());
-        for i in config.unused_negatives() {
-            let message = "`negative_prompt` has no effect with a `guidance_scale` of 1";
-            let field = format!("prompts.{i}.negative_prompt");
-            cx.error("P0402", &field, message, Some("leave it out, or raise `guidance_scale`".into()));
-        }
         if let Some(vae) = &vae {
             let factor = vae.facts.u64("factor").unwrap_or(8);
+            let network = model.as_ref().and_then(|m| network_of(&m.facts));
+            let step = factor * network.map_or(1, |n| n.cell() as u64);
             for (field, side) in [("width", config.width), ("height", config.height)] {
-                if side % factor != 0 {
-                    let message = format!("`{field}` is {side}, not a multiple of {factor} (the autoencoder's factor)");
+                if side % step != 0 {
+                    let message = format!("`{field}` is {side}, not a multiple of {step}, which the model needs");
                     cx.error("P0403", field, message, None);
                 }
             }
         }
+        let family = model.as_ref().and_then(|m| family::of_id(m.facts.str("architecture")?));
         if let Some(model) = &model {
             if model.facts.get("vae").is_some() {
                 cx.error("P0401", "model", "an autoencoder draws nothing from prompts", None);
@@ -140,20 +188,8 @@ impl Node for Preview {
                 );
             }
         }
-        match cx.inputs.many("text") {
-            [] => cx.error("P0207", "text", "the prompts need a text encoder", Some("add `text: …`".into())),
-            [text] => {
-                let widths = (model.and_then(|m| m.facts.u64("context_dim")), text.facts.u64("context_dim"));
-                if let (Some(wanted), Some(width)) = widths
-                    && wanted != width
-                {
-                    let message = format!(
-                        "the model reads text embeddings of width {wanted}, the text encoder makes width {width}"
-                    );
-                    cx.error("P0401", "text", message, None);
-                }
-            }
-            _ => cx.error("P0401", "text", "the model takes one text encoder", None),
+        if let (Some(family), Some(model)) = (family, &model) {
+            config.check_family(cx, family, &model.facts);
         }
         cx.will_write("", Path::new("samples").join(cx.name));
         Facts::new()
@@ -180,15 +216,12 @@ impl Node for Preview {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let trainable = cx.one::<Trainable>("model")?.clone();
-        let Subject::Denoiser { model, .. } = &*trainable.subject else {
-            return Err(RunError::new("P0401", "an autoencoder draws nothing from prompts").at("model"));
-        };
-        let net = DenoiserNet::new(&model.config, None);
-        let sampler = Sampler {
-            net,
-            trainable: trainable.clone(),
+        let texts: Vec<Held<TextEncoder>> = Held::all(cx, "text");
+        let components: Vec<_> = texts.iter().map(|t| t.component).collect();
+        let sampler = Pictures {
+            runner: Runner::for_prompts(trainable, &components)?,
             vae: Held::one(cx, "vae")?,
-            text: Held::one(cx, "text")?,
+            texts,
             seed: cx.settings.seed,
             title: cx.settings.name.clone(),
             name: cx.name.to_string(),
@@ -199,66 +232,49 @@ impl Node for Preview {
     }
 }
 
-struct Sampler {
+struct Pictures {
     config: Config,
-    net: DenoiserNet,
-    trainable: Trainable,
+    runner: Runner,
     vae: Held<Autoencoder>,
-    text: Held<TextEncoder>,
+    texts: Vec<Held<TextEncoder>>,
     seed: u64,
     title: String,
     name: String,
     drawn: Option<u64>,
 }
 
-impl Sampler {
+impl Pictures {
     fn file(&self, folder: &Path, step: u64, prompt: usize) -> PathBuf {
         folder.join("samples").join(&self.name).join(format!("step{step:08}-{prompt:02}.png"))
     }
 
-    /// Embeddings of the negative and the positive prompt `[2, 77, D]`, through what learns.
-    fn context(&self, prompt: &Prompt) -> Result<HostTensor, RunError> {
-        let texts = [prompt.negative_prompt.clone(), prompt.prompt.clone()];
-        let train = self.trainable.read();
-        let tensor = match &*self.trainable.subject {
-            Subject::Denoiser { text: Some((text, weights)), .. } => text.encode_with(weights, &texts, Some(&train)),
-            _ => self.text.encode(&texts, None)?,
-        };
-        Ok(HostTensor { shape: tensor.shape().to_vec(), values: tensor.to_vec() })
+    fn sampler_name(&self) -> &'static str {
+        match family::flow(self.runner.subject().0.family) {
+            Some(_) => "Flow Euler",
+            None => self.config.sampler.unwrap_or_default().name(),
+        }
+    }
+
+    fn guidance(&self) -> f64 {
+        self.config.guidance_scale.unwrap_or(draw::default_guidance(self.runner.subject().0.family))
     }
 
     fn draw(&self, i: usize, prompt: &Prompt) -> Result<(Rgb8, u64), RunError> {
-        let Subject::Denoiser { model, weights, .. } = &*self.trainable.subject else {
-            return Err(RunError::new("P0401", "an autoencoder draws nothing from prompts").at("model"));
-        };
+        let (model, ..) = self.runner.subject();
         let seed = prompt.seed.unwrap_or(self.seed.wrapping_add(i as u64));
         let f = self.vae.config.factor();
         let (w, h) = (self.config.width as usize, self.config.height as usize);
         let shape = [1, self.vae.config.latent, h / f, w / f];
-        let len: usize = shape.iter().product();
-        let noise = rng::normal(&mut rng::stream(seed, Purpose::Preview, 0, 0), len);
-        let context = self.context(prompt)?;
-        let guidance = self.config.guidance_scale as f32;
-        let engine = &model.engine;
-        let row = context.shape[1] * context.shape[2];
-        let train = self.trainable.read();
-        let latents =
-            solver::sample(self.config.sampler, model.prediction, self.config.steps as usize, noise, |x, t| {
-                // Guidance runs both prompts in one batch; without guidance only the positive one.
-                let both = guidance != 1.0;
-                let n = if both { 2 } else { 1 };
-                let input = x.repeat(n);
-                let values = if both { context.values.clone() } else { context.values[row..].to_vec() };
-                let input = engine.device.tensor(input, &[n, shape[1], shape[2], shape[3]], engine.compute);
-                let text = engine.device.tensor(values, &[n, context.shape[1], context.shape[2]], engine.compute);
-                let out = predict(model, &self.net, weights, Some(&train), input, vec![t; n], text).to_vec();
-                Ok::<_, RunError>(match both {
-                    true => (0..len).map(|j| out[j] + guidance * (out[len + j] - out[j])).collect(),
-                    false => out,
-                })
-            })?;
-        drop(train);
-        let latents = engine.device.tensor(latents, &shape, DType::F32);
+        let recipe = Recipe {
+            solver: self.config.sampler.unwrap_or_default(),
+            steps: self.config.steps as usize,
+            guidance: self.guidance() as f32,
+            embedded: self.config.embedded_guidance.unwrap_or(3.5) as f32,
+            seed,
+        };
+        let rows = draw::embed(&self.runner.trainable, &self.texts, &prompt.negative_prompt, &prompt.prompt)?;
+        let latents = draw::latents(&self.runner, &rows, shape, [h, w], &recipe)?;
+        let latents = model.engine.device.tensor(latents, &shape, DType::F32);
         Ok((from_tensor(&self.vae.decode(&latents)?, w, h), seed))
     }
 
@@ -270,8 +286,8 @@ impl Sampler {
                 prompt: prompt.prompt.clone(),
                 negative_prompt: prompt.negative_prompt.clone(),
                 steps: Some(self.config.steps as u32),
-                sampler: Some(self.config.sampler.name().into()),
-                guidance: Some(self.config.guidance_scale),
+                sampler: Some(self.sampler_name().into()),
+                guidance: Some(self.guidance()),
                 seed: Some(seed),
                 size: Some((image.width, image.height)),
                 model: Some(self.title.clone()),
@@ -327,7 +343,7 @@ fn enlarge(image: &Rgb8) -> Rgb8 {
     out
 }
 
-impl Listener for Sampler {
+impl Listener for Pictures {
     fn priority(&self) -> u32 {
         10
     }
@@ -342,8 +358,10 @@ impl Listener for Sampler {
             let last = cx.moment == Moment::Step && cx.position.is_last();
             self.run(cx, last)?;
             self.vae.weights.unload();
-            if !matches!(&*self.trainable.subject, Subject::Denoiser { text: Some(_), .. }) {
-                self.text.weights.unload();
+            for text in &self.texts {
+                if self.runner.trainable.trained_text(text.component).is_none() {
+                    text.weights.unload();
+                }
             }
         }
         Ok(())

@@ -160,7 +160,8 @@ impl Saver {
         let tensors = || {
             let alpha = |t: &Target| TensorOut::f32(format!("{}.alpha", t.name), DType::F32, [], vec![t.alpha]);
             let factors = factors.iter();
-            let factors = factors.map(|(key, shape, tensor)| tensor_out(key.clone(), self.dtype, shape.clone(), tensor));
+            let factors =
+                factors.map(|(key, shape, tensor)| tensor_out(key.clone(), self.dtype, shape.clone(), tensor));
             factors.chain(targets.iter().map(alpha))
         };
         let io = |e: std::io::Error| wrong(e.to_string());

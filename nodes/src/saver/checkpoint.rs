@@ -1,6 +1,6 @@
 //! `saver.checkpoint`: whole models, as one file or a Diffusers folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -9,21 +9,23 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
 use pipe_core::settings::Every;
 use pipe_data::metadata::{ModelSpec, iso_date};
-use pipe_data::weights::{Component, DType, Family, keymap, write_safetensors};
-use pipe_networks::{Trainables, Weights};
-use pipe_ops::Tensor;
+use pipe_data::weights::keymap::Form;
+use pipe_data::weights::{DType, Family, Progress, TensorOut, write_ckpt, write_safetensors};
+use pipe_networks::Shapes;
+use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::parts::Part;
 use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::autoencoder::Autoencoder;
 use crate::common::errors;
+use crate::common::facts::{read, texts_of_port, trained_texts};
+use crate::common::family;
 use crate::common::text::TextEncoder;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
-use crate::common::weights_source::Shapes;
-use crate::common::write::{self, tensor_out};
-use crate::model::sd1::{Prediction, Sd1};
+use crate::common::write;
 
 /// Fields of `saver.checkpoint`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -53,7 +55,11 @@ enum Format {
     /// One safetensors file with the original (LDM) names.
     #[default]
     SingleFile,
-    /// A Diffusers folder: `model_index.json`, `unet/`, `vae/`, `text_encoder/`, `scheduler/`.
+    /// The denoiser alone with its authors' names and no prefix, as FLUX and Lumina are usually passed on.
+    ModelOnly,
+    /// A PyTorch `.ckpt` of the whole model; anyone but an allow-list reader must trust such files.
+    Ckpt,
+    /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `scheduler/`.
     Diffusers,
 }
 
@@ -76,7 +82,7 @@ impl Node for CheckpointSaver {
         vec![
             Input::one("model", &[PortType::Trainable], Rate::Event, "Model to save."),
             Input::optional("vae", &[PortType::Vae], Rate::Event, "Autoencoder to save with it."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoder to save with it."),
+            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders to save with it."),
         ]
     }
 
@@ -103,6 +109,18 @@ impl Node for CheckpointSaver {
                 }
             }
         }
+        if config.format == Format::ModelOnly {
+            for port in ["vae", "text"] {
+                if !cx.inputs.many(port).is_empty() {
+                    cx.error("P0402", port, format!("`{port}` has no effect with `format: model_only`"), None);
+                }
+            }
+        }
+        if let Some(family) = cx.inputs.one("model").and_then(|m| family::of_id(m.facts.str("architecture")?)) {
+            for text in texts_of_port(cx.inputs, "text").iter().filter(|t| !family.has(t.component())) {
+                cx.error("P0401", "text", format!("{family} has no {}", text.component().name()), None);
+            }
+        }
         let every = config.every.clone().unwrap_or_default();
         if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
             cx.error(
@@ -120,13 +138,13 @@ impl Node for CheckpointSaver {
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let mut parameters = cx.inputs.one("model").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
         let count = |shapes: Shapes| shapes.iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum::<u64>();
-        let vae =
-            cx.inputs.one("vae").and_then(|v| crate::adapter::config::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
+        let vae = cx.inputs.one("vae").and_then(|v| read::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
         parameters += vae.map_or(0, |c| count(c.shapes()));
-        let trained = cx.inputs.one("model").is_some_and(|m| m.facts.get("trains_text").is_some());
-        if let Some(text) = cx.inputs.one("text").filter(|_| !trained) {
-            let clip = crate::adapter::config::<pipe_networks::clip::ClipConfig>(&text.facts, "clip");
-            parameters += clip.map_or(0, |c| count(c.shapes()));
+        let trained = cx.inputs.one("model").map(|m| trained_texts(&m.facts)).unwrap_or_default();
+        for text in texts_of_port(cx.inputs, "text") {
+            if trained.iter().all(|t| t.kind != text.kind) {
+                parameters += count(text.network.shapes());
+            }
         }
         let size = parameters * config.dtype.dtype().size() as u64;
         // No optimizer tells the steps of an epoch: what fires by the unit that the run is not measured in is left out.
@@ -153,7 +171,7 @@ impl Node for CheckpointSaver {
         let saver = Saver {
             trainable: cx.one::<Trainable>("model")?.clone(),
             vae: Held::<Autoencoder>::all(cx, "vae").into_iter().next(),
-            text: Held::<TextEncoder>::all(cx, "text").into_iter().next(),
+            texts: Held::<TextEncoder>::all(cx, "text"),
             format: config.format,
             dtype: config.dtype.dtype(),
             plan: Plan {
@@ -168,182 +186,149 @@ impl Node for CheckpointSaver {
 }
 
 fn extension(format: Format) -> &'static str {
-    if format == Format::SingleFile { ".safetensors" } else { "" }
+    match format {
+        Format::SingleFile | Format::ModelOnly => ".safetensors",
+        Format::Ckpt => ".ckpt",
+        Format::Diffusers => "",
+    }
 }
 
 struct Saver {
     trainable: Trainable,
     vae: Option<Held<Autoencoder>>,
-    text: Option<Held<TextEncoder>>,
+    texts: Vec<Held<TextEncoder>>,
     format: Format,
     dtype: DType,
     plan: Plan,
 }
 
-/// A component to write.
-struct Part {
-    component: Component,
-    shapes: Shapes,
-    /// Sharing their data with the model: nothing is copied before it is written.
-    values: HashMap<String, Tensor>,
-    config: Value,
-}
-
-fn part(
-    component: Component,
-    name: &str,
-    shapes: Shapes,
-    weights: &Weights,
-    train: Option<&Trainables>,
-    config: Value,
-) -> Part {
-    let values = shapes
-        .iter()
-        .filter_map(|(n, _)| {
-            let own = train.and_then(|t| t.tensors.get(&Trainables::key(name, n)));
-            own.or_else(|| weights.get(n)).map(|t| (n.clone(), t.clone()))
-        })
-        .collect();
-    Part { component, shapes, values, config }
-}
-
 impl Saver {
+    /// The parts to write, sharing their data with the model: nothing is copied before it is written.
     fn parts(&self) -> Result<Vec<Part>, RunError> {
         let train = self.trainable.read();
+        let own = Some(&*train);
         let mut parts = Vec::new();
         match &*self.trainable.subject {
-            Subject::Autoencoder { vae, weights } => {
-                parts.push(part(Component::Vae, "vae", vae.config.shapes(), weights, Some(&train), vae_config(vae)));
-            }
-            Subject::Denoiser { model, weights, text } => {
-                let own = Some(&*train);
-                parts.push(part(Component::Unet, "unet", model.config.shapes(), weights, own, unet_config(model)));
+            Subject::Autoencoder { vae, weights } => parts.push(Part::of_vae(vae, weights, own)),
+            Subject::Denoiser { model, weights, texts } => {
+                parts.push(Part::of_denoiser(model, weights, own));
                 if let Some(vae) = &self.vae {
-                    let weights = vae.weights.get()?;
-                    parts.push(part(Component::Vae, "vae", vae.config.shapes(), &weights, None, vae_config(vae)));
+                    parts.push(Part::of_vae(vae, &*vae.weights.get()?, None));
                 }
-                let kind = Component::TextEncoder;
-                if let Some((t, weights)) = text {
-                    parts.push(part(kind, "text_encoder", t.config.shapes(), weights, own, text_config(t)));
-                } else if let Some(t) = &self.text {
-                    let weights = t.weights.get()?;
-                    parts.push(part(kind, "text_encoder", t.config.shapes(), &weights, None, text_config(t)));
+                for text in texts {
+                    parts.push(Part::of_text(&text.encoder, &text.weights, own));
+                }
+                for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
+                    parts.push(Part::of_text(text, &*text.weights.get()?, None));
                 }
             }
         }
         Ok(parts)
     }
 
+    fn family(&self) -> Family {
+        match &*self.trainable.subject {
+            Subject::Denoiser { model, .. } => model.family,
+            Subject::Autoencoder { vae, .. } if vae.config.latent == 16 => Family::Flux,
+            Subject::Autoencoder { .. } => Family::Sd1,
+        }
+    }
+
     fn metadata(&self) -> BTreeMap<String, String> {
-        let prediction = match &*self.trainable.subject {
-            Subject::Denoiser { model, .. } if model.prediction == Prediction::V => Some("v".into()),
-            Subject::Denoiser { .. } => Some("epsilon".into()),
+        let base = match &*self.trainable.subject {
+            Subject::Denoiser { model, .. } => Some(super::metadata::base_model(model)),
             Subject::Autoencoder { .. } => None,
         };
         let spec = ModelSpec {
-            architecture: "stable-diffusion-v1".into(),
-            implementation: "https://github.com/Stability-AI/generative-models".into(),
+            architecture: base.and_then(|b| b.architecture()).unwrap_or("stable-diffusion-v1").into(),
+            implementation: base
+                .and_then(|b| b.implementation(false))
+                .unwrap_or("https://github.com/Stability-AI/generative-models")
+                .into(),
             title: self.plan.name.clone(),
             date: Some(iso_date(super::metadata::seconds_now())),
-            prediction_type: prediction,
+            prediction_type: base.and_then(|b| b.prediction_type()).map(String::from),
             implementation_version: Some(concat!("pipe/", env!("CARGO_PKG_VERSION")).into()),
             ..ModelSpec::default()
         };
         spec.to_map()
     }
 
-    fn write(&self, path: &Path) -> Result<(), RunError> {
+    fn write(&self, path: &Path, step: u64) -> Result<(), RunError> {
         debug_assert!(matches!(*self.trainable.method, Method::Full));
         make_folder(path)?;
         let parts = self.parts()?;
+        let family = self.family();
         let error = |e| errors::file_error(&e, "").help("free some space, then continue with `--resume`");
-        match self.format {
-            Format::SingleFile => {
-                let mut list = Vec::new();
-                for part in &parts {
-                    let named = part.shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
-                    let entries = keymap::to_single_file(part.component, named)
-                        .map_err(|names| RunError::new("P0304", format!("no place in a single file for {names:?}")))?;
-                    for entry in entries {
-                        let Some(tensor) = part.values.get(&entry.internal) else { continue };
-                        list.push(tensor_out(entry.name, self.dtype, entry.shape, tensor));
-                    }
-                }
-                write_safetensors(path, list, &self.metadata()).map_err(error)
+        let form = match self.format {
+            Format::SingleFile | Format::Ckpt => Form::SingleFile,
+            Format::ModelOnly => Form::OwnFile,
+            Format::Diffusers => {
+                return pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, family, &parts));
             }
-            Format::Diffusers => pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, &parts)),
+        };
+        let mut list = Vec::new();
+        let marks = self.marks();
+        for part in &parts {
+            list.extend(part.tensors(family, form, self.dtype)?);
         }
+        list.extend(marks);
+        if self.format == Format::Ckpt {
+            return write_ckpt(path, list, Progress { epoch: 0, global_step: step }).map_err(error);
+        }
+        write_safetensors(path, list, &self.metadata()).map_err(error)
     }
 
-    fn write_folder(&self, folder: &Path, parts: &[Part]) -> Result<(), RunError> {
+    /// Empty tensors by which programs know SDXL models that predict v or end in pure noise.
+    fn marks(&self) -> Vec<TensorOut<'static>> {
+        let Subject::Denoiser { model, .. } = &*self.trainable.subject else { return Vec::new() };
+        if model.family != Family::Sdxl || self.format == Format::Diffusers {
+            return Vec::new();
+        }
+        let v = model.prediction == Prediction::V;
+        [("v_pred", v), ("ztsnr", model.zero_terminal_snr)]
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| TensorOut::f32(name, DType::F32, [0], Vec::new()))
+            .collect()
+    }
+
+    fn write_folder(&self, folder: &Path, family: Family, parts: &[Part]) -> Result<(), RunError> {
         let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", folder.display()));
         let json = |path: &Path, value: &Value| {
             let text = serde_json::to_string_pretty(value).unwrap_or_default();
             pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
-        let mut index = json!({"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",
-            "feature_extractor": [null, null], "safety_checker": [null, null], "tokenizer": [null, null]});
+        let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
+        if family == Family::Sd1 || family == Family::Sd2 {
+            for part in ["feature_extractor", "safety_checker", "tokenizer"] {
+                index[part] = json!([null, null]);
+            }
+        }
         for part in parts {
-            let name = part.component.folder();
-            let Some((library, class)) = Family::Sd1.class(part.component) else { continue };
+            let (Some(name), Some((library, class))) = (family.folder(part.component), family.class(part.component))
+            else {
+                continue;
+            };
             let file = if library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
-            let file = format!("{file}.safetensors");
             let inner = folder.join(name);
             std::fs::create_dir_all(&inner).map_err(failed)?;
-            let list = part.shapes.iter().filter_map(|(n, shape)| {
-                Some(tensor_out(n.clone(), self.dtype, shape.clone(), part.values.get(n)?))
-            });
+            let list = part.tensors(family, Form::Diffusers, self.dtype)?;
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-            write_safetensors(inner.join(file), list, &metadata).map_err(|e| errors::file_error(&e, ""))?;
+            write_safetensors(inner.join(format!("{file}.safetensors")), list, &metadata)
+                .map_err(|e| errors::file_error(&e, ""))?;
             json(&inner.join("config.json"), &part.config)?;
             index[name] = json!([library, class]);
         }
         if let Subject::Denoiser { model, .. } = &*self.trainable.subject {
-            let prediction = if model.prediction == Prediction::V { "v_prediction" } else { "epsilon" };
+            let (class, scheduler) = super::parts::scheduler(model);
             std::fs::create_dir_all(folder.join("scheduler")).map_err(failed)?;
-            json(
-                &folder.join("scheduler/scheduler_config.json"),
-                &json!({"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-                    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "clip_sample": false,
-                    "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": prediction}),
-            )?;
-            index["scheduler"] = json!(["diffusers", "DDIMScheduler"]);
+            json(&folder.join("scheduler/scheduler_config.json"), &scheduler)?;
+            index["scheduler"] = json!(["diffusers", class]);
             json(&folder.join("model_index.json"), &index)?;
         }
         Ok(())
     }
-}
-
-fn unet_config(model: &Sd1) -> Value {
-    let c = &model.config;
-    let block = |with: bool, cross: &str, plain: &str| if with { cross.to_string() } else { plain.to_string() };
-    let down: Vec<String> = c.depth.iter().map(|&d| block(d > 0, "CrossAttnDownBlock2D", "DownBlock2D")).collect();
-    let up: Vec<String> = c.depth.iter().rev().map(|&d| block(d > 0, "CrossAttnUpBlock2D", "UpBlock2D")).collect();
-    json!({"_class_name": "UNet2DConditionModel", "in_channels": c.channels, "out_channels": c.channels,
-        "block_out_channels": c.widths, "layers_per_block": c.layers, "cross_attention_dim": c.context,
-        "attention_head_dim": c.heads, "norm_num_groups": c.groups, "down_block_types": down, "up_block_types": up,
-        "mid_block_type": "UNetMidBlock2DCrossAttn", "act_fn": "silu", "norm_eps": 1e-5, "center_input_sample": false,
-        "flip_sin_to_cos": true, "freq_shift": 0, "downsample_padding": 1, "mid_block_scale_factor": 1,
-        "sample_size": 64, "use_linear_projection": c.linear_projection})
-}
-
-fn vae_config(vae: &Autoencoder) -> Value {
-    let c = &vae.config;
-    let levels = c.widths.len();
-    json!({"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": c.latent,
-        "block_out_channels": c.widths, "layers_per_block": c.layers, "norm_num_groups": c.groups, "act_fn": "silu",
-        "down_block_types": vec!["DownEncoderBlock2D"; levels], "up_block_types": vec!["UpDecoderBlock2D"; levels],
-        "sample_size": 512, "scaling_factor": vae.scale, "shift_factor": vae.shift,
-        "use_quant_conv": c.quant, "use_post_quant_conv": c.quant, "mid_block_add_attention": c.attention})
-}
-
-fn text_config(text: &TextEncoder) -> Value {
-    let c = &text.config;
-    json!({"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_size": c.width,
-        "intermediate_size": c.mlp, "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
-        "vocab_size": c.vocab, "max_position_embeddings": c.positions, "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5, "projection_dim": c.width, "bos_token_id": 49406, "eos_token_id": 49407,
-        "pad_token_id": 49407, "attention_dropout": 0.0, "initializer_factor": 1.0, "initializer_range": 0.02})
 }
 
 impl Listener for Saver {
@@ -355,12 +340,12 @@ impl Listener for Saver {
         if cx.moment == Moment::Start {
             let path =
                 cx.folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.plan.name, self.plan.extension));
-            let result = self.write(&path);
+            let result = self.write(&path, 0);
             drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
             return result;
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
-            self.write(&due.path)?;
+            self.write(&due.path, cx.position.step)?;
             if !due.is_final {
                 self.plan.prune(&due.path);
             }

@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use pipe_core::run::Position;
 use pipe_core::settings::Settings;
 use pipe_data::metadata::{
-    AdapterMetadata, BucketCount, DatasetFolder, ModelSpec, bucket_info, complete, dataset_dirs, iso_date,
+    AdapterMetadata, BaseModel, BucketCount, DatasetFolder, ModelSpec, bucket_info, complete, dataset_dirs, iso_date,
     tag_frequency,
 };
-use pipe_data::weights::hash;
+use pipe_data::weights::detect::detect_shapes;
+use pipe_data::weights::{Architecture, Family, hash};
 use pipe_networks::pass::Policy;
+use pipe_train::ddpm::Prediction;
 
 use crate::common::batch::DataAbout;
+use crate::common::denoiser::Denoiser;
 use crate::common::trainable::{Method, Subject, Trainable};
 use crate::common::weights_source::Source;
-use crate::model::sd1::{Prediction, Sd1};
 use crate::optimizer::adamw::Update;
 
 /// Everything known when the run is built.
@@ -28,26 +30,36 @@ pub struct Facts {
 
 impl Facts {
     /// Collects what does not change during a run.
-    pub fn new(settings: &Settings, trainable: &Trainable, update: &Update, model: &Sd1, position: Position) -> Self {
+    pub fn new(
+        settings: &Settings,
+        trainable: &Trainable,
+        update: &Update,
+        model: &Denoiser,
+        position: Position,
+    ) -> Self {
         let about = update.loss.source().about();
         let mut training = run(settings, update, position);
         training.gradient_checkpointing = Some(model.policy == Policy::Recompute);
         training.mixed_precision = Some(mixed(model).into());
-        (training.v2, training.base_model_version) = (Some(false), Some("sd_v1".into()));
+        let base_model = base_model(model);
+        training.v2 = Some(base_model.is_v2());
+        training.base_model_version = base_model.version().map(String::from);
+        training.zero_terminal_snr = Some(model.zero_terminal_snr);
         // Latents are encoded once and kept, whatever keeps them.
         training.cache_latents = Some(true);
         base(&mut training, &model.source);
         learning(&mut training, trainable, update);
         data(&mut training, settings, &about);
         training.more = update.loss.metadata().into_iter().collect();
-        let known = |(w, h): (usize, usize)| if (w, h) == (0, 0) { (512, 512) } else { (w, h) };
+        let usual = base_model.resolution().unwrap_or((512, 512));
+        let known = |(w, h): (usize, usize)| if (w, h) == (0, 0) { usual } else { (w, h) };
         let spec = ModelSpec {
-            architecture: "stable-diffusion-v1".into(),
+            architecture: base_model.architecture().unwrap_or_default().into(),
             lora: true,
-            implementation: "diffusers".into(),
+            implementation: base_model.implementation(true).unwrap_or_default().into(),
             title: settings.name.clone(),
             resolution: Some(known(about.resolution)),
-            prediction_type: Some(if model.prediction == Prediction::V { "v" } else { "epsilon" }.into()),
+            prediction_type: base_model.prediction_type().map(String::from),
             implementation_version: Some(concat!("pipe/", env!("CARGO_PKG_VERSION")).into()),
             ..ModelSpec::default()
         };
@@ -110,12 +122,15 @@ fn base(training: &mut AdapterMetadata, source: &Source) {
 
 /// The adapter, and the text encoder where it learns too.
 fn learning(training: &mut AdapterMetadata, trainable: &Trainable, update: &Update) {
-    if let Subject::Denoiser { text: Some((text, _)), .. } = &*trainable.subject {
-        training.text_encoder_lr = Some(update.hyper.rate("text_encoder"));
-        training.clip_skip = (text.clip_skip > 1).then_some(text.clip_skip as u64);
+    if let Subject::Denoiser { model, texts, .. } = &*trainable.subject {
+        if let Some(text) = texts.first() {
+            training.text_encoder_lr = Some(update.hyper.rate("text_encoder"));
+            let skip = text.encoder.take.clip_skip;
+            training.clip_skip = (text.encoder.take.final_norm && skip > 1).then_some(skip as u64);
+        }
+        training.network_module = base_model(model).network_module().map(String::from);
     }
     if let Method::Lora { rank, alpha, conv, dropouts, .. } = &*trainable.method {
-        training.network_module = Some("networks.lora".into());
         (training.network_dim, training.network_alpha) = (Some(*rank), Some(*alpha));
         training.network_dropout = Some(dropouts[0]).filter(|p| *p > 0.0);
         let mut args = BTreeMap::new();
@@ -154,7 +169,27 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.bucket_info = Some(bucket_info(&buckets, None));
 }
 
-fn mixed(model: &Sd1) -> &'static str {
+/// The model as other programs name it.
+pub(super) fn base_model(model: &Denoiser) -> BaseModel {
+    let shapes = model.network.shapes();
+    let named = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
+    // Reduced models are named by their family.
+    let architecture = match detect_shapes(named, None).architecture {
+        found if found.family() == Some(model.family) => found,
+        _ => match model.family {
+            Family::Sd1 => Architecture::Sd1,
+            Family::Sd2 => Architecture::Sd2,
+            Family::Sdxl => Architecture::Sdxl,
+            Family::Sd3 => Architecture::Sd3Medium,
+            Family::Flux => Architecture::FluxDev,
+            Family::Lumina2 => Architecture::Lumina2,
+            Family::LuminaNext => Architecture::LuminaNext,
+        },
+    };
+    BaseModel { architecture, v_prediction: model.prediction == Prediction::V }
+}
+
+fn mixed(model: &Denoiser) -> &'static str {
     match model.engine.compute {
         pipe_ops::DType::F32 => "no",
         pipe_ops::DType::F16 => "fp16",

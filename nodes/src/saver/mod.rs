@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod checkpoint;
 pub mod metadata;
+mod parts;
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +82,12 @@ impl Between {
     /// The plan of files of `size` bytes: those that are there at the end, and the one beside them before an old one goes.
     pub fn disk(&self, size: u64) -> NodePlan {
         let passing = if self.kept < self.written { size } else { 0 };
-        NodePlan { disk: size * (self.kept + 1), disk_passing: passing, event_count: self.written + 1, ..Default::default() }
+        NodePlan {
+            disk: size * (self.kept + 1),
+            disk_passing: passing,
+            event_count: self.written + 1,
+            ..Default::default()
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod unet;
 pub mod vae;
 
 use super::component::{Component, Family};
+pub use super::recipe::Recipe;
 use super::recipe::Source;
 pub(crate) use mapped::{Fault, Given, Mapped};
 pub(crate) use parts::{Naming, naming, to_internal};
