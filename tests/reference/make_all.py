@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
-TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "tokens"]
+TOPICS = ["clip", "unet", "vae", "single_file", "keys", "lora_trajectory", "schedule_optim", "losses", "optimizers", "tokens"]
 
 
 def compare(fresh):
