@@ -1,7 +1,7 @@
 //! The mathematics of training, on host slices: what a loss, an optimizer and a preview compute.
 //!
 //! Owns noise schedules and noise ([`ddpm`]), flow matching ([`flow`]), element losses ([`mod@loss`]),
-//! preview samplers ([`solve`]), learning-rate schedules ([`schedule`]) and rounding of weights
+//! preview samplers ([`solve`]), learning-rate schedules ([`schedule`]), optimizers ([`optim`]) and rounding of weights
 //! ([`rounding`]). Knows no tensors library, no device and no document. Whatever is random takes its draws as
 //! arguments; helpers that make the draws from a generator stand beside, so that every formula can
 //! be compared with another implementation, number by number.
@@ -16,6 +16,7 @@
 pub mod ddpm;
 pub mod flow;
 pub mod loss;
+pub mod optim;
 mod par;
 pub mod rounding;
 pub mod schedule;
@@ -58,4 +59,14 @@ pub(crate) fn within(field: &str, value: f64, low: f64, high: f64) -> Result<(),
         return Ok(());
     }
     Err(Invalid::new(field, format!("{value} is not between {low} and {high}")))
+}
+
+/// `n` numbers from `low` to `high`, from both ends to the middle and rounded once, as PyTorch does.
+pub(crate) fn linspace(low: f32, high: f32, n: usize) -> Vec<f32> {
+    let step = (high - low) / (n - 1) as f32;
+    let at = |i: usize| {
+        let below = i < n / 2;
+        if below { step.mul_add(i as f32, low) } else { (-step).mul_add((n - 1 - i) as f32, high) }
+    };
+    (0..n).map(at).collect()
 }

@@ -35,6 +35,12 @@ pub fn each4(
     total(left.zip(right).map(|((a, b), (c, g))| f(a, b, c, g)).collect())
 }
 
+/// `f` over chunks of one mutable slice and two that are read.
+pub fn apply(a: &mut [f32], b: &[f32], c: &[f32], f: impl Fn(&mut [f32], &[f32], &[f32]) + Sync + Send) {
+    let chunks = a.par_chunks_mut(GRAIN).zip(b.par_chunks(GRAIN)).zip(c.par_chunks(GRAIN));
+    chunks.for_each(|((a, b), c)| f(a, b, c));
+}
+
 /// Lanes of the partial sums: enough for the widest vectors, few enough to stay in registers.
 const LANES: usize = 8;
 

@@ -123,7 +123,7 @@ fn in_tensors(weights: &Path, kind: TokenizerKind, looked: &mut Vec<String>) -> 
     for file in set.files() {
         for name in file.names().filter(|name| *name == "spiece_model" || name.ends_with(".spiece_model")) {
             let origin = Origin::Tensor { path: file.path().into(), name: name.into() };
-            if kind_of(file.bytes(name)?, file.path())? == Some(kind) {
+            if kind_of(&file.bytes(name)?, file.path())? == Some(kind) {
                 return Ok(Some(origin));
             }
             looked.push(format!("{origin}, of another kind"));

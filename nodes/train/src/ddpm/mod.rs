@@ -36,16 +36,6 @@ pub struct NoiseSchedule {
     original: Option<Vec<f32>>,
 }
 
-/// `n` numbers from `low` to `high`, from both ends to the middle and rounded once, as PyTorch does.
-fn linspace(low: f32, high: f32, n: usize) -> Vec<f32> {
-    let step = (high - low) / (n - 1) as f32;
-    let at = |i: usize| {
-        let below = i < n / 2;
-        if below { step.mul_add(i as f32, low) } else { (-step).mul_add((n - 1 - i) as f32, high) }
-    };
-    (0..n).map(at).collect()
-}
-
 /// `∏(1−β)` up to each timestep.
 fn cumulative(betas: &[f32]) -> Vec<f32> {
     let mut product = 1.0f64;
@@ -61,7 +51,7 @@ fn cumulative(betas: &[f32]) -> Vec<f32> {
 impl NoiseSchedule {
     /// β linear in its square root from √0.00085 to √0.012.
     pub fn scaled_linear() -> Self {
-        let roots = linspace(0.00085f64.sqrt() as f32, 0.012f64.sqrt() as f32, T);
+        let roots = crate::linspace(0.00085f64.sqrt() as f32, 0.012f64.sqrt() as f32, T);
         let betas: Vec<f32> = roots.iter().map(|r| r * r).collect();
         let alphas = cumulative(&betas);
         NoiseSchedule { betas, alphas, original: None }

@@ -106,7 +106,7 @@ pub fn sample(
         return Err(Invalid::new("target", reason));
     }
     if let Some(mask) = reduce.mask
-        && (mask.is_empty() || n % mask.len() != 0)
+        && (mask.is_empty() || !n.is_multiple_of(mask.len()))
     {
         return Err(Invalid::new("mask", format!("{} elements do not repeat over {n}", mask.len())));
     }
