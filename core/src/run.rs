@@ -25,14 +25,15 @@ pub struct RunError {
     pub field: String,
     /// Node to blame; filled in by the executor.
     pub node: Option<String>,
-    /// More that is worth keeping, for the run's log alone.
-    pub log: Vec<String>,
+    /// More that is worth keeping, for the run's log alone. Boxed: errors are small on the way.
+    #[allow(clippy::box_collection)]
+    pub log: Box<Vec<String>>,
 }
 
 impl RunError {
     /// A new error.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        RunError { code, message: message.into(), help: None, field: String::new(), node: None, log: Vec::new() }
+        RunError { code, message: message.into(), help: None, field: String::new(), node: None, log: Box::default() }
     }
     /// With a fix.
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -64,17 +64,22 @@ fn twenty_steps_of_a_lora() {
     let folder = tempfile::tempdir().unwrap();
     let saver = "  save: { type: saver.adapter, adapter: learn, update: adamw, dtype: f32 }\n";
     let text = document(20, &lora("lora_trajectory/init.safetensors"), "", "learning_rate: 1e-3", saver, "epsilon");
-    let steps = train(folder.path(), &text);
-    let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();
+    compare(folder.path(), &text, "lora_trajectory");
+}
+
+/// Runs 20 steps and compares losses, gradient norms and the saved file with those of a fixture.
+fn compare(folder: &Path, text: &str, fixtures: &str) {
+    let steps = train(folder, text);
+    let open = |name: &str| WeightFile::open(fixture(&format!("{fixtures}/{name}.safetensors"))).unwrap();
+    let expected = open("losses");
     let (losses, norms) = (expected.f32("losses").unwrap(), expected.f32("grad_norms").unwrap());
     assert_eq!(steps.len(), 20);
     for (k, (loss, norm)) in steps.iter().enumerate() {
         assert!((loss / losses[k] as f64 - 1.0).abs() < 2e-5, "loss of step {k}: {loss}, not {}", losses[k]);
         assert!((norm / norms[k] as f64 - 1.0).abs() < 1e-3, "gradient norm of step {k}: {norm}, not {}", norms[k]);
     }
-    let ours = WeightFile::open(folder.path().join("out/checkpoints/parity.safetensors")).unwrap();
-    let theirs = WeightFile::open(fixture("lora_trajectory/final.safetensors")).unwrap();
-    let initial = WeightFile::open(fixture("lora_trajectory/init.safetensors")).unwrap();
+    let ours = WeightFile::open(folder.join("out/checkpoints/parity.safetensors")).unwrap();
+    let (theirs, initial) = (open("final"), open("init"));
     let mut names: Vec<&str> = theirs.names().collect();
     names.sort_unstable();
     let mut own: Vec<&str> = ours.names().collect();
@@ -90,6 +95,39 @@ fn twenty_steps_of_a_lora() {
         }
     }
     assert!((off / moved).sqrt() < 1e-3, "final weights off by {:.2e} of the update", (off / moved).sqrt());
+}
+
+/// The LoRA of every other family, from the Diffusers folder and from the authors' file.
+#[test]
+fn twenty_steps_of_every_family() {
+    for (family, weights, config, rank, loss) in [
+        ("sdxl", "sdxl_unet", "config: { heads: [1, 2, 4], norm_groups: 2 }", 4, "diffusion"),
+        ("sd3", "sd3", "config: { heads: 2 }", 2, "flow"),
+        ("sd3", "sd3/original.safetensors", "config: { heads: 2 }", 2, "flow"),
+        ("flux", "flux", "", 2, "flow"),
+        ("flux", "flux/original.safetensors", "config: { axes: [2, 4, 2] }", 2, "flow"),
+        ("lumina2", "lumina2/diffusion_pytorch_model.safetensors", "", 2, "flow"),
+        ("lumina2", "lumina2/original.safetensors", "", 2, "flow"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = format!("lora_trajectory_{family}");
+        let path = |name: &str| fixture(&format!("{fixtures}/{name}.safetensors")).display().to_string();
+        let comma = if config.is_empty() { "" } else { ", " };
+        let text = format!(
+            "version: 1\nname: parity\ntrain: {{ device: cpu, steps: 20, batch_size: 2 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  \
+             model: {{ type: model.{family}, weights: {}{comma}{config} }}\n  \
+             learn: {{ type: adapter.lora, model: model, rank: {rank}, weights: {} }}\n  \
+             loss: {{ type: loss.{loss}, model: learn, batch: rows }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-3 }}\n  \
+             metrics: {{ type: logger.metrics, update: adamw }}\n  \
+             save: {{ type: saver.adapter, adapter: learn, update: adamw, dtype: f32 }}\n",
+            path("replay"),
+            fixture(weights).display(),
+            path("init"),
+        );
+        compare(folder.path(), &text, &fixtures);
+    }
 }
 
 #[test]

@@ -81,11 +81,11 @@ impl Walk<'_> {
             Ok(about) if kind == "folder" && about.is_file() => {
                 self.found.faults.push(fault("P0302", format!("`{shown}` is a file, not a folder")));
             }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                if !self.without_files {
-                    let help = nearby(&path).unwrap_or_else(|| "paths start at the document's folder".into());
-                    self.found.faults.push(fault("P0301", format!("`{shown}` does not exist")).help(help));
-                }
+            Err(error)
+                if !self.without_files && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                let help = nearby(&path).unwrap_or_else(|| "paths start at the document's folder".into());
+                self.found.faults.push(fault("P0301", format!("`{shown}` does not exist")).help(help));
             }
             _ => {}
         }

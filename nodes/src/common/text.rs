@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use pipe_core::node::Value;
 use pipe_core::run::RunError;
-use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, T5Tokenizer, lumina2_prompt};
+use pipe_data::tokenizer::gemma::lumina2_prompt;
+use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, T5Tokenizer};
 use pipe_data::weights::Component;
 use pipe_networks::clip::Take;
 use pipe_networks::pass::{Policy, Setting};

@@ -67,7 +67,7 @@ pub fn facts(component: Component, network: &TextNetwork, take: Take, length: Le
 
 /// Bytes of the weights.
 pub fn plan(cx: &PlanCx) -> NodePlan {
-    let Some(text) = text_of(&cx.facts) else { return NodePlan::default() };
+    let Some(text) = text_of(cx.facts) else { return NodePlan::default() };
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
     let bytes = weights_source::bytes(&text.network.shapes(), dtype);
     NodePlan { resident: vec![Bytes { category: Category::Weights, bytes }], ..Default::default() }

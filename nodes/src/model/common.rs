@@ -101,7 +101,7 @@ pub fn facts(family: Family, network: &Network, checkpointing: Checkpointing, ob
 
 /// Bytes of the weights.
 pub fn plan(cx: &PlanCx) -> NodePlan {
-    let Some(network) = network_of(&cx.facts) else { return NodePlan::default() };
+    let Some(network) = network_of(cx.facts) else { return NodePlan::default() };
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
     let shapes = network.shapes();
     NodePlan {

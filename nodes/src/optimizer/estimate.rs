@@ -18,7 +18,7 @@ use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
-use crate::common::facts::{TextFacts, cached_texts, network_of, read, trained_texts};
+use crate::common::facts::{TextFacts, network_of, read, trained_texts};
 use crate::common::family;
 use crate::common::write;
 
@@ -129,7 +129,7 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
 /// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
 fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let subject = Subject::of(facts)?;
-    let batch: Facts = Facts(read(facts, "batch_facts")?);
+    let batch = facts.get("batch_facts")?;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
     let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
     let b = settings.train.batch_size as usize;
@@ -147,7 +147,8 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         .collect();
     let live: Vec<Live> =
         subject.texts.iter().map(|t| Live { component: t.component(), network: &t.network, take: t.take }).collect();
-    let cached = cached_texts(&batch);
+    let cached: Vec<TextFacts> =
+        batch.get("texts").and_then(|t| serde_json::from_value(t.clone()).ok()).unwrap_or_default();
     let components: Vec<Component> = cached.iter().map(TextFacts::component).collect();
     let net = DenoiserNet::new(subject.family, &subject.network, &live, &components).ok()?;
     let base = meter.live();
@@ -173,7 +174,7 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let mut given = vec![(net.x, x, false)];
     let meta = |shape: &[usize]| Tensor::meta(shape, compute, &meter);
     if net.texts.is_empty() {
-        let tokens = batch.u64("context_tokens").unwrap_or(WINDOW as u64) as usize;
+        let tokens = batch.get("context_tokens").and_then(|n| n.as_u64()).unwrap_or(WINDOW as u64) as usize;
         given.push((net.conditions.context, meta(&[b, tokens, subject.network.context()]), false));
         if let (Some(slot), Some(width)) = (net.conditions.pooled, subject.network.pooled()) {
             given.push((slot, meta(&[b, width]), false));
