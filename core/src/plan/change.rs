@@ -100,7 +100,8 @@ fn of_nodes(
 }
 
 fn checkpointing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
-    let has = kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
+    let has =
+        kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
     let set = config.get("checkpointing").is_some_and(|value| value == "blocks");
     if has && !set { vec![("checkpointing", "blocks".into())] } else { Vec::new() }
 }

@@ -225,8 +225,7 @@ impl Plan {
         }
         // The program itself cannot be made smaller, so it is not what to look at.
         let ours = phase.bytes.iter().filter(|(category, _)| **category != Category::Program);
-        let (category, bytes) =
-            ours.max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
+        let (category, bytes) = ours.max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
         let tries = self.nodes.values().flat_map(|node| &node.plan.notes);
         let mut suggestions: Vec<String> =
             tries.filter_map(|note| note.strip_prefix("try ")).map(str::to_owned).collect();

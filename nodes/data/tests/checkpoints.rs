@@ -377,7 +377,10 @@ fn a_config_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
         fs::write(&config, bytes).unwrap();
         let error = component(folder.path(), Component::Vae).unwrap_err();
         assert!(matches!(&error, FileError::BadJson { path, .. } if *path == config), "{error:?}");
-        assert!(error.to_string().contains("config.json` is damaged: ") && error.to_string().contains(wanted), "{error}");
+        assert!(
+            error.to_string().contains("config.json` is damaged: ") && error.to_string().contains(wanted),
+            "{error}"
+        );
     }
     fs::remove_file(&config).unwrap();
     fs::create_dir(&config).unwrap();

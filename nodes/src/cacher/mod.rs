@@ -15,8 +15,8 @@ use serde_json::json;
 
 use self::fill::Cached;
 use crate::common::autoencoder::Network;
-use crate::common::batch::batches_per_epoch;
 use crate::common::batch::BatchSource;
+use crate::common::batch::batches_per_epoch;
 use crate::loader::images::{CaptionRules, Samples};
 
 /// Tokens of a cached caption.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pipe_core::diagnostic::suggest::and_list;
 use pipe_core::diagnostic::{did_you_mean, suggest};
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
@@ -55,12 +55,8 @@ impl Node for ReplayLoader {
         let file = match WeightFile::open(&path) {
             Ok(file) => file,
             Err(e) => {
-                cx.error(
-                    errors::file_code(&e),
-                    "path",
-                    e.to_string(),
-                    Some("paths start at the document's folder".into()),
-                );
+                let code = errors::file_code(&e);
+                cx.error(code, "path", e.to_string(), (code == "P0301").then(|| missing_help(&path)));
                 return Facts::new();
             }
         };
@@ -124,7 +120,9 @@ fn timesteps(file: &WeightFile) -> Result<Vec<f32>, String> {
     };
     let wrong = |t: &f32| !(t.fract() == 0.0 && (0.0..T as f32).contains(t));
     match values.iter().position(wrong) {
-        Some(row) => Err(format!("`timesteps` has {} in row {row}, not a whole number from 0 to {}", values[row], T - 1)),
+        Some(row) => {
+            Err(format!("`timesteps` has {} in row {row}, not a whole number from 0 to {}", values[row], T - 1))
+        }
         None => Ok(values),
     }
 }

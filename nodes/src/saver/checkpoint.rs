@@ -292,9 +292,10 @@ impl Saver {
             };
             let inner = folder.join(name);
             std::fs::create_dir_all(&inner).map_err(failed)?;
-            let list = part.shapes.iter().filter_map(|(n, shape)| {
-                Some(tensor_out(n.clone(), self.dtype, shape.clone(), part.values.get(n)?))
-            });
+            let list = part
+                .shapes
+                .iter()
+                .filter_map(|(n, shape)| Some(tensor_out(n.clone(), self.dtype, shape.clone(), part.values.get(n)?)));
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             write_safetensors(inner.join(file), list, &metadata).map_err(|e| errors::file_error(&e, ""))?;
             json(&inner.join("config.json"), &part.config)?;
@@ -362,7 +363,9 @@ impl Listener for Saver {
             return result;
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
-            self.write(&due.path)?;
+            if !due.is_there(cx.moment) {
+                self.write(&due.path)?;
+            }
             if !due.is_final {
                 self.plan.prune(&due.path);
             }

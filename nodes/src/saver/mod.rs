@@ -81,11 +81,16 @@ impl Between {
     /// The plan of files of `size` bytes: those that are there at the end, and the one beside them before an old one goes.
     pub fn disk(&self, size: u64) -> NodePlan {
         let passing = if self.kept < self.written { size } else { 0 };
-        NodePlan { disk: size * (self.kept + 1), disk_passing: passing, event_count: self.written + 1, ..Default::default() }
+        NodePlan {
+            disk: size * (self.kept + 1),
+            disk_passing: passing,
+            event_count: self.written + 1,
+            ..Default::default()
+        }
     }
 }
 
-/// A file to write now.
+/// A file to write now, or to tell of when it is there.
 pub struct Due {
     /// Where.
     pub path: PathBuf,
@@ -112,6 +117,8 @@ impl Plan {
                 }
             }
             Moment::Step => list.push(at(self.name.clone(), true)),
+            // A finished run that is resumed has its result already; it is told again, or made again if it is gone.
+            Moment::Resume if position.is_last() => list.push(at(self.name.clone(), true)),
             _ => {}
         }
         list
@@ -142,6 +149,13 @@ impl Plan {
             let removed = if old.is_dir() { std::fs::remove_dir_all(old) } else { std::fs::remove_file(old) };
             drop(removed); // a file that is already gone is no problem
         }
+    }
+}
+
+impl Due {
+    /// Whether it was written by the run that is resumed.
+    pub fn is_there(&self, moment: Moment) -> bool {
+        moment == Moment::Resume && self.path.exists()
     }
 }
 
