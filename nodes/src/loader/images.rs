@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
@@ -263,8 +263,12 @@ fn found(code: &'static str, field: &'static str, message: impl Into<String>, he
 fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>> {
     let extension = config.caption_extension.clone();
     let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
-        let code = if folder.exists() { "P0310" } else { "P0301" };
-        vec![found(code, "path", e.to_string(), Some("paths start at the document's folder"))]
+        let (code, help) = match &e {
+            ImageError::Missing { .. } => ("P0301", Some(missing_help(folder))),
+            ImageError::NotFolder { .. } => ("P0302", Some("name the folder that the images are in".into())),
+            _ => ("P0310", None),
+        };
+        vec![Found { code, field: "path", message: e.to_string(), help }]
     })?;
     if entries.is_empty() {
         let help = "put png, jpg, webp or bmp files directly into the folder; sub-folders are not read";
@@ -291,8 +295,13 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
             (Some(path), _) => match pipe_data::images::read_caption(path) {
                 Ok(text) => pipe_data::images::caption_text(&text, false),
                 Err(e) => {
-                    let code = if matches!(e, ImageError::EmptyCaption { .. }) { "P0309" } else { "P0308" };
-                    problems.push(found(code, "path", e.to_string(), Some("save the caption as UTF-8 text")));
+                    let (code, help) = match &e {
+                        ImageError::EmptyCaption { .. } => {
+                            ("P0309", "write the caption, or delete the file and set `default_caption`")
+                        }
+                        _ => ("P0308", "save the caption as UTF-8 text"),
+                    };
+                    problems.push(found(code, "path", e.to_string(), Some(help)));
                     continue;
                 }
             },

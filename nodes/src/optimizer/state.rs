@@ -12,7 +12,7 @@ use crate::common::errors;
 use crate::common::write::tensor_out;
 
 /// Bytes of a state's header for each trainable tensor: three entries with their names, and the number of updates.
-const HEADER: u64 = 700;
+const HEADER: u64 = 600;
 
 /// Bytes of the state of so many trainable values in so many tensors: the value and AdamW's two moments, f32.
 pub fn bytes(values: u64, tensors: u64) -> u64 {
