@@ -35,7 +35,7 @@ pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
 
 /// Length of the joined windows.
 pub fn length(max_tokens: u64) -> Length {
-    Length { tokens: 75 * windows(max_tokens) + 2, masks: false }
+    Length { tokens: 75 * windows(max_tokens) + 2, masks: false, assumed: false }
 }
 
 /// Tokenization.

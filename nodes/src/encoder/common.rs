@@ -47,6 +47,8 @@ pub struct Length {
     pub tokens: usize,
     /// The denoiser is told which tokens are padding.
     pub masks: bool,
+    /// No file told for which family the states are read.
+    pub assumed: bool,
 }
 
 /// Facts of a text encoder.
@@ -59,6 +61,7 @@ pub fn facts(component: Component, network: &TextNetwork, take: Take, length: Le
         tokens: length.tokens as u64,
         single: take.final_norm,
         masks: length.masks,
+        assumed: length.assumed,
         take,
         network: network.clone(),
     };

@@ -115,7 +115,7 @@ impl Node for Gemma {
                 cx.error("P0301", field, e.to_string(), Some(help.into()));
             }
         }
-        let length = Length { tokens: config.max_tokens as usize, masks: true };
+        let length = Length { tokens: config.max_tokens as usize, masks: true, assumed: false };
         common::facts(COMPONENT, &network, family::take(false, 2), length)
     }
 

@@ -66,7 +66,7 @@ impl Node for T5Xxl {
         let Some((network, _)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
         };
-        let length = Length { tokens: config.max_tokens as usize, masks: config.attention_mask };
+        let length = Length { tokens: config.max_tokens as usize, masks: config.attention_mask, assumed: false };
         common::facts(COMPONENT, &network, family::take(false, 2), length)
     }
 
