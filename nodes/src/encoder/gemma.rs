@@ -92,7 +92,9 @@ impl Node for Gemma {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        let full = TextNetwork::Gemma(GemmaConfig::gemma2_2b());
+        // `gemma-2b` is the first generation, `gemma-2-2b` the second.
+        let first = config.weights.to_lowercase().contains("gemma-2b");
+        let full = TextNetwork::Gemma(if first { GemmaConfig::gemma1_2b() } else { GemmaConfig::gemma2_2b() });
         let infer = |file: &_| config.infer(file);
         let Some((network, file)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
