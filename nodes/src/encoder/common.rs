@@ -40,6 +40,14 @@ pub fn check_file(
     weights_source::sizes_for_check(cx, weights, component, || full, sizes)
 }
 
+/// Refuses a token table with fewer rows than the tokenizer has ids.
+pub fn rows_suffice(rows: usize, ids: usize) -> Result<(), (&'static str, String)> {
+    if rows < ids {
+        return Err(("P0305", format!("the token table has {rows} rows, the tokenizer {ids} ids")));
+    }
+    Ok(())
+}
+
 /// Tokens of the output, and whether the denoiser is told which are padding.
 #[derive(Clone, Copy)]
 pub struct Length {

@@ -11,7 +11,7 @@ use pipe_networks::gemma::GemmaConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Inferred, Length};
+use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::family;
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
@@ -71,6 +71,14 @@ impl Config {
     }
 }
 
+/// The token table has a row for every id.
+fn rows(network: &TextNetwork, tokenizer: &GemmaTokenizer) -> Result<(), (&'static str, String)> {
+    match network {
+        TextNetwork::Gemma(c) => rows_suffice(c.vocab, tokenizer.vocabulary()),
+        _ => Ok(()),
+    }
+}
+
 impl Node for Gemma {
     type Config = Config;
 
@@ -107,9 +115,14 @@ impl Node for Gemma {
         if file.is_some() {
             let weights = cx.path(&config.weights);
             let found = match &given {
-                Some(path) => GemmaTokenizer::from_file(path).map(|_| ()),
-                None => find_tokenizer(&weights, TokenizerKind::Gemma).map(|_| ()),
+                Some(path) => GemmaTokenizer::from_file(path),
+                None => find_tokenizer(&weights, TokenizerKind::Gemma).and_then(|origin| GemmaTokenizer::open(&origin)),
             };
+            if let Ok(tokenizer) = &found
+                && let Err((code, why)) = rows(&network, tokenizer)
+            {
+                cx.error(code, "weights", why, None);
+            }
             if let Err(e) = found {
                 let field = if given.is_some() { "tokenizer" } else { "weights" };
                 let help =
@@ -135,11 +148,16 @@ impl Node for Gemma {
             }
         };
         let prompts = Prompts::Gemma {
-            tokenizer,
+            tokenizer: tokenizer.clone(),
             length: config.max_tokens as usize,
             system_prompt: config.system_prompt.clone(),
         };
         let take = family::take(false, 2);
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, |file| config.infer(file))
+        let infer = |file: &_| {
+            let network = config.infer(file)?;
+            rows(&network, &tokenizer)?;
+            Ok(network)
+        };
+        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
     }
 }
