@@ -36,6 +36,12 @@ pub struct TextFacts {
     pub masks: bool,
     /// No file told for which family the states are read.
     pub assumed: bool,
+    /// Type of the node that reads the captions.
+    pub node: String,
+    /// Emphasis in captions is read.
+    pub weighted: bool,
+    /// Captions get a system prompt before them.
+    pub prompted: bool,
     /// Which of CLIP's states.
     pub take: Take,
     /// Sizes.

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod family;
 pub mod lazy;
 pub mod text;
+pub mod texts_fit;
 pub mod trainable;
 pub mod weights_source;
 pub mod write;

@@ -55,7 +55,9 @@ impl Prompts {
         match self {
             Prompts::Clip { windows, pad, weighted } => format!("clip {windows} {pad} {weighted}"),
             Prompts::T5 { length, masked, .. } => format!("t5 {length} {masked}"),
-            Prompts::Gemma { length, system_prompt, .. } => format!("gemma {length} {system_prompt}"),
+            Prompts::Gemma { tokenizer, length, system_prompt } => {
+                format!("gemma {} {length} {system_prompt}", tokenizer.digest())
+            }
         }
     }
     /// Tokens of the joined output.
@@ -175,7 +177,8 @@ impl TextEncoder {
         engine: Engine,
     ) -> Result<Arc<Self>, RunError> {
         let content = source.fingerprint(component)?;
-        let fingerprint = format!("{content} {take:?} {} {:?}", prompts.fingerprint(), softcap(&network));
+        let sizes = serde_json::to_string(&network).unwrap_or_default();
+        let fingerprint = format!("{content} {take:?} {} {sizes}", prompts.fingerprint());
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), network.shapes());
         let weights = Lazy::new(move || load_source.load(component, &shapes, &load_engine.cx(), load_engine.compute));
         let mut b = Builder::new();
@@ -234,14 +237,6 @@ fn joined(windows: &[[f32; 77]]) -> Vec<f32> {
     }
     out.extend(windows.last().map(|w| w[76]));
     out
-}
-
-/// Whether Gemma's logits are capped, for the fingerprint.
-fn softcap(network: &TextNetwork) -> Option<f32> {
-    match network {
-        TextNetwork::Gemma(c) => c.softcap,
-        _ => None,
-    }
 }
 
 /// 1 for real tokens, 0 for padding, sample by sample.

@@ -34,8 +34,8 @@ pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
 }
 
 /// Length of the joined windows.
-pub fn length(max_tokens: u64) -> Length {
-    Length { tokens: 75 * windows(max_tokens) + 2, masks: false, assumed: false }
+pub fn length(max_tokens: u64, weighted: bool) -> Length {
+    Length { weighted, ..Length::of(75 * windows(max_tokens) + 2, false) }
 }
 
 /// Tokenization.
@@ -52,6 +52,19 @@ pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activat
         config.projection = None;
     } else if config.projection.is_none() {
         return Err(("P0304", "tensor `text_projection.weight` is missing".into()));
+    }
+    if hints.is_none() {
+        let other = match (config.width, activation) {
+            (1024, Activation::QuickGelu) => Some("OpenCLIP ViT-H of SD 2.x: use `encoder.clip_h`"),
+            (1280, Activation::QuickGelu) => Some("OpenCLIP ViT-bigG: use `encoder.clip_g`"),
+            (768, Activation::Gelu) => Some("CLIP ViT-L: use `encoder.clip_l`"),
+            (1024, Activation::Gelu) if projected => Some("OpenCLIP ViT-H of SD 2.x: use `encoder.clip_h`"),
+            (1280, Activation::Gelu) if !projected => Some("OpenCLIP ViT-bigG: use `encoder.clip_g`"),
+            _ => None,
+        };
+        if let Some(other) = other {
+            return Err(("P0401", format!("the text encoder in the file is {other}")));
+        }
     }
     rows_suffice(config.vocab, pipe_networks::clip::EOS as usize + 1)?;
     if config.positions < WINDOW {

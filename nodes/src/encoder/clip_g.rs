@@ -68,7 +68,13 @@ impl Node for ClipG {
         let Some((network, _)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
         };
-        common::facts(COMPONENT, &network, family::take(false, 2), clip::length(config.max_tokens))
+        common::facts(
+            Self::ABOUT.type_name,
+            COMPONENT,
+            &network,
+            family::take(false, 2),
+            clip::length(config.max_tokens, config.weighted_captions),
+        )
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -81,10 +81,11 @@ impl Node for ClipH {
             cx.error("P0403", "clip_skip", message, None);
         }
         common::facts(
+            Self::ABOUT.type_name,
             COMPONENT,
             &network,
             family::take(true, config.clip_skip as usize),
-            clip::length(config.max_tokens),
+            clip::length(config.max_tokens, config.weighted_captions),
         )
     }
 

@@ -213,8 +213,14 @@ impl Node for ClipL {
             _ => return Facts::new(),
         };
         config.check(cx, &network, target);
-        let length = clip::length(config.max_tokens);
-        common::facts(COMPONENT, &network, config.take(target), common::Length { assumed, ..length })
+        let length = clip::length(config.max_tokens, config.weighted_captions);
+        common::facts(
+            Self::ABOUT.type_name,
+            COMPONENT,
+            &network,
+            config.take(target),
+            common::Length { assumed, ..length },
+        )
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -57,10 +57,21 @@ pub struct Length {
     pub masks: bool,
     /// No file told for which family the states are read.
     pub assumed: bool,
+    /// Emphasis in captions is read.
+    pub weighted: bool,
+    /// Captions get a system prompt before them.
+    pub prompted: bool,
+}
+
+impl Length {
+    /// So many tokens, plain.
+    pub fn of(tokens: usize, masks: bool) -> Self {
+        Length { tokens, masks, assumed: false, weighted: false, prompted: false }
+    }
 }
 
 /// Facts of a text encoder.
-pub fn facts(component: Component, network: &TextNetwork, take: Take, length: Length) -> Facts {
+pub fn facts(node: &str, component: Component, network: &TextNetwork, take: Take, length: Length) -> Facts {
     let Some(kind) = family::text_kind(component) else { return Facts::new() };
     let text = TextFacts {
         kind,
@@ -70,6 +81,9 @@ pub fn facts(component: Component, network: &TextNetwork, take: Take, length: Le
         single: take.final_norm,
         masks: length.masks,
         assumed: length.assumed,
+        node: node.into(),
+        weighted: length.weighted,
+        prompted: length.prompted,
         take,
         network: network.clone(),
     };

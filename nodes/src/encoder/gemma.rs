@@ -130,8 +130,9 @@ impl Node for Gemma {
                 cx.error("P0301", field, e.to_string(), Some(help.into()));
             }
         }
-        let length = Length { tokens: config.max_tokens as usize, masks: true, assumed: false };
-        common::facts(COMPONENT, &network, family::take(false, 2), length)
+        let length =
+            Length { prompted: !config.system_prompt.is_empty(), ..Length::of(config.max_tokens as usize, true) };
+        common::facts(Self::ABOUT.type_name, COMPONENT, &network, family::take(false, 2), length)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Inferred, Length, rows_suffice};
+use crate::common::engine::compute_type;
 use crate::common::family;
 use crate::common::text::Prompts;
 
@@ -22,16 +23,18 @@ pub struct Config {
     #[schemars(extend("x-path" = "any"))]
     weights: String,
     /// Tokens of a caption with padding; longer captions are cut. 512 is usual for FLUX.1 dev, 256 for schnell and SD3. Default 512.
-    #[serde(default = "default_tokens")]
+    #[serde(default)]
     #[schemars(range(min = 8, max = 4096))]
-    max_tokens: u64,
+    max_tokens: Option<u64>,
     /// Hide padding from attention, in T5 and in FLUX; the published models were trained without. Default false.
     #[serde(default)]
     attention_mask: bool,
 }
 
-fn default_tokens() -> u64 {
-    512
+impl Config {
+    fn tokens(&self) -> usize {
+        self.max_tokens.unwrap_or(512) as usize
+    }
 }
 
 const COMPONENT: Component = Component::T5;
@@ -64,12 +67,17 @@ impl Node for T5Xxl {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        if compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings)) == pipe_ops::DType::F16 {
+            let message = "T5 overflows in f16";
+            cx.error("P0403", "", message, Some("set `train.precision: bf16`, or f32".into()));
+        }
         let full = TextNetwork::T5(T5Config::xxl());
         let Some((network, _)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
         };
-        let length = Length { tokens: config.max_tokens as usize, masks: config.attention_mask, assumed: false };
-        common::facts(COMPONENT, &network, family::take(false, 2), length)
+        let length =
+            Length { assumed: config.max_tokens.is_none(), ..Length::of(config.tokens(), config.attention_mask) };
+        common::facts(Self::ABOUT.type_name, COMPONENT, &network, family::take(false, 2), length)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -79,7 +87,7 @@ impl Node for T5Xxl {
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let prompts = Prompts::T5 {
             tokenizer: T5Tokenizer::embedded().clone(),
-            length: config.max_tokens as usize,
+            length: config.tokens(),
             masked: config.attention_mask,
         };
         common::build_file(cx, &config.weights, COMPONENT, |_| family::take(false, 2), prompts, infer)

@@ -10,8 +10,8 @@ use pipe_train::loss::LossType;
 
 use super::At;
 use crate::common::batch::{Batch, HostTensor};
-use crate::common::facts::{cached_texts, network_of, trained_texts};
-use crate::common::family;
+use crate::common::facts::{TextFacts, cached_texts, network_of, trained_texts};
+use crate::common::{family, texts_fit};
 
 pub fn inputs() -> Vec<Input> {
     vec![
@@ -200,13 +200,16 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
         let wanted = if single { "sd1" } else { "sdxl" };
         cx.error("P0401", "batch", message, Some(format!("set `family: {wanted}` on `encoder.clip_l`")));
     }
+    let all: Vec<&TextFacts> = cached.iter().chain(&trained).collect();
+    texts_fit::check(cx, "batch", family, model, &all);
     let widths: Vec<u64> = family.text_encoders().iter().filter_map(|c| have(*c)).map(|t| t.width).collect();
     let Some(wanted) = model.u64("context_dim") else { return };
     let width = match family {
         Family::Sdxl => widths.iter().sum(),
         Family::Sd3 => match have(Component::T5) {
             Some(t5) => t5.width,
-            None => return,
+            None if widths.iter().sum::<u64>() <= wanted => return,
+            None => widths.iter().sum(),
         },
         Family::Flux => have(Component::T5).map_or(wanted, |t| t.width),
         _ => widths.first().copied().unwrap_or(wanted),

@@ -81,13 +81,22 @@ pub fn check_file(
 }
 
 /// Facts of a model.
-pub fn facts(family: Family, network: &Network, checkpointing: Checkpointing, objective: Objective) -> Facts {
+pub fn facts(
+    family: Family,
+    network: &Network,
+    file: Option<&ComponentWeights>,
+    checkpointing: Checkpointing,
+    objective: Objective,
+) -> Facts {
     let mut facts = Facts::new()
         .with("architecture", family::id(family))
         .with("latent_channels", network.channels() as u64)
         .with("context_dim", network.context() as u64)
         .with("checkpointing", serde_json::to_value(checkpointing).unwrap_or_default())
         .with("network", serde_json::to_value(network).unwrap_or_default());
+    if let Some(file) = file {
+        facts = facts.with("layout", file.layout.id());
+    }
     if let Some(pooled) = network.pooled() {
         facts = facts.with("pooled_dim", pooled as u64);
     }

@@ -148,11 +148,11 @@ impl Node for Sd1Model {
                 let Some((network, file)) = common::check_file(cx, path, FAMILY, full, infer) else {
                     return Facts::new();
                 };
-                let objective = match file {
-                    Some(file) => unet::objective(&file, config.prediction, config.zero_terminal_snr),
+                let objective = match &file {
+                    Some(file) => unet::objective(file, config.prediction, config.zero_terminal_snr),
                     None => config.objective(),
                 };
-                common::facts(FAMILY, &network, config.checkpointing, objective)
+                common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, objective)
             }
             (None, Some(init)) => {
                 common::check_settings(cx);
@@ -160,7 +160,7 @@ impl Node for Sd1Model {
                     cx.error("P0402", "config", "`config` has no effect beside `init`", None);
                 }
                 match init.network() {
-                    Ok(network) => common::facts(FAMILY, &network, config.checkpointing, config.objective()),
+                    Ok(network) => common::facts(FAMILY, &network, None, config.checkpointing, config.objective()),
                     Err(why) => {
                         cx.error("P0403", "init", why, None);
                         Facts::new()

@@ -71,14 +71,14 @@ impl Node for Sd2Model {
             let help = "set `prediction: v` for a 768 model, `prediction: epsilon` for a base (512) model";
             cx.error("P0403", "weights", message, Some(help.into()));
         }
-        let objective = match file {
-            Some(file) => unet::objective(&file, config.prediction, config.zero_terminal_snr),
+        let objective = match &file {
+            Some(file) => unet::objective(file, config.prediction, config.zero_terminal_snr),
             None => Objective {
                 prediction: config.prediction.unwrap_or_default(),
                 zero_terminal_snr: config.zero_terminal_snr.unwrap_or(false),
             },
         };
-        common::facts(FAMILY, &network, config.checkpointing, objective)
+        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, objective)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -70,10 +70,10 @@ impl Node for Sd3Model {
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let full = Network::Mmdit(MmditConfig::sd3_medium());
         let infer = |file: &_| config.infer(file);
-        let Some((network, _)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
+        let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        common::facts(FAMILY, &network, config.checkpointing, Objective::default())
+        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, Objective::default())
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

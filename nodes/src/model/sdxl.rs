@@ -63,14 +63,14 @@ impl Node for SdxlModel {
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        let objective = match file {
-            Some(file) => unet::objective(&file, config.prediction, config.zero_terminal_snr),
+        let objective = match &file {
+            Some(file) => unet::objective(file, config.prediction, config.zero_terminal_snr),
             None => Objective {
                 prediction: config.prediction.unwrap_or_default(),
                 zero_terminal_snr: config.zero_terminal_snr.unwrap_or(false),
             },
         };
-        common::facts(FAMILY, &network, config.checkpointing, objective)
+        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, objective)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -23,6 +23,7 @@ use crate::common::errors;
 use crate::common::facts::{network_of, texts_of_port};
 use crate::common::family;
 use crate::common::text::TextEncoder;
+use crate::common::texts_fit;
 use crate::common::trainable::{Held, Trainable};
 
 /// Fields of `sampler.preview`.
@@ -102,6 +103,7 @@ impl Config {
             let message = format!("{family} has no {}", text.component().name());
             cx.error("P0401", "text", message, None);
         }
+        texts_fit::check(cx, "text", family, model, &texts.iter().collect::<Vec<_>>());
         let missing: Vec<String> = family
             .text_encoders()
             .iter()

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
 use pipe_core::settings::Every;
 use pipe_data::metadata::{ModelSpec, iso_date};
 use pipe_data::weights::keymap::Form;
-use pipe_data::weights::{DType, Family, Progress, TensorOut, write_ckpt, write_safetensors};
+use pipe_data::weights::{Component, DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
 use pipe_networks::Shapes;
 use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
@@ -34,9 +34,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     name: Option<String>,
-    /// Layout. Default `single_file`.
+    /// Layout. Default: the one the model was loaded from.
     #[serde(default)]
-    format: Format,
+    format: Option<Format>,
     /// When to save besides the end. Default: only at the end.
     #[serde(default)]
     every: Option<Every>,
@@ -49,11 +49,10 @@ pub struct Config {
 }
 
 /// Layout of a saved model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Format {
     /// One safetensors file with the original (LDM) names.
-    #[default]
     SingleFile,
     /// The denoiser alone with its authors' names and no prefix, as FLUX and Lumina are usually passed on.
     ModelOnly,
@@ -61,6 +60,27 @@ enum Format {
     Ckpt,
     /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `scheduler/`.
     Diffusers,
+}
+
+impl Format {
+    /// The layout of the file a model came from, as far as it can hold what is saved.
+    fn of(layout: Option<Layout>, with_parts: bool) -> Format {
+        match layout {
+            Some(Layout::LdmFile) if !with_parts => Format::ModelOnly,
+            Some(Layout::DiffusersFile | Layout::DiffusersDir | Layout::ComponentDir) => Format::Diffusers,
+            _ => Format::SingleFile,
+        }
+    }
+}
+
+impl Config {
+    /// The layout: the one asked for, else that of the model's file.
+    fn layout(&self, inputs: &InputFacts) -> Format {
+        let source = || Layout::of_id(inputs.one("model")?.facts.str("layout")?);
+        let trained = inputs.one("model").is_some_and(|m| !trained_texts(&m.facts).is_empty());
+        let parts = trained || ["vae", "text"].iter().any(|port| !inputs.many(port).is_empty());
+        self.format.unwrap_or_else(|| Format::of(source(), parts))
+    }
 }
 
 /// The node type.
@@ -72,8 +92,9 @@ impl Node for CheckpointSaver {
     const ABOUT: About = About {
         type_name: "saver.checkpoint",
         summary: "Saves the whole model: one safetensors file or a Diffusers folder.",
-        details: "Holds the U-Net and, of `vae` and `text`, what is given; a text encoder that was trained is saved as trained. A \
-                  trained autoencoder is saved alone. Head counts and group counts, which tensors do not tell, go into the Diffusers \
+        details: "Holds the denoiser and, of `vae` and `text`, what is given; a text encoder that was trained is saved as trained. A \
+                  trained autoencoder is saved alone. Without `format` the model is saved in the layout it was loaded from \
+                  (a `.ckpt` as one safetensors file). Head counts and group counts, which tensors do not tell, go into the Diffusers \
                   `config.json`; a reduced model in one file needs them again under `config:` when it is loaded.",
         example: "save:\n  type: saver.checkpoint\n  model: full\n  vae: vae\n  text: clip\n  format: diffusers",
     };
@@ -109,11 +130,15 @@ impl Node for CheckpointSaver {
                 }
             }
         }
-        if config.format == Format::ModelOnly {
+        if config.format == Some(Format::ModelOnly) {
             for port in ["vae", "text"] {
                 if !cx.inputs.many(port).is_empty() {
                     cx.error("P0402", port, format!("`{port}` has no effect with `format: model_only`"), None);
                 }
+            }
+            if cx.inputs.one("model").is_some_and(|m| !trained_texts(&m.facts).is_empty()) {
+                let message = "`format: model_only` would leave out the text encoders that learn";
+                cx.error("P0401", "format", message, Some("use `single_file` or `diffusers`".into()));
             }
         }
         if let Some(family) = cx.inputs.one("model").and_then(|m| family::of_id(m.facts.str("architecture")?)) {
@@ -131,7 +156,7 @@ impl Node for CheckpointSaver {
             );
         }
         let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
-        cx.will_write("name", Path::new("checkpoints").join(name + extension(config.format)));
+        cx.will_write("name", Path::new("checkpoints").join(name + extension(config.layout(cx.inputs))));
         Facts::new()
     }
 
@@ -168,17 +193,26 @@ impl Node for CheckpointSaver {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let trainable = cx.one::<Trainable>("model")?.clone();
+        let vae = Held::<Autoencoder>::all(cx, "vae").into_iter().next();
+        let texts = Held::<TextEncoder>::all(cx, "text");
+        let (layout, trained) = match &*trainable.subject {
+            Subject::Denoiser { model, texts, .. } => (model.layout, !texts.is_empty()),
+            Subject::Autoencoder { .. } => (None, false),
+        };
+        let parts = trained || vae.is_some() || !texts.is_empty();
+        let format = config.format.unwrap_or_else(|| Format::of(layout, parts));
         let saver = Saver {
-            trainable: cx.one::<Trainable>("model")?.clone(),
-            vae: Held::<Autoencoder>::all(cx, "vae").into_iter().next(),
-            texts: Held::<TextEncoder>::all(cx, "text"),
-            format: config.format,
+            trainable,
+            vae,
+            texts,
+            format,
             dtype: config.dtype.dtype(),
             plan: Plan {
                 name: config.name.unwrap_or_else(|| cx.settings.name.clone()),
                 every: config.every.unwrap_or_default(),
                 keep_last: config.keep_last,
-                extension: extension(config.format),
+                extension: extension(format),
             },
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
@@ -300,10 +334,17 @@ impl Saver {
             pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
         let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
-        if family == Family::Sd1 || family == Family::Sd2 {
-            for part in ["feature_extractor", "safety_checker", "tokenizer"] {
-                index[part] = json!([null, null]);
-            }
+        // Parts a pipeline of this family asks for that are not in the folder.
+        let absent: &[&str] = match family {
+            Family::Sd1 | Family::Sd2 => &["feature_extractor", "safety_checker", "tokenizer"],
+            Family::Sdxl => &["feature_extractor", "image_encoder", "tokenizer", "tokenizer_2"],
+            Family::Sd3 => &["tokenizer", "tokenizer_2", "tokenizer_3"],
+            Family::Flux => &["tokenizer", "tokenizer_2"],
+            _ => &["tokenizer"],
+        };
+        let own = family.text_encoders().iter().chain(&[Component::Vae]).filter_map(|c| family.folder(*c));
+        for part in absent.iter().copied().chain(own) {
+            index[part] = json!([null, null]);
         }
         for part in parts {
             let (Some(name), Some((library, class))) = (family.folder(part.component), family.class(part.component))

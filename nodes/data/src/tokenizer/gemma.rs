@@ -38,7 +38,7 @@ const WHAT: &str = "Gemma tokenizer";
 
 /// Turns text into Gemma token ids. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct GemmaTokenizer(Arc<Inner>);
+pub struct GemmaTokenizer(Arc<Inner>, String);
 
 #[derive(Debug)]
 struct Inner {
@@ -78,9 +78,14 @@ impl GemmaTokenizer {
     pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<GemmaTokenizer, TokenizerError> {
         let inner = if is_json(bytes) { Inner::of_json(bytes) } else { Inner::of_model(bytes) };
         match inner {
-            Ok(inner) => Ok(GemmaTokenizer(Arc::new(inner))),
+            Ok(inner) => Ok(GemmaTokenizer(Arc::new(inner), blake3::hash(bytes).to_hex().to_string())),
             Err(problem) => Err(TokenizerError::invalid(name.as_ref(), WHAT, problem)),
         }
+    }
+
+    /// Names the file's content: what was made with one file is not taken for another's.
+    pub fn digest(&self) -> &str {
+        &self.1
     }
 
     /// The ids of a text alone: no begin, no limit.

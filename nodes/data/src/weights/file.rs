@@ -39,11 +39,16 @@ impl WeightFile {
     /// tensors; nothing in a pickle is ever run.
     pub fn open(path: impl AsRef<Path>) -> Result<WeightFile, FileError> {
         let path = path.as_ref();
-        let mut file = File::open(path).map_err(|e| FileError::reading(path, e))?;
-        let about = file.metadata().map_err(|e| FileError::reading(path, e))?;
-        if about.is_dir() {
+        // Asked before it is opened: opening a pipe waits for someone to write into it.
+        let kind = std::fs::metadata(path).map_err(|e| FileError::reading(path, e))?;
+        if kind.is_dir() {
             return Err(FileError::IsFolder { path: path.into() });
         }
+        if !kind.is_file() {
+            return Err(FileError::NotFile { path: path.into(), what: "a pipe or a device" });
+        }
+        let mut file = File::open(path).map_err(|e| FileError::reading(path, e))?;
+        let about = file.metadata().map_err(|e| FileError::reading(path, e))?;
         let mut head = Vec::with_capacity(64);
         Read::by_ref(&mut file).take(64).read_to_end(&mut head).map_err(|e| FileError::reading(path, e))?;
         let torch = is_torch(&head);

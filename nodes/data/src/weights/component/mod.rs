@@ -35,6 +35,27 @@ pub enum Layout {
     ComponentDir,
 }
 
+impl Layout {
+    const ALL: [Layout; 5] =
+        [Layout::SingleFileLdm, Layout::LdmFile, Layout::DiffusersFile, Layout::DiffusersDir, Layout::ComponentDir];
+
+    /// A short name: `single_file_ldm`, `ldm_file`, `diffusers_file`, `diffusers_dir`, `component_dir`.
+    pub fn id(self) -> &'static str {
+        match self {
+            Layout::SingleFileLdm => "single_file_ldm",
+            Layout::LdmFile => "ldm_file",
+            Layout::DiffusersFile => "diffusers_file",
+            Layout::DiffusersDir => "diffusers_dir",
+            Layout::ComponentDir => "component_dir",
+        }
+    }
+
+    /// The layout of a name that [`Layout::id`] gives.
+    pub fn of_id(id: &str) -> Option<Layout> {
+        Layout::ALL.into_iter().find(|layout| layout.id() == id)
+    }
+}
+
 /// A component's tensors by internal name.
 ///
 /// Values are read when they are asked for, one tensor at a time, whatever has to be joined or turned for it.

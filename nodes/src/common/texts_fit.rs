@@ -1,0 +1,65 @@
+//! Whether text encoders are what a family reads, together.
+
+use pipe_core::node::{CheckCx, Facts};
+use pipe_data::weights::{Component, Family};
+use pipe_networks::Network;
+
+use super::facts::{TextFacts, network_of};
+use super::family;
+
+/// Reports on `port` what of the encoders the model would read wrongly.
+pub fn check(cx: &mut CheckCx, port: &str, family: Family, model: &Facts, texts: &[&TextFacts]) {
+    for text in texts.iter().filter(|t| family.has(t.component())) {
+        let wanted = family::encoder_type(family, text.component());
+        if text.node != wanted {
+            let message = format!("{family} reads captions through `{wanted}`, not `{}`", text.node);
+            cx.error("P0401", port, message, Some(format!("set `type: {wanted}` on the text encoder")));
+        }
+    }
+    let have = |c: Component| texts.iter().find(|t| t.component() == c).copied();
+    let (l, g) = (have(Component::TextEncoder), have(Component::ClipG));
+    if let (Family::Sdxl, Some(l), Some(g)) = (family, l, g) {
+        if l.tokens != g.tokens {
+            let message = format!("the two CLIP encoders read {} and {} tokens", l.tokens - 2, g.tokens - 2);
+            cx.error("P0403", port, message, Some("give both the same `max_tokens`".into()));
+        }
+        if l.weighted != g.weighted {
+            let message = "one of the two CLIP encoders reads emphasis in captions, the other does not";
+            cx.error("P0403", port, message, Some("give both the same `weighted_captions`".into()));
+        }
+    }
+    if matches!(family, Family::Sd3 | Family::Flux) {
+        for text in [l, g].into_iter().flatten() {
+            let fields = [("max_tokens", text.tokens != 77), ("weighted_captions", text.weighted)];
+            for (field, _) in fields.into_iter().filter(|(_, set)| *set) {
+                let message =
+                    format!("{family} reads one plain window of CLIP, `{field}` of `{}` cannot be", text.node);
+                cx.error("P0402", port, message, Some(format!("leave `{field}` out")));
+            }
+        }
+    }
+    if family == Family::LuminaNext && have(Component::Gemma).is_some_and(|t| t.prompted) {
+        let message = "Lumina-Next was trained on bare captions, `system_prompt` is for Lumina-Image-2.0";
+        cx.error("P0402", port, message, Some("leave `system_prompt` out of the encoder".into()));
+    }
+    let network = network_of(model);
+    let long = family == Family::Sd3 || matches!(&network, Some(Network::Flux(c)) if !c.guidance);
+    if long && have(Component::T5).is_some_and(|t| t.assumed) {
+        let message = "T5 reads 512 tokens by default, this model was trained with 256";
+        cx.warn("P0403", port, message, Some("set `max_tokens: 256` on `encoder.t5xxl`".into()));
+    }
+    let Some(pooled) = model.u64("pooled_dim") else { return };
+    let given = |t: Option<&TextFacts>| t.and_then(|t| t.pooled);
+    let (found, whole) = match family {
+        Family::Sdxl => (given(g), true),
+        Family::Flux => (given(l), true),
+        Family::Sd3 => (Some(given(l).unwrap_or(0) + given(g).unwrap_or(0)), l.is_some() && g.is_some()),
+        _ => return,
+    };
+    if let Some(found) = found
+        && (if whole { found != pooled } else { found > pooled })
+    {
+        let message = format!("the model reads a pooled vector of width {pooled}, the text encoders give {found}");
+        cx.error("P0401", port, message, Some("use the text encoders of the model's family".into()));
+    }
+}
