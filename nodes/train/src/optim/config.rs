@@ -143,6 +143,16 @@ impl OptimizerConfig {
         each!(self, c => c.buffers(shape)).iter().map(|spec| spec.bytes()).sum()
     }
 
+    /// Number of buffers that are the state of a tensor.
+    pub fn state_buffers(&self, shape: &[usize]) -> usize {
+        each!(self, c => c.buffers(shape)).len()
+    }
+
+    /// Whether saved weights are averages of those that are trained, as [`Optimizer::averages`].
+    pub fn averages(&self) -> bool {
+        each!(self, c => c.traits()).averages.is_some()
+    }
+
     /// The optimizer, without state yet. Errors as [`OptimizerConfig::check`].
     pub fn build(&self) -> Result<Box<dyn Optimizer>, Error> {
         self.check()?;
