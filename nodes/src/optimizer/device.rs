@@ -146,6 +146,6 @@ mod tests {
                 assert!((a - b).abs() < 2e-6, "{a} and {b}");
             }
         }
-        assert!(expected.iter().zip(&start).all(|(a, b)| (a - b).abs() > 1e-3));
+        assert!(expected.iter().zip(&start).any(|(a, b)| (a - b).abs() > 1e-2));
     }
 }
