@@ -1,6 +1,7 @@
 //! Lists the ready pipelines with the files they name, so that `pipe init` can write them from the binary alone.
 //!
-//! A template is a `pipelines/*.yaml`. Its assets are the files and folders beside it that its text names.
+//! A template is a `pipelines/*.yaml`; the first line of its opening comment describes it. Its assets are the files and
+//! folders beside it that its text names; what is not there is for the user to bring.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -173,6 +173,28 @@ pub fn resolve(base: &Path, text: &str) -> PathBuf {
     base.join(text).components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
 }
 
+/// Help for a file that is not there: names like it in its folder, or where paths start.
+pub fn missing_help(path: &Path) -> String {
+    use crate::diagnostic::{did_you_mean, suggest};
+    let near = || {
+        let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        let entries = std::fs::read_dir(parent).ok()?.take(LOOKED_AT).filter_map(|entry| Some(entry.ok()?.path()));
+        let others: Vec<PathBuf> = entries.filter(|other| other.extension() == path.extension()).collect();
+        // Extensions are long and all alike; what is misspelt is what stands before them.
+        let stems = others.iter().filter_map(|other| other.file_stem()?.to_str());
+        let found = suggest(path.file_stem()?.to_str()?, stems);
+        let named =
+            others.iter().filter(|other| found.iter().any(|stem| other.file_stem().is_some_and(|s| s == *stem)));
+        let mut names: Vec<&str> = named.filter_map(|other| other.file_name()?.to_str()).collect();
+        names.sort_unstable();
+        did_you_mean(&names)
+    };
+    near().unwrap_or_else(|| "paths start at the document's folder".into())
+}
+
+/// Names of a folder that are looked at for a suggestion.
+const LOOKED_AT: usize = 5000;
+
 /// Context of [`Node::plan`].
 pub struct PlanCx<'a> {
     /// The node's name in the document.

@@ -25,15 +25,18 @@ pub struct RunError {
     pub field: String,
     /// Node to blame; filled in by the executor.
     pub node: Option<String>,
-    /// More that is worth keeping, for the run's log alone. Boxed: errors are small on the way.
-    #[allow(clippy::box_collection)]
-    pub log: Box<Vec<String>>,
+    /// More that is worth keeping, for the run's log alone. Boxed: every result carries the size of its error.
+    pub log: Option<Box<LogLines>>,
 }
+
+/// Lines for the run's log.
+#[derive(Clone, Debug, Default)]
+pub struct LogLines(pub Vec<String>);
 
 impl RunError {
     /// A new error.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        RunError { code, message: message.into(), help: None, field: String::new(), node: None, log: Box::default() }
+        RunError { code, message: message.into(), help: None, field: String::new(), node: None, log: None }
     }
     /// With a fix.
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -42,7 +45,7 @@ impl RunError {
     }
     /// With a line for the run's log.
     pub fn logged(mut self, line: impl Into<String>) -> Self {
-        self.log.push(line.into());
+        self.log.get_or_insert_default().0.push(line.into());
         self
     }
     /// At a field of the node. With a leading `/` a path from the document's root, such as `/output`.

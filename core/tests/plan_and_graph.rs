@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pipe_core::check::{Checked, check_text};
 use pipe_core::document::Syntax;
-use pipe_core::plan::{Category, PhaseKind, plan_document};
+use pipe_core::plan::{Category, PhaseKind, cheapest, plan_document};
 use pipe_core::registry::Registry;
 use pipe_core::schedule::Schedule;
 use pipe_core::{graph_export, testing};
@@ -65,6 +65,48 @@ fn a_run_that_does_not_fit_names_the_phase_and_a_change() {
 }
 
 #[test]
+fn what_is_blamed_is_never_the_program() {
+    let (registry, checked) = good();
+    let plan = plan_document(&registry, &checked).with_program(64 << 30);
+    let misfit = plan.fits(2 << 30).unwrap_err();
+    assert_eq!(misfit.category, Category::Activations);
+    assert!(!misfit.diagnostic(&checked).help.unwrap().contains("close other programs"));
+}
+
+#[test]
+fn the_cheapest_change_that_fits_is_found() {
+    let (registry, checked) = good();
+    let mut tried = Vec::new();
+    let mut replan = |sets: &[String]| {
+        tried.push(sets.to_vec());
+        let changed = check_text(&registry, testing::GOOD, Path::new("good.yaml"), Syntax::Yaml, sets);
+        changed.ok().then(|| plan_document(&registry, &changed))
+    };
+    // The toy's activations are 900 MiB an image, in a batch of two.
+    let fitting = cheapest(&registry, &checked, 2700 * MIB, &mut replan).unwrap();
+    assert_eq!(fitting.change.sets, ["train.batch_size=1", "train.accumulate=2"]);
+    assert_eq!(fitting.peak_bytes, 2640 * MIB);
+    let text = fitting.to_string();
+    assert_eq!(text, "`--set train.batch_size=1 --set train.accumulate=2` fits: 2.58 GiB at the peak");
+    assert_eq!(tried.len(), 1);
+    let mut misfit = plan_document(&registry, &checked).fits(2700 * MIB).unwrap_err();
+    misfit.cheapest = Some(fitting);
+    let help = misfit.diagnostic(&checked).help.unwrap();
+    assert!(help.starts_with(&text) && help.contains("; or try a smaller"), "{help}");
+    // Nothing makes the weights smaller: everything is tried, the dearest last.
+    let mut tried = Vec::new();
+    let none = cheapest(&registry, &checked, MIB, |sets| {
+        tried.push(sets.join(" "));
+        let changed = check_text(&registry, testing::GOOD, Path::new("good.yaml"), Syntax::Yaml, sets);
+        changed.ok().then(|| plan_document(&registry, &changed))
+    });
+    assert_eq!(none, None);
+    let last = tried.last().unwrap();
+    assert!(last.contains("nodes.lora.rank=2") && last.contains("nodes.photos.resolution=256"), "{tried:#?}");
+    assert!(!last.contains("nodes.lora.rank=4"), "one value for each field: {last}");
+}
+
+#[test]
 fn the_plan_reads_well() {
     let (registry, checked) = good();
     let text = plan_document(&registry, &checked).with_speed(|_| 1e13).render(false);
@@ -99,6 +141,26 @@ fn drawings_hold_every_node_and_edge() {
     assert_eq!(json["nodes"].as_array().unwrap().len(), 11);
     assert_eq!(json["edges"][0]["rate"], "sample");
     assert_eq!(json["nodes"][0]["line"], 6);
+}
+
+#[test]
+fn references_that_do_not_fit_are_drawn_too() {
+    let text = testing::GOOD.replace(
+        "  metrics:",
+        "  one: { type: adapter.lora, model: two }\n  two: { type: adapter.lora, model: one }\n  metrics:",
+    );
+    let checked = check_text(&testing::registry(), &text, Path::new("bad.yaml"), Syntax::Yaml, &[]);
+    assert!(checked.diagnostics.iter().any(|fault| fault.code == "P0206"));
+    let dot = graph_export::to_dot(&checked);
+    for edge in ["\"one\" -> \"two\"", "\"two\" -> \"one\""] {
+        assert!(dot.lines().any(|line| line.contains(edge) && line.contains("dashed")), "{dot}");
+    }
+    assert!(dot.contains("\"unet\" -> \"lora\" [label=\"model\"]"), "{dot}");
+    assert_eq!(graph_export::to_mermaid(&checked).matches("-.->|").count(), 2);
+    assert_eq!(graph_export::to_svg(&checked).matches("stroke-dasharray").count(), 2);
+    let json: serde_json::Value = serde_json::from_str(&graph_export::to_json(&checked)).unwrap();
+    let unfit = json["edges"].as_array().unwrap().iter().filter(|edge| edge["fits"] == false).count();
+    assert_eq!(unfit, 2);
 }
 
 #[test]

@@ -119,7 +119,7 @@ _pipe() {
             return 0
             ;;
         pipe__subcmd__check)
-            opts="-q -h --format --set --device --color --quiet --help"
+            opts="-q -h --format --set --device --without-files --color --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -525,7 +525,7 @@ _pipe() {
             return 0
             ;;
         pipe__subcmd__plan)
-            opts="-q -h --memory --format --set --device --color --quiet --help"
+            opts="-q -h --memory --format --set --device --without-files --color --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

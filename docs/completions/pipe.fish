@@ -63,6 +63,7 @@ complete -c pipe -n "__fish_pipe_using_subcommand check" -l device -d 'Sets `tra
 complete -c pipe -n "__fish_pipe_using_subcommand check" -l color -d 'When to use colours' -r -f -a "auto\t''
 always\t''
 never\t''"
+complete -c pipe -n "__fish_pipe_using_subcommand check" -l without-files -d 'Do not ask for the weights and images that the document names: what is there is checked, for what is not a usual size is assumed (a hundred images, the full size of the model\'s family)'
 complete -c pipe -n "__fish_pipe_using_subcommand check" -s q -l quiet -d 'Print errors and results only'
 complete -c pipe -n "__fish_pipe_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pipe -n "__fish_pipe_using_subcommand plan" -l memory -d 'Memory that the run may take, such as 12GiB' -r
@@ -73,6 +74,7 @@ complete -c pipe -n "__fish_pipe_using_subcommand plan" -l device -d 'Sets `trai
 complete -c pipe -n "__fish_pipe_using_subcommand plan" -l color -d 'When to use colours' -r -f -a "auto\t''
 always\t''
 never\t''"
+complete -c pipe -n "__fish_pipe_using_subcommand plan" -l without-files -d 'Do not ask for the weights and images that the document names: what is there is checked, for what is not a usual size is assumed (a hundred images, the full size of the model\'s family)'
 complete -c pipe -n "__fish_pipe_using_subcommand plan" -s q -l quiet -d 'Print errors and results only'
 complete -c pipe -n "__fish_pipe_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pipe -n "__fish_pipe_using_subcommand graph" -l format -d 'What to write' -r -f -a "dot\t'For Graphviz'

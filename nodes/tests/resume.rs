@@ -15,6 +15,8 @@ use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
 const STEPS: u64 = 8;
 /// 5 batches of which 2 make a step: 3 steps an epoch, the last of one pass.
 const ROWS: usize = 5;
+/// Width of the text embeddings that the fixture's U-Net reads.
+const CONTEXT: usize = 24;
 
 /// Sets the stop flag when it has been looked at so often after a step: once by the loop, then before each pass.
 struct Stopper {
@@ -44,7 +46,7 @@ fn write_rows(folder: &Path) {
         tensor("latents", &latent, numbers(n, 1)),
         tensor("noise", &latent, numbers(n, 2)),
         tensor("timesteps", &[ROWS], vec![50.0, 700.0, 300.0, 900.0, 120.0]),
-        tensor("context", &[ROWS, 4, 16], numbers(ROWS * 4 * 16, 3)),
+        tensor("context", &[ROWS, 4, CONTEXT], numbers(ROWS * 4 * CONTEXT, 3)),
     ];
     write_safetensors(folder.join("rows.safetensors"), tensors, &BTreeMap::new()).unwrap();
 }
@@ -53,10 +55,11 @@ fn document(optimizer: &str, adapter: &str, saver: &str) -> String {
     format!(
         "version: 1\nname: t\ntrain: {{ device: cpu, steps: {STEPS}, accumulate: 2, save_state: {{ steps: 100 }} }}\nnodes:\n  \
          rows: {{ type: loader.replay, path: rows.safetensors }}\n  \
-         unet: {{ type: model.sd1, init: {{ widths: [16, 16], layers: 1, heads: 2, context_dim: 16, norm_groups: 4 }} }}\n  \
+         unet: {{ type: model.sd1, weights: {} }}\n  \
          learn: {{ {adapter}, model: unet }}\n  \
          loss: {{ type: loss.diffusion, model: learn, batch: rows }}\n  \
-         optimizer: {{ type: optimizer.{optimizer}, loss: loss }}\n{saver}"
+         optimizer: {{ type: optimizer.{optimizer}, loss: loss }}\n{saver}",
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/diffusers_dir").display()
     )
 }
 
@@ -87,8 +90,7 @@ fn contents(file: &WeightFile) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, S
     (tensors, file.header().metadata.clone().into_iter().collect())
 }
 
-const ADAPTERS: [&str; 2] =
-    ["type: adapter.lora, rank: 64, dropout: 0.1, conv: { rank: 4 }", "type: adapter.full"];
+const ADAPTERS: [&str; 2] = ["type: adapter.lora, rank: 64, dropout: 0.1, conv: { rank: 4 }", "type: adapter.full"];
 /// Steps done before the stop and looks at the flag until it: an epoch's end, within an epoch, within a step.
 const STOPS: [(u64, u64); 3] = [(3, 1), (4, 1), (4, 3)];
 
@@ -239,12 +241,8 @@ fn schedule_free_saves_averages_and_trains_on() {
     let run = |out: &str, saver: &str| {
         let losses = Arc::new(Losses::default());
         let text = document(optimizer, "type: adapter.lora, rank: 4", saver);
-        let options = RunOptions {
-            folder: folder.join(out),
-            resume: false,
-            progress: losses.clone(),
-            stop: StopFlag::default(),
-        };
+        let options =
+            RunOptions { folder: folder.join(out), resume: false, progress: losses.clone(), stop: StopFlag::default() };
         pipe_core::execute::run(&pipe_nodes::registry(), &check(folder, &text), options).unwrap();
         losses.0.lock().unwrap().clone()
     };

@@ -54,6 +54,98 @@ fn five_mistakes_are_five_errors_each_at_its_line() {
     assert!(misspelt["help"].as_str().is_some_and(|help| help.contains("`rank`")), "{misspelt}");
 }
 
+/// The same five mistakes in three nodes: one fault of a node must not hide another.
+#[test]
+fn five_mistakes_in_fewer_nodes_are_still_five_errors() {
+    let text = tiny(8)
+        .replace("type: loader.images, path: /", "type: loader.images, repaets: 2, path: nowhere/")
+        .replace("resolution: 64", "resolution: large")
+        .replace("samples: photos, vae: vae, text: clip }", "samples: photos, vae: cached, text: clop }")
+        .replace("accumulate: 2, ", "");
+    let dir = folder("five.yaml", &text);
+    let found = pipe_in(dir.path(), &["check", "five.yaml", "--format", "json"]).expect(1).json();
+    let at = |code: &str, part: &str| {
+        let line = line_of(&text, part);
+        let count = found.as_array().unwrap().iter().filter(|e| e["code"] == code && e["line"] == line).count();
+        assert_eq!(count, 1, "{code} at line {line}: {found:#}");
+    };
+    at("P0104", "repaets");
+    at("P0101", "resolution: large");
+    at("P0301", "nowhere/");
+    at("P0202", "text: clop");
+    at("P0209", "vae: cached");
+    assert_eq!(found.as_array().map(Vec::len), Some(5), "{found:#}");
+}
+
+#[test]
+fn a_missing_file_is_told_once_whoever_finds_it() {
+    let count = |text: &str| {
+        let dir = folder("a.yaml", text);
+        let found = pipe_in(dir.path(), &["check", "a.yaml", "--format", "json"]).expect(1).json();
+        found.as_array().unwrap().iter().filter(|entry| entry["code"] == "P0301").count()
+    };
+    let missing = tiny(8).replace("path: /", "path: nowhere/");
+    assert_eq!(count(&missing), 1);
+    assert_eq!(count(&missing.replace("resolution: 64", "resolution: large")), 1);
+}
+
+#[test]
+fn without_files_what_is_missing_is_assumed_and_what_is_there_is_checked() {
+    let text = tiny(8).replace("path: /", "path: nowhere/");
+    let dir = folder("a.yaml", &text);
+    pipe_in(dir.path(), &["check", "a.yaml"]).expect(1);
+    let ran = pipe_in(dir.path(), &["check", "a.yaml", "--without-files"]).expect(0);
+    assert_eq!(ran.err.trim(), "11 nodes checked: no problems");
+    let plan = pipe_in(dir.path(), &["plan", "a.yaml", "--without-files"]).expect(0).out;
+    assert!(plan.contains("photos: 100 images, each used once an epoch, in 1 bucket"), "{plan}");
+    pipe_in(dir.path(), &["run", "a.yaml"]).expect(1);
+    // A file that is there must still be right.
+    let cut = dir.path().join("cut.safetensors");
+    std::fs::write(&cut, [0x93, 1, 200, 7, 3, 9, 66, 13, 255, 0, 1]).unwrap();
+    let set = ["--set", "nodes.unet.weights=cut.safetensors"];
+    let bad = pipe_in(dir.path(), &[&["check", "a.yaml", "--without-files"][..], &set].concat()).expect(1);
+    assert!(bad.out.contains("error[P0303]"), "{}", bad.out);
+    // A structural fault beside a missing file does not bring it back.
+    let both = ["--set", "nodes.photos.repeats=none", "--without-files", "--format", "json"];
+    let found = pipe_in(dir.path(), &[&["check", "a.yaml"][..], &both].concat()).expect(1).json();
+    assert!(found.as_array().unwrap().iter().all(|entry| entry["code"] == "P0101"), "{found:#}");
+}
+
+#[test]
+fn the_folder_of_the_run_cannot_be_a_file() {
+    let dir = folder("a.yaml", &tiny(8).replace("seed: 3", "seed: 3\noutput: out/here"));
+    std::fs::write(dir.path().join("out"), "").unwrap();
+    let ran = pipe_in(dir.path(), &["check", "a.yaml", "--format", "concise"]).expect(1);
+    assert!(ran.out.starts_with("a.yaml:4:9: error[P0302]: `out` is a file"), "{}", ran.out);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_do_not_hang_and_standard_input_is_read() {
+    use std::process::Stdio;
+    let dir = folder("a.yaml", &tiny(8));
+    let fifo = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let document = pipe_in(dir.path(), &["check", "fifo"]).expect(1);
+    assert!(document.out.contains("error[P0001]") && document.out.contains("a pipe or a device"), "{}", document.out);
+    let photos = pipe_in(dir.path(), &["check", "a.yaml", "--set", "nodes.photos.path=fifo"]).expect(1);
+    assert!(photos.out.contains("error[P0302]: `fifo` is a pipe"), "{}", photos.out);
+    assert!(pipe_in(dir.path(), &["inspect", "fifo"]).expect(1).err.contains("a pipe or a device"));
+    for file in [Stdio::from(std::fs::File::open(dir.path().join("a.yaml")).unwrap()), Stdio::piped()] {
+        let mut child = crate::support::command(dir.path())
+            .args(["check", "/dev/stdin"])
+            .stdin(file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        if let Some(mut stdin) = child.stdin.take() {
+            std::io::Write::write_all(&mut stdin, tiny(8).as_bytes()).unwrap();
+        }
+        crate::support::Ran::of(child.wait_with_output().unwrap()).expect(0);
+    }
+}
+
 #[test]
 fn every_report_format() {
     let dir = folder("five.yaml", &five_errors());
@@ -129,6 +221,17 @@ fn plan_in_both_forms_and_its_exit_codes() {
     let json = plan(&["--memory", "1MiB", "--format", "json"]).expect(3).json();
     assert_eq!(json["fits"], false);
     assert!(json["misfit"]["suggestions"].as_array().is_some_and(|list| !list.is_empty()), "{json}");
+    assert_eq!((&json["misfit"]["cheapest"], &json["misfit"]["category"] == "program"), (&Json::Null, false));
+    // A batch of 24 does not fit where one of 3 does; what is named is enough, and no smaller than need be.
+    let large = ["--set", "train.batch_size=24", "--set", "train.accumulate=1", "--format", "json"];
+    let peak = |sets: &[&str]| plan(&[&large[..], sets].concat()).expect(0).json()["peak_bytes"].as_u64().unwrap();
+    let enough = peak(&["--set", "train.batch_size=12", "--set", "train.accumulate=2"]);
+    assert!(enough < peak(&[]));
+    let limit = format!("{enough}B");
+    let json = plan(&[&large[..], &["--memory", &limit]].concat()).expect(3).json();
+    let cheapest = &json["misfit"]["cheapest"];
+    assert_eq!(cheapest["sets"], serde_json::json!(["train.batch_size=12", "train.accumulate=2"]), "{json:#}");
+    assert_eq!(cheapest["peak_bytes"], enough);
     assert!(plan(&["--memory", "12"]).expect(2).err.contains("needs a unit"));
     assert_eq!(plan(&["--set", "train.steps=9", "--format", "json"]).expect(0).json()["steps"], 9);
 }
@@ -154,4 +257,5 @@ fn a_broken_document_is_drawn_as_far_as_it_goes() {
     let dir = folder("five.yaml", &five_errors());
     let ran = pipe_in(dir.path(), &["graph", "five.yaml", "--format", "dot"]).expect(1);
     assert!(ran.out.contains("\"unet\" -> \"lora\"") && ran.err.contains("error[P0206]"));
+    assert!(ran.out.contains("\"again\" -> \"more\"") && ran.out.contains("\"more\" -> \"again\""), "{}", ran.out);
 }

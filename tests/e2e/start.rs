@@ -49,16 +49,38 @@ fn init_does_not_overwrite() {
 #[test]
 fn every_template_is_written_and_read() {
     let list = pipe(&["init", "--list"]).expect(0).out;
-    assert!(list.lines().any(|line| line.starts_with("quickstart ")), "{list}");
-    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
+    // Every ready pipeline is one, with what it does.
+    let ready = std::fs::read_dir(root().join("pipelines")).unwrap().map(|entry| entry.unwrap().path());
+    let mut ready: Vec<String> = ready
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    ready.sort();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let listed: Vec<String> = list.lines().map(|line| words(line)[0].clone()).collect();
+    assert_eq!(listed, ready);
+    assert!(["quickstart", "sd15-lora", "sd15-finetune"].iter().all(|name| listed.iter().any(|one| one == name)));
+    assert!(list.lines().all(|line| words(line).len() > 4), "{list}");
+    for name in &listed {
         let dir = tempfile::tempdir().unwrap();
-        pipe_in(dir.path(), &["init", name]).expect(0);
+        let ran = pipe_in(dir.path(), &["init", name]).expect(0);
+        let file = format!("{name}.pipe.yaml");
         // Weights may be for the user to bring; everything else is right.
-        let found = pipe_in(dir.path(), &["check", &format!("{name}.pipe.yaml"), "--format", "json"]).json();
-        let others =
-            found.as_array().unwrap().iter().filter(|entry| entry["code"] != "P0301" && entry["severity"] == "error");
-        assert_eq!(others.count(), 0, "{name}: {found:#}");
+        let found = pipe_in(dir.path(), &["check", &file, "--format", "json"]).json();
+        let found = found.as_array().unwrap();
+        let missing = found.iter().filter(|entry| entry["code"] == "P0301").count();
+        assert_eq!(missing, found.len(), "{name}: {found:#?}");
+        assert_eq!(ran.err.contains("what the document still needs"), missing > 0, "{}", ran.err);
+        pipe_in(dir.path(), &["check", &file, "--without-files"]).expect(0);
+        pipe_in(dir.path(), &["plan", &file, "--without-files"]).expect(0);
     }
+    let dir = tempfile::tempdir().unwrap();
+    let needs = pipe_in(dir.path(), &["init", "sd15-lora"]).expect(0).err;
+    assert!(needs.contains("`sd15.safetensors` is for you to bring (lines "), "{needs}");
+    assert!(needs.contains("`photos` is for you to bring (line "), "{needs}");
+    assert!(pipe_in(dir.path(), &["init", "sd15-lora"]).expect(0).err.contains("has everything already"));
+    let folder = pipe(&["init", "my-first-run"]).expect(2).err;
+    assert!(folder.contains("`pipe init quickstart my-first-run`"), "{folder}");
     let wrong = pipe(&["init", "quikstart"]).expect(2);
     assert!(wrong.err.contains("did you mean `quickstart`?"), "{}", wrong.err);
 }

@@ -59,6 +59,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     }
     editor_settings(&args.dir, &mut written, terminal)?;
 
+    if written.is_empty() {
+        terminal.note(&format!("`{}` has everything already", args.dir.display()));
+    }
     for path in summarized(&written) {
         terminal.note(&format!("wrote {}", args.dir.join(path).display()));
     }
@@ -75,7 +78,9 @@ fn template(name: Option<&str>) -> Result<&'static Template, Failure> {
     };
     Template::find(name).ok_or_else(|| {
         let near = suggest(name, TEMPLATES.iter().map(|template| template.name));
-        let help = did_you_mean(&near).unwrap_or_else(|| "`pipe init --list` shows the templates".into());
+        let help = did_you_mean(&near).unwrap_or_else(|| {
+            format!("`pipe init --list` shows the templates; a folder comes second: `pipe init quickstart {name}`")
+        });
         Failure::usage(format!("there is no template `{name}`")).help(help)
     })
 }
@@ -94,14 +99,28 @@ fn files(template: &Template, name: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// What the new document still needs: weights and folders that are not there.
+/// What the new document still needs: weights and folders that are not there, each once with the lines that name it.
 fn missing(document: &Path) -> Vec<String> {
     let checked = check_path(&pipe_nodes::registry(), document, &[]);
     let errors = checked.diagnostics.iter().filter(|one| one.severity == Severity::Error);
-    errors
-        .map(|one| match checked.files().places(one.span) {
-            Some((_, at, _)) => format!("line {}: {}", at.line, one.message),
-            None => one.message.clone(),
+    let mut needs: Vec<(String, Vec<String>)> = Vec::new();
+    for one in errors {
+        let need = match one.code {
+            "P0301" => one.message.replace("does not exist", "is for you to bring"),
+            _ => one.message.clone(),
+        };
+        let line = checked.files().places(one.span).map(|(_, at, _)| at.line.to_string());
+        match needs.iter_mut().find(|(other, _)| *other == need) {
+            Some((_, lines)) => lines.extend(line),
+            None => needs.push((need, line.into_iter().collect())),
+        }
+    }
+    needs
+        .into_iter()
+        .map(|(need, lines)| match lines.len() {
+            0 => need,
+            1 => format!("{need} (line {})", lines[0]),
+            _ => format!("{need} (lines {})", lines.join(", ")),
         })
         .collect()
 }

@@ -10,12 +10,9 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::diagnostic::{Diagnostic, did_you_mean, suggest};
+use crate::diagnostic::Diagnostic;
 use crate::document::{Tree, Value};
-use crate::node::resolve;
-
-/// Names of a folder that are looked at for a suggestion.
-const LOOKED_AT: usize = 5000;
+use crate::node::{missing_help, resolve};
 
 /// What is wrong with the paths of a node.
 #[derive(Default)]
@@ -84,8 +81,8 @@ impl Walk<'_> {
             Err(error)
                 if !self.without_files && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
             {
-                let help = nearby(&path).unwrap_or_else(|| "paths start at the document's folder".into());
-                self.found.faults.push(fault("P0301", format!("`{shown}` does not exist")).help(help));
+                let missing = fault("P0301", format!("`{shown}` does not exist"));
+                self.found.faults.push(missing.help(missing_help(&path)));
             }
             _ => {}
         }
@@ -94,12 +91,4 @@ impl Walk<'_> {
 
 fn blocks(about: &Metadata) -> bool {
     !about.is_file() && !about.is_dir()
-}
-
-/// Names like the missing one in its folder.
-fn nearby(path: &Path) -> Option<String> {
-    let wanted = path.file_name()?.to_str()?;
-    let entries = std::fs::read_dir(path.parent()?).ok()?.take(LOOKED_AT);
-    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    did_you_mean(&suggest(wanted, names.iter().map(String::as_str)))
 }

@@ -74,7 +74,11 @@ impl<'a> Life<'a> {
             return Err(RunError::new("P0909", message).of(&self.nodes.driver_name));
         }
         self.saved = (Instant::now(), Some(saved.step));
-        self.log.say(&format!("continuing after step {} of {}", saved.step, self.position.total_steps));
+        let total = self.position.total_steps;
+        self.log.say(&match self.position.is_last() {
+            true => format!("all {total} steps are done already; `--steps` takes more"),
+            false => format!("continuing after step {} of {total}", saved.step),
+        });
         self.tell(Moment::Resume, 0.0)
     }
 
@@ -135,7 +139,7 @@ impl<'a> Life<'a> {
         let driver = self.nodes.driver.as_mut();
         state::save(self.folder, self.identity, &self.position, driver).map_err(|error| match error.code {
             // Not the driver's fault: the run's folder takes no more.
-            "P0903" => error.at("/output"),
+            "P0903" => error.at("/output").help("make room; `--resume` then goes on from the state before it"),
             _ => error.of(&self.nodes.driver_name),
         })?;
         self.saved = (Instant::now(), Some(step));

@@ -33,7 +33,7 @@ impl Log {
     /// An error with all that belongs to it.
     pub(super) fn failure(&self, when: &str, error: &RunError) {
         self.line(&format!("{when}: {error}"));
-        error.log.iter().for_each(|more| self.line(more));
+        error.log.iter().flat_map(|log| &log.0).for_each(|more| self.line(more));
     }
     pub(super) fn say(&self, text: &str) {
         Progress::say(self, text);

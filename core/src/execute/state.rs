@@ -158,3 +158,49 @@ fn list(folder: &Path) -> Vec<(u64, PathBuf)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_states_is_taken_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        reserve(dir.path(), 1 << 20, None).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        // More than any disk has, or any file may be.
+        let error = reserve(dir.path(), 1 << 62, None).unwrap_err();
+        assert_eq!(error.code, "P0903");
+        assert!(error.message.contains("no room for the training state"), "{}", error.message);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        // Nothing will be saved, or as much is there as is ever kept.
+        reserve(dir.path(), 1 << 62, Some(0)).unwrap();
+        for step in 1..=3 {
+            fs::create_dir_all(dir.path().join(format!("state/step-{step:08}"))).unwrap();
+        }
+        reserve(dir.path(), 1 << 62, None).unwrap();
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_used_names_the_one_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("state/step-00000008")).unwrap();
+        assert!(newest(dir.path()).unwrap_err().help.unwrap().contains("there is no older state"));
+        fs::create_dir_all(dir.path().join("state/step-00000004")).unwrap();
+        let error = newest(dir.path()).unwrap_err();
+        assert_eq!(error.code, "P0909");
+        let help = error.help.unwrap();
+        assert!(help.contains("step-00000008` and resume again: the state of step 4 is kept"), "{help}");
+    }
+
+    #[test]
+    fn what_was_not_finished_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("state/step-00000004.tmp-1-1")).unwrap();
+        fs::write(dir.path().join(".room.tmp-1-0"), "x").unwrap();
+        fs::write(dir.path().join("run.log"), "x").unwrap();
+        sweep(dir.path());
+        assert_eq!(fs::read_dir(dir.path().join("state")).unwrap().count(), 0);
+        assert!(!dir.path().join(".room.tmp-1-0").exists() && dir.path().join("run.log").exists());
+    }
+}

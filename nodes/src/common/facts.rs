@@ -34,6 +34,8 @@ pub struct TextFacts {
     pub single: bool,
     /// The denoiser is told which tokens are padding.
     pub masks: bool,
+    /// No file told for which family the states are read.
+    pub assumed: bool,
     /// Which of CLIP's states.
     pub take: Take,
     /// Sizes.

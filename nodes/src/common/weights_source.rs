@@ -33,7 +33,7 @@ impl Source {
         match self {
             Source::File(path) => {
                 let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
-                Weights::verify(&file, shapes, |_| false).map_err(errors::weights_error)?;
+                Weights::verify(&file, shapes, unused(component, shapes)).map_err(errors::weights_error)?;
                 Weights::load(&file, shapes, cx, dtype).map_err(errors::weights_error)
             }
             Source::Random { seed } => Ok(random(*seed, component, shapes, cx, dtype)),
@@ -168,9 +168,19 @@ fn similar_file(path: &Path) -> Option<String> {
     names.into_iter().next()
 }
 
+/// Which names a file may have that the network does not read: Gemma's last layer and final norm.
+fn unused(component: Component, shapes: &Shapes) -> impl Fn(&str) -> bool + use<> {
+    let index = |name: &str| name.strip_prefix("layers.")?.split('.').next()?.parse::<usize>().ok();
+    let last = match component {
+        Component::Gemma => shapes.iter().filter_map(|(name, _)| index(name)).max().map(|n| n + 1),
+        _ => None,
+    };
+    move |name| last.is_some() && (name == "norm.weight" || index(name) == last)
+}
+
 /// Reports missing, unexpected and misshapen tensors of an opened file at `weights`.
 pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shapes) -> bool {
-    match Weights::verify(file, shapes, |_| false) {
+    match Weights::verify(file, shapes, unused(file.component, shapes)) {
         Ok(()) => true,
         Err(error) => {
             let help = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";

@@ -3,11 +3,11 @@
 use pipe_core::node::CheckCx;
 use pipe_data::weights::ComponentWeights;
 use pipe_networks::TextNetwork;
-use pipe_networks::clip::{Activation, ClipConfig};
+use pipe_networks::clip::{Activation, ClipConfig, WINDOW};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{Inferred, Length};
+use super::common::{Inferred, Length, rows_suffice};
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
 
@@ -35,7 +35,7 @@ pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
 
 /// Length of the joined windows.
 pub fn length(max_tokens: u64) -> Length {
-    Length { tokens: 75 * windows(max_tokens) + 2, masks: false }
+    Length { tokens: 75 * windows(max_tokens) + 2, masks: false, assumed: false }
 }
 
 /// Tokenization.
@@ -53,11 +53,12 @@ pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activat
     } else if config.projection.is_none() {
         return Err(("P0304", "tensor `text_projection.weight` is missing".into()));
     }
-    // Reduced vocabularies end with the end token; older configurations write 2 for the usual one.
-    if config.vocab < pipe_networks::clip::EOS as usize + 1
-        && let Some(eos) = config_usize(json, "eos_token_id")
-    {
-        config.eos = eos as u32;
+    rows_suffice(config.vocab, pipe_networks::clip::EOS as usize + 1)?;
+    if config.positions < WINDOW {
+        return Err((
+            "P0305",
+            format!("the position table has {} rows, a window has {WINDOW} tokens", config.positions),
+        ));
     }
     Ok(TextNetwork::Clip(config))
 }

@@ -120,6 +120,10 @@ impl Config {
             None => For::Flux,
         }
     }
+    /// Where the file is not there yet: any family that the other fields allow.
+    fn stand_in(&self) -> For {
+        self.family.unwrap_or(if self.clip_skip.is_some() { For::Sd1 } else { For::Sdxl })
+    }
     fn take(&self, target: For) -> Take {
         family::take(target == For::Sd1, self.clip_skip.unwrap_or(1) as usize)
     }
@@ -182,6 +186,7 @@ impl Node for ClipL {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        let mut assumed = false;
         let (network, target) = match (&config.weights, &config.init) {
             (Some(path), None) => {
                 let full = TextNetwork::Clip(ClipConfig::vit_l());
@@ -189,7 +194,9 @@ impl Node for ClipL {
                 let Some((network, file)) = common::check_file(cx, path, COMPONENT, full, infer) else {
                     return Facts::new();
                 };
-                (network, config.target(file.as_deref()))
+                assumed = file.is_none() && config.family.is_none();
+                let target = if file.is_none() { config.stand_in() } else { config.target(file.as_deref()) };
+                (network, target)
             }
             (None, Some(init)) => {
                 if config.config.is_some() {
@@ -206,7 +213,8 @@ impl Node for ClipL {
             _ => return Facts::new(),
         };
         config.check(cx, &network, target);
-        common::facts(COMPONENT, &network, config.take(target), clip::length(config.max_tokens))
+        let length = clip::length(config.max_tokens);
+        common::facts(COMPONENT, &network, config.take(target), common::Length { assumed, ..length })
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {

@@ -40,6 +40,14 @@ pub fn check_file(
     weights_source::sizes_for_check(cx, weights, component, || full, sizes)
 }
 
+/// Refuses a token table with fewer rows than the tokenizer has ids.
+pub fn rows_suffice(rows: usize, ids: usize) -> Result<(), (&'static str, String)> {
+    if rows < ids {
+        return Err(("P0305", format!("the token table has {rows} rows, the tokenizer {ids} ids")));
+    }
+    Ok(())
+}
+
 /// Tokens of the output, and whether the denoiser is told which are padding.
 #[derive(Clone, Copy)]
 pub struct Length {
@@ -47,6 +55,8 @@ pub struct Length {
     pub tokens: usize,
     /// The denoiser is told which tokens are padding.
     pub masks: bool,
+    /// No file told for which family the states are read.
+    pub assumed: bool,
 }
 
 /// Facts of a text encoder.
@@ -59,6 +69,7 @@ pub fn facts(component: Component, network: &TextNetwork, take: Take, length: Le
         tokens: length.tokens as u64,
         single: take.final_norm,
         masks: length.masks,
+        assumed: length.assumed,
         take,
         network: network.clone(),
     };

@@ -11,7 +11,7 @@ use pipe_networks::gemma::GemmaConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Inferred, Length};
+use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::family;
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
@@ -71,6 +71,14 @@ impl Config {
     }
 }
 
+/// The token table has a row for every id.
+fn rows(network: &TextNetwork, tokenizer: &GemmaTokenizer) -> Result<(), (&'static str, String)> {
+    match network {
+        TextNetwork::Gemma(c) => rows_suffice(c.vocab, tokenizer.vocabulary()),
+        _ => Ok(()),
+    }
+}
+
 impl Node for Gemma {
     type Config = Config;
 
@@ -92,7 +100,9 @@ impl Node for Gemma {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        let full = TextNetwork::Gemma(GemmaConfig::gemma2_2b());
+        // `gemma-2b` is the first generation, `gemma-2-2b` the second.
+        let first = config.weights.to_lowercase().contains("gemma-2b");
+        let full = TextNetwork::Gemma(if first { GemmaConfig::gemma1_2b() } else { GemmaConfig::gemma2_2b() });
         let infer = |file: &_| config.infer(file);
         let Some((network, file)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
@@ -105,9 +115,14 @@ impl Node for Gemma {
         if file.is_some() {
             let weights = cx.path(&config.weights);
             let found = match &given {
-                Some(path) => GemmaTokenizer::from_file(path).map(|_| ()),
-                None => find_tokenizer(&weights, TokenizerKind::Gemma).map(|_| ()),
+                Some(path) => GemmaTokenizer::from_file(path),
+                None => find_tokenizer(&weights, TokenizerKind::Gemma).and_then(|origin| GemmaTokenizer::open(&origin)),
             };
+            if let Ok(tokenizer) = &found
+                && let Err((code, why)) = rows(&network, tokenizer)
+            {
+                cx.error(code, "weights", why, None);
+            }
             if let Err(e) = found {
                 let field = if given.is_some() { "tokenizer" } else { "weights" };
                 let help =
@@ -115,7 +130,7 @@ impl Node for Gemma {
                 cx.error("P0301", field, e.to_string(), Some(help.into()));
             }
         }
-        let length = Length { tokens: config.max_tokens as usize, masks: true };
+        let length = Length { tokens: config.max_tokens as usize, masks: true, assumed: false };
         common::facts(COMPONENT, &network, family::take(false, 2), length)
     }
 
@@ -133,11 +148,16 @@ impl Node for Gemma {
             }
         };
         let prompts = Prompts::Gemma {
-            tokenizer,
+            tokenizer: tokenizer.clone(),
             length: config.max_tokens as usize,
             system_prompt: config.system_prompt.clone(),
         };
         let take = family::take(false, 2);
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, |file| config.infer(file))
+        let infer = |file: &_| {
+            let network = config.infer(file)?;
+            rows(&network, &tokenizer)?;
+            Ok(network)
+        };
+        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
     }
 }

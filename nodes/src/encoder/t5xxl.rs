@@ -11,7 +11,7 @@ use pipe_networks::t5::T5Config;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Inferred, Length};
+use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::family;
 use crate::common::text::Prompts;
 
@@ -40,7 +40,9 @@ const COMPONENT: Component = Component::T5;
 pub struct T5Xxl;
 
 fn infer(file: &ComponentWeights) -> Inferred {
-    T5Config::infer(|n| file.shape(n)).map(TextNetwork::T5).map_err(|why| ("P0305", why))
+    let config = T5Config::infer(|n| file.shape(n)).map_err(|why| ("P0305", why))?;
+    rows_suffice(config.vocab, T5Tokenizer::embedded().vocabulary())?;
+    Ok(TextNetwork::T5(config))
 }
 
 impl Node for T5Xxl {
@@ -66,7 +68,7 @@ impl Node for T5Xxl {
         let Some((network, _)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
         };
-        let length = Length { tokens: config.max_tokens as usize, masks: config.attention_mask };
+        let length = Length { tokens: config.max_tokens as usize, masks: config.attention_mask, assumed: false };
         common::facts(COMPONENT, &network, family::take(false, 2), length)
     }
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::images::buckets::{self, BucketOptions, Fit};
+use pipe_data::images::buckets::Fit;
 use pipe_data::images::{ImageError, probe, scan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::fitting::Fitting;
 use crate::common::plain_value;
 
 /// Fields of `loader.images`.
@@ -70,22 +71,22 @@ enum Resolution {
 
 /// Sides of buckets in pixels.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-struct Buckets {
+pub(super) struct Buckets {
     /// Smallest side. Default 256. Not together with `no_upscale`.
     #[serde(default)]
     #[schemars(range(min = 8, max = 16384))]
-    min: Option<u64>,
+    pub(super) min: Option<u64>,
     /// Largest side. Default 1024. Not together with `no_upscale`.
     #[serde(default)]
     #[schemars(range(min = 8, max = 16384))]
-    max: Option<u64>,
+    pub(super) max: Option<u64>,
     /// Sides are multiples of this. Default 64.
     #[serde(default = "default_step")]
     #[schemars(range(min = 8, max = 1024))]
-    step: u64,
+    pub(super) step: u64,
     /// Never enlarge an image: each gets a bucket of its own aspect ratio, so `min` and `max` have no place. Default false.
     #[serde(default)]
-    no_upscale: bool,
+    pub(super) no_upscale: bool,
 }
 
 fn default_extension() -> String {
@@ -99,6 +100,10 @@ fn default_step() -> u64 {
 }
 
 impl Config {
+    fn fitting(&self) -> Result<Fitting, Vec<Found>> {
+        Fitting::new(self.resolution.sides(), self.buckets).map_err(|why| vec![found("P0403", "buckets", why, None)])
+    }
+
     fn samples(&self, items: Vec<Sample>, folder: &std::path::Path) -> Samples {
         Samples {
             items: Arc::new(items),
@@ -263,14 +268,18 @@ fn found(code: &'static str, field: &'static str, message: impl Into<String>, he
 fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>> {
     let extension = config.caption_extension.clone();
     let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
-        let code = if folder.exists() { "P0310" } else { "P0301" };
-        vec![found(code, "path", e.to_string(), Some("paths start at the document's folder"))]
+        let (code, help) = match &e {
+            ImageError::Missing { .. } => ("P0301", Some(missing_help(folder))),
+            ImageError::NotFolder { .. } => ("P0302", Some("name the folder that the images are in".into())),
+            _ => ("P0310", None),
+        };
+        vec![Found { code, field: "path", message: e.to_string(), help }]
     })?;
     if entries.is_empty() {
         let help = "put png, jpg, webp or bmp files directly into the folder; sub-folders are not read";
         return Err(vec![found("P0306", "path", format!("no images in `{}`", folder.display()), Some(help))]);
     }
-    let fitting = Fitting::new(config)?;
+    let fitting = config.fitting()?;
     let mut problems = Vec::new();
     let mut items = Vec::with_capacity(entries.len());
     let mut uncaptioned = Vec::new();
@@ -291,8 +300,13 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
             (Some(path), _) => match pipe_data::images::read_caption(path) {
                 Ok(text) => pipe_data::images::caption_text(&text, false),
                 Err(e) => {
-                    let code = if matches!(e, ImageError::EmptyCaption { .. }) { "P0309" } else { "P0308" };
-                    problems.push(found(code, "path", e.to_string(), Some("save the caption as UTF-8 text")));
+                    let (code, help) = match &e {
+                        ImageError::EmptyCaption { .. } => {
+                            ("P0309", "write the caption, or delete the file and set `default_caption`")
+                        }
+                        _ => ("P0308", "save the caption as UTF-8 text"),
+                    };
+                    problems.push(found(code, "path", e.to_string(), Some(help)));
                     continue;
                 }
             },
@@ -327,43 +341,9 @@ const ASSUMED_IMAGES: usize = 100;
 /// What stands for a folder that is not there: a hundred images of the requested size, each with a caption.
 fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     let size = config.resolution.sides();
-    let fit = Fitting::new(config)?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
+    let fit = config.fitting()?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
     let item = |n| Sample { path: format!("{n}.png").into(), caption: String::new(), size, fit };
     Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), std::path::Path::new(&config.path)))
-}
-
-/// How images are fitted.
-enum Fitting {
-    /// Into one of these buckets.
-    Buckets(Vec<(usize, usize)>),
-    /// Into a bucket of the image's own, of at most this area and with sides of multiples of the step.
-    Own { area: usize, step: usize },
-    /// To one size.
-    One((usize, usize)),
-}
-
-impl Fitting {
-    fn new(config: &Config) -> Result<Fitting, Vec<Found>> {
-        let resolution = config.resolution.sides();
-        let Some(b) = config.buckets else { return Ok(Fitting::One(resolution)) };
-        let step = b.step as usize;
-        if b.no_upscale {
-            return Ok(Fitting::Own { area: resolution.0 * resolution.1, step });
-        }
-        let (min, max) = (b.min.unwrap_or(256) as usize, b.max.unwrap_or(1024) as usize);
-        let list = buckets::generate(BucketOptions { resolution, min, max, step });
-        list.map(Fitting::Buckets).map_err(|e| vec![found("P0403", "buckets", e.to_string(), None)])
-    }
-
-    fn of(&self, size: (usize, usize)) -> Result<Fit, String> {
-        match self {
-            Fitting::Buckets(list) => buckets::select(list, size).ok_or_else(|| "no bucket".to_string()),
-            Fitting::Own { area, step } => {
-                buckets::select_no_upscale(*area, *step, size).map_err(|error| error.to_string())
-            }
-            Fitting::One(resolution) => Ok(buckets::cover(*resolution, size)),
-        }
-    }
 }
 
 fn decorate(config: &Config, caption: String) -> String {

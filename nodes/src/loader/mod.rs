@@ -1,4 +1,5 @@
 //! Loaders: where training data comes from.
 
+mod fitting;
 pub mod images;
 pub mod replay;

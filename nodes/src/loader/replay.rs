@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pipe_core::diagnostic::suggest::and_list;
 use pipe_core::diagnostic::{did_you_mean, suggest};
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
@@ -55,12 +55,8 @@ impl Node for ReplayLoader {
         let file = match WeightFile::open(&path) {
             Ok(file) => file,
             Err(e) => {
-                cx.error(
-                    errors::file_code(&e),
-                    "path",
-                    e.to_string(),
-                    Some("paths start at the document's folder".into()),
-                );
+                let code = errors::file_code(&e);
+                cx.error(code, "path", e.to_string(), (code == "P0301").then(|| missing_help(&path)));
                 return Facts::new();
             }
         };

@@ -126,11 +126,10 @@ impl Measure {
     }
 }
 
-/// The loss of the first line.
-fn first_loss(path: &std::path::Path) -> Option<f64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let line: serde_json::Value = serde_json::from_str(text.lines().next()?).ok()?;
-    line["loss"].as_f64()
+/// What was measured before.
+fn lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
 }
 
 impl Listener for Measure {
@@ -153,7 +152,9 @@ impl Listener for Measure {
         if cx.moment == Moment::Resume {
             let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
             super::metrics::keep_until(&path, cx.position.step).map_err(failed)?;
-            self.first = first_loss(&path);
+            let lines = lines(&path);
+            self.first = lines.first().and_then(|line| line["loss"].as_f64());
+            self.measured = lines.last().and_then(|line| line["step"].as_u64());
         }
         if due {
             let loss = self.measure()?;

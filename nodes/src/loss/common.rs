@@ -192,6 +192,7 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
         return;
     }
     if let Some(text) = have(Component::TextEncoder)
+        && !text.assumed
         && text.single != single
         && family != Family::Sd2
     {

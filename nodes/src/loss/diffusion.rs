@@ -112,7 +112,7 @@ impl Config {
                 cx.error("P0403", &field, e.to_string(), e.help);
             }
         };
-        invalid(cx, "timesteps", self.timesteps.check());
+        invalid(cx, "timesteps", self.timesteps.check().map_err(|e| e.within("timesteps")));
         let prediction = facts.get("prediction").and_then(|p| serde_json::from_value(p.clone()).ok());
         let zero = facts.get("zero_terminal_snr") == Some(&serde_json::json!(true));
         invalid(cx, "", self.weights().check(prediction.unwrap_or_default(), zero));

@@ -11,7 +11,7 @@ use crate::common::trainable::group_of;
 /// Tensors that share a learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// Its name: the part of the model, and what an adapter adds to it.
+    /// Its name: that of the part of the model, or what an adapter calls it.
     pub name: String,
     /// The part of the model.
     pub part: String,
@@ -65,7 +65,7 @@ pub fn report(groups: &[Group], rates: &[f64], report: &Report, norm: f64) -> Ve
     for ((group, rate), used) in groups.iter().zip(rates).zip(&report.rates) {
         let first = values.is_empty();
         if first || group.rate != groups[0].rate {
-            let name = if first { "lr".to_string() } else { format!("lr_{}", group.name.replace(' ', "_")) };
+            let name = if first { "lr".to_string() } else { format!("lr_{}", group.name) };
             values.push((name, if group.rate.is_some() { *rate } else { *used }));
         }
     }
@@ -83,7 +83,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::frame::Frame;
-    use super::super::rates::OwnRate;
+    use super::super::rates::KeyRate;
     use super::*;
 
     fn lora(part: &str) -> [Shape; 2] {
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn parts_and_own_rates_make_groups() {
         let frame = Frame { text_encoder_learning_rate: Some(5e-5), ..Frame::default() };
-        let plus = OwnRate { group: "plus".into(), rate: None, ratio: Some(16.0) };
+        let plus = KeyRate { group: "unet_plus".into(), factor: 16.0, absolute: None };
         let facts = Facts::new().with("rates", json!({ "lora_unet_a.lora_up.weight": plus }));
         let rates = Rates::new(Some(1e-4), &frame, &facts);
         let tensors: Vec<Shape> = ["lora_te2", "lora_unet", "lora_te1"].into_iter().flat_map(lora).collect();
@@ -101,7 +101,7 @@ mod tests {
         let list: Vec<(&str, f64, usize)> =
             groups.iter().map(|g| (g.name.as_str(), g.rate.unwrap(), g.tensors.len())).collect();
         let expected =
-            [("unet", 1e-4, 1), ("unet plus", 1.6e-3, 1), ("text_encoder", 5e-5, 2), ("text_encoder_2", 5e-5, 2)];
+            [("unet", 1e-4, 1), ("unet_plus", 1.6e-3, 1), ("text_encoder", 5e-5, 2), ("text_encoder_2", 5e-5, 2)];
         assert_eq!(list, expected);
         assert_eq!(groups[2].tensors[0].0, "lora_te1_a.lora_down.weight");
         let planned = groups[2].planned(&OptimizerConfig::AdamW(Default::default()));

@@ -94,7 +94,11 @@ impl Updater for HostUpdater {
         }
         let mut list: Vec<optim::Group> = Vec::with_capacity(groups.len());
         for ((group, rate), moved) in groups.iter().zip(rates).zip(&mut moved) {
-            list.push(optim::Group { name: &group.name, rate: *rate, slots: moved.iter_mut().map(Moved::slot).collect() });
+            list.push(optim::Group {
+                name: &group.name,
+                rate: *rate,
+                slots: moved.iter_mut().map(Moved::slot).collect(),
+            });
         }
         let cx = Context { gradient_scale: scale, ..Context::default() };
         let report = self.optimizer.step(&cx, &mut list);

@@ -34,7 +34,7 @@ use pipe_core::node::{NodeType, Typed};
 use pipe_train::optim;
 
 pub use node::{Algorithm, OptimizerNode, Update};
-pub use rates::OwnRate;
+pub use rates::KeyRate;
 
 /// Every optimizer.
 pub fn all() -> Vec<Box<dyn NodeType>> {

@@ -190,7 +190,13 @@ fn complain(cx: &mut CheckCx, invalid: Invalid) {
     // An option without effect, or one that contradicts another.
     let code = if invalid.reason.contains("effect") { "P0402" } else { "P0403" };
     let field = invalid.field.replace('[', ".").replace(']', "");
-    cx.error(code, &field, invalid.to_string(), invalid.help);
+    // A reason is a sentence, or what is said of the field.
+    let first = invalid.reason.split(' ').next().unwrap_or_default();
+    let message = match first {
+        "is" | "has" | "sets" | "ends" | "stands" => format!("`{}` {}", invalid.field, invalid.reason),
+        _ => invalid.reason,
+    };
+    cx.error(code, &field, message, invalid.help);
 }
 
 fn check_rates<A: Algorithm>(config: &Config<A>, cx: &mut CheckCx, facts: &Facts) {

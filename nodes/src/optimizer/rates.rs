@@ -8,18 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::frame::Frame;
 use crate::common::facts::read;
 
-/// A rate that an adapter gives some of its tensors, such as LoRA+'s `up` factors. It says so in the fact `rates`: a
-/// table from a tensor's key to this.
+/// The learning rate of a tensor that does not simply follow its part's, such as LoRA+'s `up` factors. Adapters say it
+/// in the fact `rates`: a table from a tensor's key to this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OwnRate {
-    /// What is added to the name of the group, such as `plus` in `unet plus`.
+pub struct KeyRate {
+    /// Name of its parameter group.
     pub group: String,
-    /// The rate, in place of that of the tensor's part.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<f64>,
     /// Multiplies the rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<f64>,
+    pub factor: f64,
+    /// A rate in place of the part's.
+    pub absolute: Option<f64>,
 }
 
 /// Rates by part of the model and by tensor.
@@ -30,7 +28,7 @@ pub struct Rates {
     /// Of the three text encoders, where given.
     text: [Option<f64>; 3],
     /// Of single tensors.
-    own: BTreeMap<String, OwnRate>,
+    own: BTreeMap<String, KeyRate>,
 }
 
 /// Fields of the text encoders' rates, and the part each is of.
@@ -63,10 +61,7 @@ impl Rates {
     /// Name and rate of the group that a tensor of a part belongs to.
     pub fn group(&self, part: &str, key: &str) -> (String, Option<f64>) {
         match self.own.get(key) {
-            Some(own) => {
-                let rate = own.rate.or(self.of(part));
-                (format!("{part} {}", own.group), rate.map(|rate| rate * own.ratio.unwrap_or(1.0)))
-            }
+            Some(own) => (own.group.clone(), own.absolute.or(self.of(part)).map(|rate| rate * own.factor)),
             None => (part.to_string(), self.of(part)),
         }
     }

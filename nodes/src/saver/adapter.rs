@@ -92,7 +92,9 @@ impl Node for AdapterSaver {
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let parameters = cx.inputs.one("adapter").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
-        let size = parameters * config.dtype.dtype().size() as u64 + 40_000;
+        // Three entries of the header for each module, and the metadata.
+        let modules = cx.inputs.one("adapter").and_then(|a| a.facts.u64("modules")).unwrap_or(0);
+        let size = parameters * config.dtype.dtype().size() as u64 + 450 * modules + 6_000;
         let (total, per_epoch) = cx
             .inputs
             .one("update")
@@ -196,7 +198,9 @@ impl Listener for Saver {
             return self.rehearse(cx.folder, cx.position);
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
-            self.write(&due.path, cx.position)?;
+            if !due.is_there(cx.moment) {
+                self.write(&due.path, cx.position)?;
+            }
             if !due.is_final {
                 self.plan.prune(&due.path);
             }

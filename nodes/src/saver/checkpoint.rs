@@ -349,7 +349,9 @@ impl Listener for Saver {
             return result;
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
-            self.write(&due.path, cx.position.step)?;
+            if !due.is_there(cx.moment) {
+                self.write(&due.path, cx.position.step)?;
+            }
             if !due.is_final {
                 self.plan.prune(&due.path);
             }

@@ -91,7 +91,7 @@ impl Between {
     }
 }
 
-/// A file to write now.
+/// A file to write now, or to tell of when it is there.
 pub struct Due {
     /// Where.
     pub path: PathBuf,
@@ -118,6 +118,8 @@ impl Plan {
                 }
             }
             Moment::Step => list.push(at(self.name.clone(), true)),
+            // A finished run that is resumed has its result already; it is told again, or made again if it is gone.
+            Moment::Resume if position.is_last() => list.push(at(self.name.clone(), true)),
             _ => {}
         }
         list
@@ -148,6 +150,13 @@ impl Plan {
             let removed = if old.is_dir() { std::fs::remove_dir_all(old) } else { std::fs::remove_file(old) };
             drop(removed); // a file that is already gone is no problem
         }
+    }
+}
+
+impl Due {
+    /// Whether it was written by the run that is resumed.
+    pub fn is_there(&self, moment: Moment) -> bool {
+        moment == Moment::Resume && self.path.exists()
     }
 }
 

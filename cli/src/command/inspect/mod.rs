@@ -84,6 +84,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
 }
 
 fn inspect(path: &Path, tensors: bool) -> Result<Inspection, Failure> {
+    // Opening a pipe would wait for someone to write into it.
+    if fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        return Err(Failure::new(format!("`{}` is a pipe or a device, not a file", path.display())));
+    }
     let mut parts = Vec::new();
     for (name, folder) in sub_folders(path) {
         match WeightSet::open(&folder) {

@@ -51,6 +51,10 @@ impl End<'_> {
 
     fn done(&self, ran: &Ran) -> String {
         let steps = ran.position.step.saturating_sub(ran.resumed_from.unwrap_or(0));
+        if steps == 0 && ran.resumed_from.is_some() {
+            let all = count(ran.position.step, "step");
+            return format!("{} all {all} were done before; nothing was trained", self.terminal.paint().green("done:"));
+        }
         let from = ran.resumed_from.map_or(String::new(), |step| format!(", continued after step {step}"));
         format!(
             "{} {} in {}{from}",

@@ -111,7 +111,7 @@ impl OptimizerConfig {
     pub fn check_rates(&self, groups: &[(&str, f64)]) -> Result<(), Invalid> {
         let traits = each!(self, c => c.traits());
         if let (None, Some(why), Some(&(group, rate))) = (self.learning_rate(), traits.own_schedule, groups.first()) {
-            let reason = format!("`{group}` has {rate}; {} {why}", self.name());
+            let reason = format!("`{group}` has the rate {rate:?}; {} {why}", self.name());
             return Err(Invalid::new("learning_rate", reason).help("leave the groups' rates out"));
         }
         let Some(why) = traits.one_rate else { return Ok(()) };

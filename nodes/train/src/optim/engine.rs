@@ -91,7 +91,7 @@ fn wrong(slot: &Slot, reason: String) -> Error {
 
 /// Two rates where only one is possible.
 pub(crate) fn different(name: &str, why: &str, a: (&str, f64), b: (&str, f64)) -> Invalid {
-    let reason = format!("`{}` has {}, `{}` has {}; {name} {why}", a.0, a.1, b.0, b.1);
+    let reason = format!("`{}` has the rate {:?}, `{}` {:?}; {name} {why}", a.0, a.1, b.0, b.1);
     Invalid::new("learning_rate", reason).help("give every group the same rate")
 }
 

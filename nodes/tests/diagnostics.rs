@@ -1,0 +1,159 @@
+//! Diagnostics of the real node types as Markdown: each file of `tests/diagnostics/nodes` holds a document and the
+//! report expected of it. `UPDATE=1 cargo test -p pipe-nodes --test diagnostics` rewrites the reports.
+//!
+//! The documents name files of a folder that [`files`] makes: good and bad weights, pictures and captions.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pipe_core::check::check_text;
+use pipe_core::diagnostic::{Format, render};
+use pipe_core::document::Syntax;
+use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy_tree(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
+}
+
+/// Writes the tensors of a file again, as `change` has them: another shape, or nothing.
+fn rewrite(from: &Path, to: &Path, change: impl Fn(&str, Vec<usize>) -> Option<Vec<usize>>, more: &[(&str, &[usize])]) {
+    let file = WeightFile::open(from).unwrap();
+    let zeros = |shape: &[usize]| vec![0.0; shape.iter().product()];
+    let kept = file.names().filter_map(|name| {
+        let shape = change(name, file.info(name).unwrap().shape.clone())?;
+        let values = zeros(&shape);
+        Some(TensorOut::f32(name, DType::F32, shape, values))
+    });
+    let more = more.iter().map(|(name, shape)| TensorOut::f32(*name, DType::F32, *shape, zeros(shape)));
+    write_safetensors(to, kept.chain(more), &BTreeMap::new()).unwrap();
+}
+
+/// A replay file of two rows.
+fn replay(path: &Path, timesteps: [f32; 2], more: &[&str]) {
+    let tensor = |name: &str, shape: &[usize]| {
+        TensorOut::f32(name, DType::F32, shape, vec![0.0; shape.iter().product::<usize>()])
+    };
+    let mut tensors =
+        vec![tensor("latents", &[2, 4, 8, 8]), tensor("noise", &[2, 4, 8, 8]), tensor("context", &[2, 77, 24])];
+    tensors.push(TensorOut::f32("timesteps", DType::F32, [2], timesteps.to_vec()));
+    tensors.extend(more.iter().map(|name| tensor(name, &[2])));
+    write_safetensors(path, tensors, &BTreeMap::new()).unwrap();
+}
+
+/// Everything that the documents name.
+fn files(dir: &Path) {
+    let at = |path: &str| dir.join(path);
+    let fixture = |path: &str| root().join("tests/fixtures").join(path);
+    // Pictures: two good ones in each folder, and what is wrong with it.
+    let concept = root().join("pipelines/quickstart/images/concept");
+    let mut pngs: Vec<PathBuf> = fs::read_dir(concept).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pngs.retain(|path| path.extension().is_some_and(|extension| extension == "png"));
+    pngs.sort();
+    for folder in ["photos", "damaged", "encoding", "captions", "blank", "links", "empty"] {
+        fs::create_dir(at(folder)).unwrap();
+        for (name, png) in ["a", "b"].iter().zip(&pngs).filter(|_| folder != "empty") {
+            fs::copy(png, at(folder).join(format!("{name}.png"))).unwrap();
+            fs::write(at(folder).join(format!("{name}.txt")), "a face").unwrap();
+        }
+    }
+    fs::write(at("damaged/a.png"), "this is no picture").unwrap();
+    fs::write(at("encoding/b.txt"), b"caf\xe9").unwrap();
+    for name in ["a", "b"] {
+        fs::rename(at("captions").join(format!("{name}.txt")), at("captions").join(format!("{name}.caption"))).unwrap();
+    }
+    fs::write(at("blank/b.txt"), " \n").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("/nowhere/at/all.png", at("links/c.png")).unwrap();
+
+    // A small model, and its U-Net in every state of disrepair.
+    copy_tree(&fixture("diffusers_dir"), &at("sd1"));
+    copy_tree(&fixture("vae16"), &at("vae16"));
+    for folder in ["lacking", "shaped", "unread"] {
+        copy_tree(&at("sd1/unet"), &at(folder).join("unet"));
+    }
+    let unet = at("sd1").join(UNET);
+    let lost = |name: &str| name.starts_with("mid_block.resnets.0.conv");
+    rewrite(&unet, &at("lacking").join(UNET), |name, shape| (!lost(name)).then_some(shape), &[]);
+    let longer = |name: &str, shape: Vec<usize>| Some(if name == "conv_out.bias" { vec![shape[0] + 1] } else { shape });
+    rewrite(&unet, &at("shaped").join(UNET), longer, &[]);
+    fs::write(at("unread/unet/config.json"), "{ \"attention_head_dim\": 8,").unwrap();
+    rewrite(&unet, &at("sdxl.safetensors"), |_, shape| Some(shape), &[("add_embedding.linear_1.weight", &[8, 8])]);
+    let bytes = fs::read(&unet).unwrap();
+    fs::write(at("cut.safetensors"), &bytes[..bytes.len() - 100]).unwrap();
+    fs::write(at("page.safetensors"), "<!DOCTYPE html><html><body>Not Found</body></html>").unwrap();
+    fs::write(at("old.ckpt"), b"PK\x03\x04 and so on, as torch.save writes it").unwrap();
+    fs::copy(fixture("lora_trajectory/init.safetensors"), at("lora4.safetensors")).unwrap();
+
+    replay(&at("replay.safetensors"), [0.0, 999.0], &[]);
+    replay(&at("replay-fraction.safetensors"), [3.0, 500.5], &[]);
+    replay(&at("replay-late.safetensors"), [3.0, 1000.0], &[]);
+    replay(&at("replay-more.safetensors"), [3.0, 4.0], &["latent", "time_ids"]);
+    rewrite(&at("replay.safetensors"), &at("replay-less.safetensors"), |n, s| (n != "noise").then_some(s), &[]);
+}
+
+/// The content of the first fenced block of a language, and where it stands.
+fn block<'t>(text: &'t str, language: &str) -> Option<(std::ops::Range<usize>, &'t str)> {
+    let open = format!("```{language}\n");
+    let start = text.find(&format!("\n{open}"))? + 1 + open.len();
+    let end = start + text[start..].find("```\n").filter(|end| *end == 0 || text[start..][..*end].ends_with('\n'))?;
+    Some((start..end, &text[start..end]))
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = root().join("tests/diagnostics/nodes");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_case_reports_as_written() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let (registry, dir) = (pipe_nodes::registry(), tempfile::tempdir().unwrap());
+    files(dir.path());
+    let here = format!("{}/", dir.path().display());
+    let (mut wrong, mut codes) = (Vec::new(), std::collections::BTreeSet::new());
+    for path in cases() {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# "), "{}: a title is needed", path.display());
+        let (_, source) = block(&text, "yaml").unwrap_or_else(|| panic!("{}: no block of yaml", path.display()));
+        let checked = check_text(&registry, source, &dir.path().join("case.yaml"), Syntax::Yaml, &[]);
+        codes.extend(checked.diagnostics.iter().map(|fault| fault.code));
+        let report = render(&checked.diagnostics, checked.files(), Format::Human, false).replace(&here, "");
+        let report = if report.is_empty() { "no problems\n".to_owned() } else { report };
+        let (range, expected) = block(&text, "text").unwrap_or_else(|| panic!("{}: no block of text", path.display()));
+        if report != expected {
+            if update {
+                let mut text = text.clone();
+                text.replace_range(range, &report);
+                fs::write(&path, text).unwrap();
+            } else {
+                wrong.push(format!("{}\n--- expected\n{expected}--- found\n{report}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases differ (UPDATE=1 rewrites them)\n\n{}", wrong.len(), wrong.join("\n"));
+    let wanted = [
+        "P0207", "P0213", "P0301", "P0302", "P0303", "P0304", "P0305", "P0306", "P0307", "P0308", "P0309", "P0401",
+        "P0402", "P0403", "P0904",
+    ];
+    let missing: Vec<&str> = wanted.into_iter().filter(|code| !codes.contains(code)).collect();
+    assert!(missing.is_empty(), "no case shows {missing:?}");
+    assert!(cases().len() >= 35, "{} cases", cases().len());
+}
