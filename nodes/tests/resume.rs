@@ -51,15 +51,16 @@ fn write_rows(folder: &Path) {
     write_safetensors(folder.join("rows.safetensors"), tensors, &BTreeMap::new()).unwrap();
 }
 
-fn document(optimizer: &str, adapter: &str, saver: &str) -> String {
+fn document(optimizer: &str, (adapter, model): (&str, &str), saver: &str) -> String {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/diffusers_dir");
+    let model = model.replace("FIXTURE", &fixture.display().to_string());
     format!(
         "version: 1\nname: t\ntrain: {{ device: cpu, steps: {STEPS}, accumulate: 2, save_state: {{ steps: 100 }} }}\nnodes:\n  \
          rows: {{ type: loader.replay, path: rows.safetensors }}\n  \
-         unet: {{ type: model.sd1, weights: {} }}\n  \
+         unet: {{ type: model.sd1, {model} }}\n  \
          learn: {{ {adapter}, model: unet }}\n  \
          loss: {{ type: loss.diffusion, model: learn, batch: rows }}\n  \
-         optimizer: {{ type: optimizer.{optimizer}, loss: loss }}\n{saver}",
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/diffusers_dir").display()
+         optimizer: {{ type: optimizer.{optimizer}, loss: loss }}\n{saver}"
     )
 }
 
@@ -90,7 +91,12 @@ fn contents(file: &WeightFile) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, S
     (tensors, file.header().metadata.clone().into_iter().collect())
 }
 
-const ADAPTERS: [&str; 2] = ["type: adapter.lora, rank: 64, dropout: 0.1, conv: { rank: 4 }", "type: adapter.full"];
+/// What learns, and of which model: a LoRA on trained weights, and a network from scratch; both have tensors on either
+/// side of the 4096 values from which 8-bit state is in 8 bits.
+const ADAPTERS: [(&str, &str); 2] = [
+    ("type: adapter.lora, rank: 64, dropout: 0.1", "weights: FIXTURE"),
+    ("type: adapter.full", "init: { widths: [16, 16], layers: 1, heads: 2, context_dim: 24, norm_groups: 4 }"),
+];
 /// Steps done before the stop and looks at the flag until it: an epoch's end, within an epoch, within a step.
 const STOPS: [(u64, u64); 3] = [(3, 1), (4, 1), (4, 3)];
 
@@ -99,21 +105,19 @@ fn continues(optimizer: &str) {
     let tempdir = tempfile::tempdir().unwrap();
     let folder = tempdir.path();
     write_rows(folder);
-    for (number, adapter) in ADAPTERS.iter().enumerate() {
+    for (number, adapter) in ADAPTERS.into_iter().enumerate() {
         let text = document(optimizer, adapter, "");
         let out = |name: &str| format!("{number}-{name}");
         let whole = go(folder, &out("whole"), &text, false, None).unwrap();
         assert_eq!(whole.status, Status::Finished);
         let expected = contents(&state(folder, &out("whole"), STEPS));
-        let first = go(folder, &out("first"), &text, false, Some((1, 1))).unwrap();
-        assert_eq!((first.status, first.position.step), (Status::Interrupted, 1));
-        let early = contents(&state(folder, &out("first"), 1));
-        assert!(early.0 != expected.0, "{optimizer}: steps change the state");
 
         for (after, looks) in STOPS {
             let name = out(&format!("{after}-{looks}"));
             let stopped = go(folder, &name, &text, false, Some((after, looks))).unwrap();
             assert_eq!((stopped.status, stopped.position.step), (Status::Interrupted, after), "{optimizer} {name}");
+            let early = contents(&state(folder, &name, after));
+            assert!(early.0 != expected.0, "{optimizer} {name}: what follows changes the state");
             let resumed = go(folder, &name, &text, true, None).unwrap();
             assert_eq!((resumed.status, resumed.resumed_from), (Status::Finished, Some(after)));
             assert_eq!(resumed.report, whole.report, "{optimizer} {name}: the last step's loss, rates and norm");
@@ -187,13 +191,13 @@ optimizers! {
 fn eight_bit_state_is_tested_in_eight_bits() {
     let tempdir = tempfile::tempdir().unwrap();
     write_rows(tempdir.path());
-    for (number, adapter) in ADAPTERS.iter().enumerate() {
+    for (number, adapter) in ADAPTERS.into_iter().enumerate() {
         let (out, text) = (number.to_string(), document("adamw_8bit", adapter, ""));
         go(tempdir.path(), &out, &text, false, Some((1, 1))).unwrap();
         let saved = state(tempdir.path(), &out, 1);
         let codes = |name: &&str| saved.info(name).is_some_and(|info| info.dtype == DType::U8);
-        assert!(saved.names().filter(codes).count() >= 2, "{adapter}");
-        assert!(saved.names().any(|name| name.starts_with("m.") && !codes(&name)), "{adapter}");
+        assert!(saved.names().filter(codes).count() >= 2, "{adapter:?}");
+        assert!(saved.names().any(|name| name.starts_with("m.") && !codes(&name)), "{adapter:?}");
     }
 }
 
@@ -240,7 +244,7 @@ fn schedule_free_saves_averages_and_trains_on() {
                  validation: { type: logger.validation, loss: loss, batch: rows, every: { steps: 2 } }\n";
     let run = |out: &str, saver: &str| {
         let losses = Arc::new(Losses::default());
-        let text = document(optimizer, "type: adapter.lora, rank: 4", saver);
+        let text = document(optimizer, ("type: adapter.lora, rank: 4", "weights: FIXTURE"), saver);
         let options =
             RunOptions { folder: folder.join(out), resume: false, progress: losses.clone(), stop: StopFlag::default() };
         pipe_core::execute::run(&pipe_nodes::registry(), &check(folder, &text), options).unwrap();

@@ -30,11 +30,12 @@ pub fn bytes(groups: &[Group], config: &OptimizerConfig) -> u64 {
     let tensors = groups.iter().flat_map(|group| &group.tensors);
     let of = |(key, shape): &(String, Vec<usize>)| {
         let values = shape.iter().product::<usize>() as u64;
-        // The weights, the number of updates and each buffer are entries of the header.
-        let entries = 2 + config.state_buffers(shape) as u64;
-        4 * values + config.state_bytes(shape) + entries * (key.len() as u64 + 110)
+        // Weights and buffers are entries of the header with type, shape and place; the number of updates is a text.
+        let entries = 1 + config.state_buffers(shape) as u64;
+        let key = key.len() as u64;
+        4 * values + config.state_bytes(shape) + entries * (key + 85) + key + 20
     };
-    4096 + tensors.map(of).sum::<u64>()
+    1024 + tensors.map(of).sum::<u64>()
 }
 
 /// Writes tensors, pieces of the optimizer's state and text values.
