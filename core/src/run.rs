@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::node::SharedValue;
 use crate::settings::Settings;
@@ -96,16 +96,32 @@ pub const INTERRUPTED: &str = "P0900";
 
 /// Set by Ctrl-C; drivers look at it between forward passes.
 #[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct StopFlag(Arc<Stop>);
+
+#[derive(Debug, Default)]
+struct Stop {
+    set: AtomicBool,
+    /// Looks until the flag sets itself; 0 for never.
+    looks: AtomicU64,
+}
 
 impl StopFlag {
     /// Asks the run to stop.
     pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.set.store(true, Ordering::SeqCst);
+    }
+    /// Asks the run to stop where the flag is looked at for the n-th time from now, so that a stop at a chosen place,
+    /// such as between two forward passes of a step, can be tested.
+    pub fn set_after(&self, looks: u64) {
+        self.0.looks.store(looks, Ordering::SeqCst);
     }
     /// Whether it was asked.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        let count = |looks: u64| looks.checked_sub(1);
+        if self.0.looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(1) {
+            self.set();
+        }
+        self.0.set.load(Ordering::SeqCst)
     }
 }
 
@@ -168,6 +184,10 @@ pub trait Driver: Send {
     fn state_bytes(&self) -> u64 {
         0
     }
+    /// Puts the weights that events are to see (averages) in place of those that learn. [`Driver::hide`] follows.
+    fn show(&mut self) {}
+    /// Puts the weights that learn back, to the bit.
+    fn hide(&mut self) {}
     /// Node-independent facts for the run's log: number of trainable parameters, device, ….
     fn describe(&self) -> Vec<(String, String)>;
 }
@@ -218,6 +238,10 @@ pub struct Artifact {
 pub trait Listener: Send {
     /// Order among listeners at one moment: savers 0, then samplers 10, then loggers 20 (save before preview).
     fn priority(&self) -> u32;
+    /// Whether it will look at the weights when it is called now. Where none does, the driver need not show averages.
+    fn looks(&self, _moment: Moment, _position: Position) -> bool {
+        true
+    }
     /// Called at every moment; decides by itself whether it is due.
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError>;
 }

@@ -25,7 +25,7 @@ use pipe_ops::backend::{self, Kind};
 
 /// Every node type.
 pub fn registry() -> Registry {
-    Registry::new(vec![
+    let mut types = vec![
         Typed::<loader::images::Images>::boxed(),
         Typed::<loader::replay::ReplayLoader>::boxed(),
         Typed::<cacher::memory::MemoryCacher>::boxed(),
@@ -48,13 +48,16 @@ pub fn registry() -> Registry {
         Typed::<loss::diffusion::DiffusionLoss>::boxed(),
         Typed::<loss::flow::FlowLoss>::boxed(),
         Typed::<loss::autoencoder::AutoencoderLoss>::boxed(),
-        Typed::<optimizer::adamw::AdamWOptimizer>::boxed(),
+    ];
+    types.extend(optimizer::all());
+    types.extend([
         Typed::<saver::adapter::AdapterSaver>::boxed(),
         Typed::<saver::checkpoint::CheckpointSaver>::boxed(),
         Typed::<sampler::preview::Preview>::boxed(),
         Typed::<logger::metrics::Metrics>::boxed(),
         Typed::<logger::validation::Validation>::boxed(),
-    ])
+    ]);
+    Registry::new(types)
 }
 
 /// Folder of the shared cache: `$PIPE_CACHE`, else `pipe` in the user's cache folder.

@@ -150,6 +150,10 @@ impl<'a> Life<'a> {
     /// Calls the listeners in their order. At the end all are called, whatever the first says.
     fn tell(&mut self, moment: Moment, seconds: f64) -> Result<(), RunError> {
         let mut result = Ok(());
+        let looks = self.nodes.listeners.iter().any(|(_, listener)| listener.looks(moment, self.position));
+        if looks {
+            self.nodes.driver.show();
+        }
         for (name, listener) in &mut self.nodes.listeners {
             let mut made = Vec::new();
             let mut cx = EventCx {
@@ -175,6 +179,9 @@ impl<'a> Life<'a> {
                     break;
                 }
             }
+        }
+        if looks {
+            self.nodes.driver.hide();
         }
         self.nodes.event_only.iter().for_each(|value| value.unload());
         result

@@ -153,6 +153,9 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
             add(&mut bytes, &of(source).resident);
         }
         add(&mut bytes, &node.event);
+        if let Some(driver) = graph.driver.filter(|driver| driver != index) {
+            add(&mut bytes, &of(driver).shown);
+        }
         let flops = node.event_flops.saturating_mul(node.event_count);
         plan.phases.push(Phase::new(label, PhaseKind::Event, Some(name), bytes, flops, node.event_count));
     }

@@ -5,12 +5,14 @@
 
 mod change;
 mod document;
+mod learning;
 mod render;
 
 use serde::Serialize;
 
 pub use change::{Change, Fitting, cheapest};
 pub use document::{Misfit, Phase, PhaseKind, Plan, PlannedNode, plan_document};
+pub use learning::{Curve, ParameterGroup};
 pub use render::{bytes_text, count_text, seconds_text};
 
 /// What a number of bytes is for.
@@ -102,7 +104,16 @@ pub struct NodePlan {
     pub steps: Option<u64>,
     /// Epochs, if this node decides them.
     pub epochs: Option<f64>,
-    /// Lines for the human report (parameter groups, buckets, …). A line that begins with `try ` is
+    /// Extra during every event of another node, if this node drives the run: the averaged weights that are shown then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shown: Vec<Bytes>,
+    /// What learns, if this node drives the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ParameterGroup>,
+    /// The learning rate over the steps, as a factor of the groups' rates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Curve>,
+    /// Lines for the human report (modules, buckets, …). A line that begins with `try ` is
     /// a change that would need less memory; it is shown when the run does not fit.
     pub notes: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::learning::{self, Curve};
 use super::{Category, Plan};
 
 impl Plan {
@@ -79,6 +80,20 @@ impl Plan {
                 let _ = writeln!(out, "{name}: {note}");
             }
         }
+        for (name, node) in &self.nodes {
+            if !node.plan.groups.is_empty() {
+                let _ = writeln!(out, "\n{name} trains");
+                for (number, line) in learning::table(&node.plan.groups).iter().enumerate() {
+                    let _ = writeln!(out, "  {}", if number == 0 { faint(line) } else { line.clone() });
+                }
+            }
+            if let Some(curve) = &node.plan.schedule {
+                let _ = writeln!(out, "\n{name}: {}", curve.name);
+                for line in curve.draw(Curve::SAMPLES as usize) {
+                    let _ = writeln!(out, "  {line}");
+                }
+            }
+        }
         out
     }
 }
@@ -124,7 +139,7 @@ fn trim(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn group(value: u64) -> String {
+pub(super) fn group(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -108,9 +108,14 @@ impl Node for Full {
 /// Tensors that are stored with a model but are no parameters of it.
 const BUFFERS: [&str; 3] = ["pos_embed", "pad_token", "norm_final.weight"];
 
+/// Whether a model's tensor of this name is a parameter.
+pub(crate) fn learns(name: &str) -> bool {
+    !BUFFERS.contains(&name)
+}
+
 /// Moves weights to the trainables; buffers stay frozen.
 fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shapes) -> Weights {
-    for (name, _) in shapes.iter().filter(|(name, _)| !BUFFERS.contains(&name.as_str())) {
+    for (name, _) in shapes.iter().filter(|(name, _)| learns(name)) {
         if let Some(tensor) = weights.take(name) {
             train.tensors.insert(Trainables::key(part, name), tensor);
         }
@@ -125,6 +130,6 @@ fn shapes(inputs: &InputFacts) -> Shapes {
         (None, Some(parts)) => parts.components().into_iter().flat_map(|(_, shapes)| shapes).collect(),
         (None, None) => Vec::new(),
     };
-    list.retain(|(name, _)| !BUFFERS.contains(&name.as_str()));
+    list.retain(|(name, _)| learns(name));
     list
 }

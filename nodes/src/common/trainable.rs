@@ -124,11 +124,11 @@ impl Trainable {
     pub fn write(&self) -> RwLockWriteGuard<'_, Trainables> {
         self.train.write().unwrap_or_else(|e| e.into_inner())
     }
-    /// Parameter group of a tensor: `unet` or `transformer`, `text_encoder`, `text_encoder_2`, `text_encoder_3`, `vae`.
-    pub fn group(&self, key: &str) -> &'static str {
+    /// Parameter group of what is no text encoder: `unet`, `transformer` or `vae`.
+    pub fn main_group(&self) -> &'static str {
         match &*self.subject {
             Subject::Autoencoder { .. } => "vae",
-            Subject::Denoiser { model, .. } => group_of(key).unwrap_or(model.part()),
+            Subject::Denoiser { model, .. } => model.part(),
         }
     }
     /// The text encoder of this kind, if it learns.

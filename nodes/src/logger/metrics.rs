@@ -7,7 +7,7 @@ use std::path::Path;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -94,6 +94,10 @@ pub(super) fn keep_until(path: &Path, step: u64) -> std::io::Result<()> {
 impl Listener for Writer {
     fn priority(&self) -> u32 {
         20
+    }
+
+    fn looks(&self, _: Moment, _: Position) -> bool {
+        false
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {

@@ -5,7 +5,7 @@ use std::io::Write;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_core::settings::Every;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -137,13 +137,17 @@ impl Listener for Measure {
         15
     }
 
-    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
-        let due = match cx.moment {
+    fn looks(&self, moment: Moment, position: Position) -> bool {
+        match moment {
             Moment::Start => true,
             Moment::Resume => false,
-            Moment::Step => cx.position.due(&self.every),
-            Moment::End => self.measured != Some(cx.position.step) && cx.position.is_last(),
-        };
+            Moment::Step => position.due(&self.every),
+            Moment::End => self.measured != Some(position.step) && position.is_last(),
+        }
+    }
+
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let due = self.looks(cx.moment, cx.position);
         let path = cx.folder.join(FILE);
         if cx.moment == Moment::Resume {
             let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));

@@ -15,6 +15,8 @@ use pipe_networks::{Adapter, Dropouts, Inputs, Network, Shapes, TextInput, TextN
 use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
+use super::groups::Shape;
+use crate::adapter::full::learns;
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
@@ -22,13 +24,10 @@ use crate::common::facts::{TextFacts, network_of, read, trained_texts};
 use crate::common::family;
 use crate::common::write;
 
-/// Optimizer state, gradients, activations and FLOPs of one step.
+/// Gradients, activations and FLOPs of one step.
 pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
     let parameters = facts.u64("parameters").unwrap_or(0);
-    let mut plan = NodePlan {
-        resident: vec![Bytes { category: Category::OptimizerState, bytes: 8 * parameters }],
-        ..Default::default()
-    };
+    let mut plan = NodePlan::default();
     let measured = match facts.str("loss") {
         Some("autoencoder") => autoencoder_step(settings, facts),
         _ => denoiser_step(settings, facts),
@@ -42,11 +41,8 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
     plan
 }
 
-/// Saves of the training state: memory of one, disk of those that are kept, and how often.
-pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, plan: &mut NodePlan) {
-    let parameters = facts.u64("parameters").unwrap_or(0);
-    // The modules of an adapter have two tensors each; of a whole model the header is nothing beside the values.
-    let size = super::state::bytes(parameters, 2 * facts.u64("modules").unwrap_or(0));
+/// Saves of the training state, of `size` bytes each: memory of one, disk of those that are kept, and how often.
+pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, size: u64, plan: &mut NodePlan) {
     let cadence = &settings.train.save_state;
     // Without a number of steps the clock decides: as many as are ever kept.
     let by_steps = cadence.steps.filter(|_| cadence.minutes.is_none()).map(|n| total_steps.div_ceil(n.max(1)));
@@ -55,6 +51,17 @@ pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, plan: &mut N
     plan.disk_passing = if by_steps.is_none_or(|count| count > 2) { size } else { 0 };
     plan.event = write::event(settings, write::largest(facts));
     plan.event_count = by_steps.unwrap_or(1);
+}
+
+/// What learns: the group that is no text encoder, and every tensor's key and shape. Nothing where the facts do not tell.
+pub fn tensors(facts: &Facts) -> Option<(&'static str, Vec<Shape>)> {
+    let meter = Meter::new();
+    let (main, train) = match (Subject::of(facts), read::<VaeConfig>(facts, "vae")) {
+        (Some(subject), _) => (family::part(subject.family.denoiser()), trainables(facts, &subject, &meter)),
+        (None, Some(vae)) => ("vae", vae_trainables(&vae, &meter)),
+        (None, None) => return None,
+    };
+    Some((main, train.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.shape().to_vec())).collect()))
 }
 
 /// Sizes `[w, h]` of a list in the batches' facts, the largest first.
@@ -84,11 +91,19 @@ impl Subject {
     }
 }
 
+fn vae_trainables(vae: &VaeConfig, meter: &std::sync::Arc<Meter>) -> Trainables {
+    let mut train = Trainables::default();
+    for (name, shape) in vae.shapes().into_iter().filter(|(name, _)| learns(name)) {
+        train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, DType::F32, meter));
+    }
+    train
+}
+
 fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -> Trainables {
     let mut train = Trainables::default();
     if facts.str("method") == Some("full") {
         for (component, shapes) in subject.components() {
-            for (name, shape) in shapes {
+            for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name)) {
                 let key = Trainables::key(family::part(component), &name);
                 train.tensors.insert(key, Tensor::meta(&shape, DType::F32, meter));
             }
@@ -140,8 +155,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let weights: HashMap<&str, Weights> = subject
         .components()
         .into_iter()
-        .map(|(component, shapes)| {
-            let weights = if full { Weights::default() } else { Weights::meta(&shapes, &meter, compute) };
+        .map(|(component, mut shapes)| {
+            // Of a whole model that learns only buffers are left.
+            shapes.retain(|(name, _)| !full || !learns(name));
+            let weights = Weights::meta(&shapes, &meter, compute);
             (family::part(component), weights)
         })
         .collect();
@@ -212,10 +229,7 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), DType::F32);
-    let mut train = Trainables::default();
-    for (name, shape) in vae.shapes() {
-        train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, DType::F32, &meter));
-    }
+    let train = vae_trainables(&vae, &meter);
     let network = autoencoder::Network::new(&vae);
     let base = meter.live();
     meter.reset_peak();

@@ -5,18 +5,31 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pipe_core::run::{Driver, Position, RunError, StepReport, StopFlag};
-use pipe_ops::optim::{self, AdamW};
+use pipe_ops::optim::sum_squares;
 use pipe_ops::{Cx, DType, Tensor};
+use pipe_train::optim::OptimizerConfig;
+use pipe_train::schedule::Schedule;
 
-use super::adamw::Hyper;
+use super::groups::{self, Group};
+use super::host::Updater;
+use super::rates::Rates;
 use super::state;
 use crate::loss::{At, LossProgram, Losses};
 
-/// First and second moment of a tensor, and its number of updates.
-struct Moments {
-    m: Tensor,
-    v: Tensor,
-    updates: u64,
+/// How a run steps.
+pub struct Recipe {
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Rates before the schedule.
+    pub rates: Rates,
+    /// Rates over time.
+    pub schedule: Schedule,
+    /// Largest gradient norm.
+    pub max_grad_norm: Option<f64>,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Forward passes of a step.
+    pub accumulate: u64,
 }
 
 /// What the forward and backward passes of a step gave.
@@ -27,33 +40,33 @@ struct Gradients {
     names: Vec<String>,
 }
 
-/// Drives a run with AdamW.
+/// Drives a run.
 pub struct Stepper {
     loss: Arc<dyn LossProgram>,
-    hyper: Hyper,
-    seed: u64,
-    accumulate: u64,
+    recipe: Recipe,
+    groups: Vec<Group>,
+    updater: Box<dyn Updater>,
     position: Position,
-    moments: BTreeMap<String, Moments>,
+    /// Weights that learn, while averages are shown in their place.
+    hidden: Vec<(String, Tensor)>,
 }
 
 impl Stepper {
     /// A driver at step 0.
-    pub fn new(loss: Arc<dyn LossProgram>, hyper: Hyper, seed: u64, accumulate: u64, position: Position) -> Self {
-        Stepper { loss, hyper, seed, accumulate, position, moments: BTreeMap::new() }
-    }
-
-    fn cx(&self) -> Cx {
-        Cx::new(self.loss.engine().device.clone(), DType::F32)
+    pub fn new(loss: Arc<dyn LossProgram>, recipe: Recipe, updater: Box<dyn Updater>, position: Position) -> Self {
+        let trainable = loss.trainable();
+        let shapes = trainable.read().tensors.iter().map(|(k, t)| (k.clone(), t.shape().to_vec())).collect::<Vec<_>>();
+        let groups = groups::of(trainable.main_group(), shapes, &recipe.rates);
+        Stepper { loss, recipe, groups, updater, position, hidden: Vec::new() }
     }
 
     /// Forward and backward over the batches of the step; the last step of an epoch may have fewer.
     fn gradients(&self, stop: &StopFlag) -> Result<Gradients, RunError> {
         let Position { step, steps_per_epoch, .. } = self.position;
         let (epoch, within) = (step / steps_per_epoch, step % steps_per_epoch);
-        let source = self.loss.source();
-        let first = within * self.accumulate;
-        let last = (first + self.accumulate).min(source.per_epoch());
+        let (source, accumulate, seed) = (self.loss.source(), self.recipe.accumulate, self.recipe.seed);
+        let first = within * accumulate;
+        let last = (first + accumulate).min(source.per_epoch());
         let scale = 1.0 / (last - first).max(1) as f32;
         let (mut leaves, mut losses, mut samples, mut names) = (HashMap::new(), Vec::new(), 0, Vec::new());
         for index in first..last {
@@ -61,8 +74,8 @@ impl Stepper {
                 return Err(RunError::interrupted());
             }
             let batch = source.batch(epoch, index)?;
-            let pass = step * self.accumulate + (index - first);
-            let at = At { seed: self.seed, step, first_sample: samples, pass, scale, timesteps: None };
+            let pass = step * accumulate + (index - first);
+            let at = At { seed, step, first_sample: samples, pass, scale, timesteps: None };
             losses.push(self.loss.pass(&batch, &at, Some(&mut leaves))?);
             samples += batch.len() as u64;
             names.extend(batch.names);
@@ -70,32 +83,12 @@ impl Stepper {
         Ok(Gradients { leaves, losses, samples, names })
     }
 
-    fn update(&mut self, leaves: &HashMap<String, Tensor>, lr_factor: f64, clip: f32) {
-        let cx = self.cx();
-        let trainable = self.loss.trainable().clone();
-        let mut train = trainable.write();
-        for (key, grad) in leaves {
-            let Some(theta) = train.tensors.get_mut(key) else { continue };
-            let state = self.moments.entry(key.clone()).or_insert_with(|| Moments {
-                m: cx.device.zeros(theta.shape(), DType::F32),
-                v: cx.device.zeros(theta.shape(), DType::F32),
-                updates: 0,
-            });
-            state.updates += 1;
-            let h = &self.hyper;
-            let k = state.updates as i32;
-            let params = AdamW {
-                lr: (h.rate(trainable.group(key)) * lr_factor) as f32,
-                beta1: h.beta1 as f32,
-                beta2: h.beta2 as f32,
-                eps: h.eps as f32,
-                weight_decay: h.weight_decay as f32,
-                correction1: (1.0 - h.beta1.powi(k)) as f32,
-                correction2_sqrt: (1.0 - h.beta2.powi(k)).sqrt() as f32,
-                grad_scale: clip,
-            };
-            optim::adamw(&cx, &params, theta, &mut state.m, &mut state.v, grad);
-        }
+    /// L2 norm of the gradients of all groups that learn.
+    fn norm(&self, leaves: &HashMap<String, Tensor>) -> f64 {
+        let cx = Cx::new(self.loss.engine().device.clone(), DType::F32);
+        let learning = self.groups.iter().filter(|group| group.rate != Some(0.0)).flat_map(|group| &group.tensors);
+        let tensors: Vec<&Tensor> = learning.filter_map(|(key, _)| leaves.get(key)).collect();
+        sum_squares(&cx, &tensors).sqrt()
     }
 }
 
@@ -109,66 +102,80 @@ impl Driver for Stepper {
         let Gradients { leaves, losses, samples, names } = self.gradients(stop)?;
         let loss = losses.iter().map(Losses::mean).sum::<f64>() / losses.len().max(1) as f64;
         // clip
-        let mut grads: Vec<(&String, &Tensor)> = leaves.iter().collect();
-        grads.sort_by_key(|(key, _)| *key);
-        let tensors: Vec<&Tensor> = grads.iter().map(|(_, g)| *g).collect();
-        let norm = optim::sum_squares(&self.cx(), &tensors).sqrt();
+        let norm = self.norm(&leaves);
         if !loss.is_finite() || !norm.is_finite() {
             return Err(not_finite(self.position.step, loss, norm, &names));
         }
-        let clip = self.hyper.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
-        // optimizer and schedule
-        let factor = self.hyper.schedule.factor(self.position.step, self.position.total_steps);
-        self.update(&leaves, factor, clip as f32);
+        let clip = self.recipe.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
+        // schedule and optimizer
+        let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
+        let rates: Vec<f64> = self.groups.iter().map(|group| group.rate.unwrap_or(1.0) * factor).collect();
+        let report = {
+            let mut train = self.loss.trainable().write();
+            self.updater.step(&self.groups, &rates, clip as f32, &mut train.tensors, leaves)?
+        };
         self.position.step += 1;
-        let mut values = vec![("lr".to_string(), self.hyper.learning_rate * factor), ("grad_norm".to_string(), norm)];
-        if let Some(rate) = self.hyper.text_encoder_learning_rate {
-            values.insert(1, ("lr_text_encoder".to_string(), rate * factor));
-        }
-        Ok(StepReport { loss, values, samples })
+        Ok(StepReport { loss, values: groups::report(&self.groups, &rates, &report, norm), samples })
     }
 
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {
         let train = self.loss.trainable().read();
-        let mut tensors: Vec<(String, &Tensor)> =
-            train.tensors.iter().map(|(k, t)| (format!("param.{k}"), t)).collect();
-        let mut values = BTreeMap::from([("step".to_string(), self.position.step.to_string())]);
-        for (key, state) in &self.moments {
-            tensors.push((format!("m.{key}"), &state.m));
-            tensors.push((format!("v.{key}"), &state.v));
-            values.insert(format!("updates.{key}"), state.updates.to_string());
-        }
-        state::save(dir, &tensors, &values)
+        let weights = train.tensors.iter().map(|(key, tensor)| (format!("{}{key}", state::PARAMETER), tensor));
+        let values = BTreeMap::from([
+            ("step".to_string(), self.position.step.to_string()),
+            ("optimizer".to_string(), self.recipe.optimizer.name().to_string()),
+        ]);
+        state::save(dir, &weights.collect::<Vec<_>>(), self.updater.pieces(), values)
     }
 
     fn load_state(&mut self, dir: &Path) -> Result<(), RunError> {
         let saved = state::State::open(dir)?;
-        let number = |name: &str| saved.value(name).and_then(|v| v.parse::<u64>().ok());
-        let step = number("step").ok_or_else(|| RunError::new("P0303", "the saved state names no step"))?;
+        let step = saved.number("step").ok_or_else(|| RunError::new("P0303", "the saved state names no step"))?;
+        // States without a name are of the time when there was only one optimizer.
+        let (name, own) = (saved.value("optimizer").unwrap_or("AdamW"), self.recipe.optimizer.name());
+        if name != own {
+            let message = format!("the saved state is of {name}, the run's optimizer is {own}");
+            return Err(RunError::new("P0909", message).help("go on with the old optimizer, or start a new run"));
+        }
         let device = self.loss.engine().device.clone();
         let mut train = self.loss.trainable().write();
         for (key, tensor) in train.tensors.iter_mut() {
-            let shape = tensor.shape().to_vec();
-            *tensor = saved.tensor(&format!("param.{key}"), &shape, &device)?;
-            if let Some(updates) = number(&format!("updates.{key}")) {
-                let m = saved.tensor(&format!("m.{key}"), &shape, &device)?;
-                let v = saved.tensor(&format!("v.{key}"), &shape, &device)?;
-                self.moments.insert(key.clone(), Moments { m, v, updates });
-            }
+            *tensor = saved.tensor(&format!("{}{key}", state::PARAMETER), tensor.shape(), &device)?;
         }
+        self.updater.load(&saved, &self.groups)?;
         self.position.step = step;
         Ok(())
     }
 
     fn state_bytes(&self) -> u64 {
-        let train = self.loss.trainable().read();
-        state::bytes(train.parameters(), train.tensors.len() as u64)
+        state::bytes(&self.groups, &self.recipe.optimizer)
+    }
+
+    fn show(&mut self) {
+        if !self.updater.averages() {
+            return;
+        }
+        let device = self.loss.engine().device.clone();
+        let mut train = self.loss.trainable().write();
+        for (key, tensor) in train.tensors.iter_mut() {
+            if let Some(average) = self.updater.averaged(key, &tensor.to_vec()) {
+                let average = device.tensor(average, tensor.shape(), DType::F32);
+                self.hidden.push((key.clone(), std::mem::replace(tensor, average)));
+            }
+        }
+    }
+
+    fn hide(&mut self) {
+        if !self.hidden.is_empty() {
+            self.loss.trainable().write().tensors.extend(self.hidden.drain(..));
+        }
     }
 
     fn describe(&self) -> Vec<(String, String)> {
         let engine = self.loss.engine();
         vec![
             ("trainable values".into(), self.loss.trainable().read().parameters().to_string()),
+            ("optimizer".into(), self.recipe.optimizer.name().into()),
             ("device".into(), engine.kind.name().into()),
             ("compute type".into(), format!("{:?}", engine.compute).to_lowercase()),
         ]

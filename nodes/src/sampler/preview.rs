@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_core::settings::Every;
 use pipe_data::images::png::{self, Parameters};
 use pipe_data::images::{Rgb8, decode, from_tensor};
@@ -350,13 +350,16 @@ impl Listener for Pictures {
         10
     }
 
-    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
-        let due = match cx.moment {
+    fn looks(&self, moment: Moment, position: Position) -> bool {
+        match moment {
             Moment::Start => true,
-            Moment::Step => cx.position.is_last() || cx.position.due(&self.config.every.clone().unwrap_or_default()),
+            Moment::Step => position.is_last() || position.due(&self.config.every.clone().unwrap_or_default()),
             Moment::Resume | Moment::End => false,
-        };
-        if due {
+        }
+    }
+
+    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        if self.looks(cx.moment, cx.position) {
             let last = cx.moment == Moment::Step && cx.position.is_last();
             self.run(cx, last)?;
             self.vae.weights.unload();

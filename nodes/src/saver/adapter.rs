@@ -18,7 +18,7 @@ use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::errors;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
 use crate::common::write::{self, tensor_out};
-use crate::optimizer::adamw::Update;
+use crate::optimizer::Update;
 
 /// Fields of `saver.adapter`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -187,6 +187,10 @@ impl Saver {
 impl Listener for Saver {
     fn priority(&self) -> u32 {
         0
+    }
+
+    fn looks(&self, moment: Moment, position: Position) -> bool {
+        moment == Moment::Start || !self.plan.due(moment, position, Path::new("")).is_empty()
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_core::settings::Every;
 use pipe_data::metadata::{ModelSpec, iso_date};
 use pipe_data::weights::keymap::Form;
@@ -375,6 +375,10 @@ impl Saver {
 impl Listener for Saver {
     fn priority(&self) -> u32 {
         0
+    }
+
+    fn looks(&self, moment: Moment, position: Position) -> bool {
+        moment == Moment::Start || !self.plan.due(moment, position, Path::new("")).is_empty()
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {

@@ -20,7 +20,7 @@ use crate::common::batch::DataAbout;
 use crate::common::denoiser::Denoiser;
 use crate::common::trainable::{Method, Subject, Trainable};
 use crate::common::weights_source::Source;
-use crate::optimizer::adamw::Update;
+use crate::optimizer::Update;
 
 /// Everything known when the run is built.
 pub struct Facts {
@@ -84,7 +84,6 @@ impl Facts {
 
 /// How long, how fast and with what.
 fn run(settings: &Settings, update: &Update, position: Position) -> AdapterMetadata {
-    let h = &update.hyper;
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     // A number for this run that another will hardly have.
     let session = blake3::hash(format!("{} {}", clock.as_nanos(), std::process::id()).as_bytes());
@@ -93,15 +92,12 @@ fn run(settings: &Settings, update: &Update, position: Position) -> AdapterMetad
         session_id: Some(session.into()),
         training_started_at: Some(clock.as_secs() as f64),
         output_name: Some(settings.name.clone()),
-        learning_rate: Some(h.learning_rate),
-        unet_lr: Some(h.learning_rate),
-        optimizer: Some(format!(
-            "pipe.AdamW(weight_decay={},betas=({}, {}),eps={})",
-            h.weight_decay, h.beta1, h.beta2, h.eps
-        )),
-        max_grad_norm: Some(h.max_grad_norm.unwrap_or(0.0)),
-        lr_scheduler: Some(h.schedule.name(position.total_steps).into()),
-        lr_warmup_steps: Some(h.schedule.warmup(position.total_steps)),
+        learning_rate: update.rates.base,
+        unet_lr: update.rates.base,
+        optimizer: Some(update.optimizer.clone()),
+        max_grad_norm: Some(update.max_grad_norm.unwrap_or(0.0)),
+        lr_scheduler: Some(update.scheduler.clone()),
+        lr_warmup_steps: Some(update.warmup),
         gradient_accumulation_steps: Some(settings.train.accumulate),
         max_train_steps: Some(position.total_steps),
         num_epochs: Some(position.total_steps.div_ceil(position.steps_per_epoch.max(1))),
@@ -124,7 +120,7 @@ fn base(training: &mut AdapterMetadata, source: &Source) {
 fn learning(training: &mut AdapterMetadata, trainable: &Trainable, update: &Update) {
     if let Subject::Denoiser { model, texts, .. } = &*trainable.subject {
         if let Some(text) = texts.first() {
-            training.text_encoder_lr = Some(update.hyper.rate("text_encoder"));
+            training.text_encoder_lr = update.rates.of(text.encoder.part());
             let skip = text.encoder.take.clip_skip;
             training.clip_skip = (text.encoder.take.final_norm && skip > 1).then_some(skip as u64);
         }

@@ -111,7 +111,7 @@ impl OptimizerConfig {
     pub fn check_rates(&self, groups: &[(&str, f64)]) -> Result<(), Invalid> {
         let traits = each!(self, c => c.traits());
         if let (None, Some(why), Some(&(group, rate))) = (self.learning_rate(), traits.own_schedule, groups.first()) {
-            let reason = format!("`{group}` has {rate}; {} {why}", self.name());
+            let reason = format!("`{group}` has the rate {rate:?}; {} {why}", self.name());
             return Err(Invalid::new("learning_rate", reason).help("leave the groups' rates out"));
         }
         let Some(why) = traits.one_rate else { return Ok(()) };
@@ -141,6 +141,16 @@ impl OptimizerConfig {
     /// Bytes of state for a tensor.
     pub fn state_bytes(&self, shape: &[usize]) -> u64 {
         each!(self, c => c.buffers(shape)).iter().map(|spec| spec.bytes()).sum()
+    }
+
+    /// Number of buffers that are the state of a tensor.
+    pub fn state_buffers(&self, shape: &[usize]) -> usize {
+        each!(self, c => c.buffers(shape)).len()
+    }
+
+    /// Whether saved weights are averages of those that are trained, as [`Optimizer::averages`].
+    pub fn averages(&self) -> bool {
+        each!(self, c => c.traits()).averages.is_some()
     }
 
     /// The optimizer, without state yet. Errors as [`OptimizerConfig::check`].

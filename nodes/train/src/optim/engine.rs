@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rule::{Algorithm, count, with_weights};
-use super::state::{Buffer, Entry, Table};
+use super::state::{Buffer, Entries, Table, View};
 use super::{Context, Error, Group, Mode, Optimizer, Report, Slot, TensorInfo};
 use crate::Invalid;
 
@@ -91,8 +91,8 @@ fn wrong(slot: &Slot, reason: String) -> Error {
 
 /// Two rates where only one is possible.
 pub(crate) fn different(name: &str, why: &str, a: (&str, f64), b: (&str, f64)) -> Invalid {
-    let reason = format!("`{}` has {}, `{}` has {}; {name} {why}", a.0, a.1, b.0, b.1);
-    Invalid::new("learning_rate", reason).help("give every group the same rate, or 0 to freeze it")
+    let reason = format!("`{}` has the rate {:?}, `{}` {:?}; {name} {why}", a.0, a.1, b.0, b.1);
+    Invalid::new("learning_rate", reason).help("give every group the same rate")
 }
 
 /// PyTorch's `lerp`: exact at both ends.
@@ -153,11 +153,11 @@ impl<A: Algorithm> Optimizer for Engine<A> {
         Some(weights.iter().zip(z).map(|(y, z)| lerp(*y, *z, w)).collect())
     }
 
-    fn save(&self) -> Vec<Entry> {
-        self.table.save(&self.algorithm, |name| self.shapes.get(name).cloned().unwrap_or_default())
+    fn views(&self) -> Vec<View<'_>> {
+        self.table.views(&self.algorithm, |name| self.shapes.get(name).cloned().unwrap_or_default())
     }
 
-    fn load(&mut self, entries: &[Entry], tensors: &[TensorInfo]) -> Result<(), Error> {
+    fn load(&mut self, entries: &dyn Entries, tensors: &[TensorInfo]) -> Result<(), Error> {
         let table = Table::load(&self.algorithm, entries, tensors)?;
         let known = tensors.iter().filter(|t| table.cells.contains_key(&t.name));
         self.shapes = known.map(|t| (t.name.clone(), t.shape.clone())).collect();

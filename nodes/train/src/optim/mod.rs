@@ -44,7 +44,7 @@ pub use prodigy::Prodigy;
 pub use quant::{BLOCK, dequantise, quantise, signed_map, unsigned_map};
 pub use schedule_free::{ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd};
 pub use sgd::Sgd;
-pub use state::{Entry, Kind};
+pub use state::{Data, Entries, Entry, Kind, View};
 
 use crate::Invalid;
 use crate::rounding::Rounding;
@@ -187,9 +187,15 @@ pub trait Optimizer: Send {
     /// x of a tensor from its training weights y; `None` where they are the same.
     fn averaged(&self, name: &str, weights: &[f32]) -> Option<Vec<f32>>;
 
-    /// The whole state. Loading it continues bit for bit.
-    fn save(&self) -> Vec<Entry>;
+    /// The whole state, borrowed. Loading it continues bit for bit.
+    fn views(&self) -> Vec<View<'_>>;
 
-    /// Replaces the state; `tensors` are those that are trained. Nothing is changed when it errors.
-    fn load(&mut self, entries: &[Entry], tensors: &[TensorInfo]) -> Result<(), Error>;
+    /// A copy of the whole state.
+    fn save(&self) -> Vec<Entry> {
+        self.views().iter().map(View::entry).collect()
+    }
+
+    /// Replaces the state; `tensors` are those that are trained. Entries are read one at a time. Nothing is changed when
+    /// it errors.
+    fn load(&mut self, entries: &dyn Entries, tensors: &[TensorInfo]) -> Result<(), Error>;
 }

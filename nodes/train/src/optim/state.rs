@@ -43,6 +43,58 @@ pub struct Entry {
     pub bytes: Vec<u8>,
 }
 
+/// A piece of state that is borrowed, to be written without a copy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View<'a> {
+    /// Its name.
+    pub name: String,
+    /// The elements.
+    pub data: Data<'a>,
+}
+
+/// Elements of a piece of state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Data<'a> {
+    /// 32-bit floating point.
+    F32(&'a [f32]),
+    /// Codes of 8-bit state.
+    U8(&'a [u8]),
+    /// One number.
+    F64(f64),
+    /// A count.
+    U64(u64),
+}
+
+impl View<'_> {
+    /// A copy in bytes.
+    pub fn entry(&self) -> Entry {
+        let (kind, bytes) = match self.data {
+            Data::F32(v) => (Kind::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Data::U8(v) => (Kind::U8, v.to_vec()),
+            Data::F64(x) => (Kind::F64, x.to_le_bytes().to_vec()),
+            Data::U64(x) => (Kind::U64, x.to_le_bytes().to_vec()),
+        };
+        Entry { name: self.name.clone(), kind, bytes }
+    }
+}
+
+/// Saved state that is read entry by entry, such as a file.
+pub trait Entries {
+    /// Names of all entries.
+    fn names(&self) -> Vec<String>;
+    /// The entry of a name; `None` where there is none, an error where it cannot be read.
+    fn entry(&self, name: &str) -> Result<Option<Entry>, Error>;
+}
+
+impl Entries for Vec<Entry> {
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|e| e.name.clone()).collect()
+    }
+    fn entry(&self, name: &str) -> Result<Option<Entry>, Error> {
+        Ok(self.iter().find(|e| e.name == name).cloned())
+    }
+}
+
 /// First values of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Init {
@@ -145,45 +197,43 @@ impl Table {
     }
 
     /// Every entry, in the order of names.
-    pub fn save(&self, rule: &(impl Rule + ?Sized), shape: impl Fn(&str) -> Vec<usize>) -> Vec<Entry> {
-        let mut entries = Vec::new();
+    pub fn views(&self, rule: &(impl Rule + ?Sized), shape: impl Fn(&str) -> Vec<usize>) -> Vec<View<'_>> {
+        let mut views = Vec::new();
         for (name, value) in &self.scalars {
-            let bytes = value.to_le_bytes().to_vec();
-            entries.push(Entry { name: format!("global.{name}"), kind: Kind::F64, bytes });
+            views.push(View { name: format!("global.{name}"), data: Data::F64(*value) });
         }
         for (tensor, cell) in &self.cells {
-            let bytes = cell.updates.to_le_bytes().to_vec();
-            entries.push(Entry { name: format!("updates.{tensor}"), kind: Kind::U64, bytes });
+            views.push(View { name: format!("updates.{tensor}"), data: Data::U64(cell.updates) });
             for (spec, buffer) in rule.buffers(&shape(tensor)).iter().zip(&cell.buffers) {
-                let bytes = match buffer {
-                    Buffer::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                    Buffer::U8(v) => v.clone(),
+                let data = match buffer {
+                    Buffer::F32(v) => Data::F32(v),
+                    Buffer::U8(v) => Data::U8(v),
                 };
-                entries.push(Entry { name: format!("{}.{tensor}", spec.name), kind: spec.kind, bytes });
+                views.push(View { name: format!("{}.{tensor}", spec.name), data });
             }
         }
-        entries
+        views
     }
 
     /// Reads entries for the given tensors; every entry must be known and complete.
-    pub fn load(rule: &(impl Rule + ?Sized), entries: &[Entry], tensors: &[TensorInfo]) -> Result<Table, Error> {
-        let by_name: BTreeMap<&str, &Entry> = entries.iter().map(|e| (e.name.as_str(), e)).collect();
+    pub fn load(rule: &(impl Rule + ?Sized), entries: &dyn Entries, tensors: &[TensorInfo]) -> Result<Table, Error> {
+        let names = entries.names();
         let mut known = BTreeSet::new();
         let mut table = Table::default();
-        for entry in entries {
-            if let Some(scalar) = entry.name.strip_prefix("global.") {
-                table.set(scalar, f64::from_le_bytes(eight(entry, Kind::F64)?));
-                known.insert(entry.name.clone());
+        for name in &names {
+            if let (Some(scalar), Some(entry)) = (name.strip_prefix("global."), entries.entry(name)?) {
+                table.set(scalar, f64::from_le_bytes(eight(&entry, Kind::F64)?));
+                known.insert(name.clone());
             }
         }
         for tensor in tensors {
             let count = format!("updates.{}", tensor.name);
-            let Some(entry) = by_name.get(count.as_str()) else { continue };
-            let mut cell = Cell { updates: u64::from_le_bytes(eight(entry, Kind::U64)?), buffers: Vec::new() };
+            let Some(entry) = entries.entry(&count)? else { continue };
+            let mut cell = Cell { updates: u64::from_le_bytes(eight(&entry, Kind::U64)?), buffers: Vec::new() };
             known.insert(count);
             for spec in rule.buffers(&tensor.shape) {
                 let name = format!("{}.{}", spec.name, tensor.name);
-                let entry = by_name.get(name.as_str()).ok_or_else(|| Error::State(format!("`{name}` is missing")))?;
+                let entry = entries.entry(&name)?.ok_or_else(|| Error::State(format!("`{name}` is missing")))?;
                 if entry.kind != spec.kind || entry.bytes.len() as u64 != spec.bytes() {
                     let (bytes, wanted) = (entry.bytes.len(), spec.bytes());
                     let text =
@@ -191,7 +241,7 @@ impl Table {
                     return Err(Error::State(text));
                 }
                 cell.buffers.push(match spec.kind {
-                    Kind::U8 => Buffer::U8(entry.bytes.clone()),
+                    Kind::U8 => Buffer::U8(entry.bytes),
                     _ => Buffer::F32(
                         entry.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
                     ),
@@ -200,10 +250,8 @@ impl Table {
             }
             table.cells.insert(tensor.name.clone(), cell);
         }
-        match entries.iter().find(|e| !known.contains(&e.name)) {
-            Some(entry) => {
-                Err(Error::State(format!("`{}` belongs to no trained tensor of this optimizer", entry.name)))
-            }
+        match names.iter().find(|name| !known.contains(*name)) {
+            Some(name) => Err(Error::State(format!("`{name}` belongs to no trained tensor of this optimizer"))),
             None => Ok(table),
         }
     }

@@ -184,7 +184,7 @@ impl ScheduleFreeRAdam {
     }
 
     /// The rectification of step k from 0; 0 while the second moment is too uncertain, when nothing moves.
-    fn rectification(&self, k: u64) -> f64 {
+    pub fn rectification(&self, k: u64) -> f64 {
         let (beta2, t) = (self.betas[1], (k + 1) as f64);
         let longest = 2.0 / (1.0 - beta2) - 1.0;
         let length = longest - 2.0 * t * beta2.powf(t) / (1.0 - beta2.powf(t));

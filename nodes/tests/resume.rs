@@ -1,0 +1,271 @@
+//! Stopped and continued, every optimizer ends where it would have ended without: each with a LoRA and with full
+//! fine-tuning, stopped at the end of an epoch, within one, and between the forward passes of a step.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use pipe_core::check::{Checked, check_text};
+use pipe_core::document::Syntax;
+use pipe_core::execute::{Outcome, RunOptions, Status, run};
+use pipe_core::plan::{Category, plan_document};
+use pipe_core::run::{Position, Progress, RunError, StepReport, StopFlag};
+use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
+
+const STEPS: u64 = 8;
+/// 5 batches of which 2 make a step: 3 steps an epoch, the last of one pass.
+const ROWS: usize = 5;
+/// Width of the text embeddings that the fixture's U-Net reads.
+const CONTEXT: usize = 24;
+
+/// Sets the stop flag when it has been looked at so often after a step: once by the loop, then before each pass.
+struct Stopper {
+    after_step: u64,
+    looks: u64,
+    flag: StopFlag,
+}
+
+impl Progress for Stopper {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+    fn step(&self, position: &Position, _: &StepReport, _: f64) {
+        if position.step == self.after_step {
+            self.flag.set_after(self.looks);
+        }
+    }
+}
+
+/// Latents, noise and conditions that have no pattern.
+fn write_rows(folder: &Path) {
+    let numbers = |n: usize, seed: usize| (0..n).map(|i| ((i * 7919 + seed) as f32 * 0.37).sin()).collect();
+    let tensor = |name: &str, shape: &[usize], values: Vec<f32>| TensorOut::f32(name, DType::F32, shape, values);
+    let latent = [ROWS, 4, 8, 8];
+    let n = latent.iter().product();
+    let tensors = [
+        tensor("latents", &latent, numbers(n, 1)),
+        tensor("noise", &latent, numbers(n, 2)),
+        tensor("timesteps", &[ROWS], vec![50.0, 700.0, 300.0, 900.0, 120.0]),
+        tensor("context", &[ROWS, 4, CONTEXT], numbers(ROWS * 4 * CONTEXT, 3)),
+    ];
+    write_safetensors(folder.join("rows.safetensors"), tensors, &BTreeMap::new()).unwrap();
+}
+
+fn document(optimizer: &str, (adapter, model): (&str, &str), saver: &str) -> String {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/diffusers_dir");
+    let model = model.replace("FIXTURE", &fixture.display().to_string());
+    format!(
+        "version: 1\nname: t\ntrain: {{ device: cpu, steps: {STEPS}, accumulate: 2, save_state: {{ steps: 100 }} }}\nnodes:\n  \
+         rows: {{ type: loader.replay, path: rows.safetensors }}\n  \
+         unet: {{ type: model.sd1, {model} }}\n  \
+         learn: {{ {adapter}, model: unet }}\n  \
+         loss: {{ type: loss.diffusion, model: learn, batch: rows }}\n  \
+         optimizer: {{ type: optimizer.{optimizer}, loss: loss }}\n{saver}"
+    )
+}
+
+fn check(folder: &Path, text: &str) -> Checked {
+    let checked = check_text(&pipe_nodes::registry(), text, &folder.join("run.yaml"), Syntax::Yaml, &[]);
+    let format = pipe_core::diagnostic::Format::Concise;
+    assert!(checked.ok(), "{}", pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false));
+    checked
+}
+
+/// Runs a document into `folder/out`, perhaps with a stop.
+fn go(folder: &Path, out: &str, text: &str, resume: bool, stop: Option<(u64, u64)>) -> Result<Outcome, RunError> {
+    let flag = StopFlag::default();
+    let (after_step, looks) = stop.unwrap_or((u64::MAX, 0));
+    let progress = Arc::new(Stopper { after_step, looks, flag: flag.clone() });
+    let options = RunOptions { folder: folder.join(out), resume, progress, stop: flag };
+    run(&pipe_nodes::registry(), &check(folder, text), options)
+}
+
+fn state(folder: &Path, out: &str, step: u64) -> WeightFile {
+    let path = folder.join(out).join(format!("state/step-{step:08}/state.safetensors"));
+    WeightFile::open(&path).unwrap()
+}
+
+/// Weights, buffers and numbers of a state: all bytes by name.
+fn contents(file: &WeightFile) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, String>) {
+    let tensors = file.names().map(|name| (name.to_string(), file.bytes(name).unwrap().into_owned())).collect();
+    (tensors, file.header().metadata.clone().into_iter().collect())
+}
+
+/// What learns, and of which model: a LoRA on trained weights, and a network from scratch; both have tensors on either
+/// side of the 4096 values from which 8-bit state is in 8 bits.
+const ADAPTERS: [(&str, &str); 2] = [
+    ("type: adapter.lora, rank: 64, dropout: 0.1", "weights: FIXTURE"),
+    ("type: adapter.full", "init: { widths: [16, 16], layers: 1, heads: 2, context_dim: 24, norm_groups: 4 }"),
+];
+/// Steps done before the stop and looks at the flag until it: an epoch's end, within an epoch, within a step.
+const STOPS: [(u64, u64); 3] = [(3, 1), (4, 1), (4, 3)];
+
+/// Six stops of one optimizer, and the plan of both runs.
+fn continues(optimizer: &str) {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    for (number, adapter) in ADAPTERS.into_iter().enumerate() {
+        let text = document(optimizer, adapter, "");
+        let out = |name: &str| format!("{number}-{name}");
+        let whole = go(folder, &out("whole"), &text, false, None).unwrap();
+        assert_eq!(whole.status, Status::Finished);
+        let expected = contents(&state(folder, &out("whole"), STEPS));
+
+        for (after, looks) in STOPS {
+            let name = out(&format!("{after}-{looks}"));
+            let stopped = go(folder, &name, &text, false, Some((after, looks))).unwrap();
+            assert_eq!((stopped.status, stopped.position.step), (Status::Interrupted, after), "{optimizer} {name}");
+            let early = contents(&state(folder, &name, after));
+            assert!(early.0 != expected.0, "{optimizer} {name}: what follows changes the state");
+            let resumed = go(folder, &name, &text, true, None).unwrap();
+            assert_eq!((resumed.status, resumed.resumed_from), (Status::Finished, Some(after)));
+            assert_eq!(resumed.report, whole.report, "{optimizer} {name}: the last step's loss, rates and norm");
+            let found = contents(&state(folder, &name, STEPS));
+            assert!(found.0 == expected.0, "{optimizer} {name}: weights or buffers differ");
+            assert_eq!(found.1, expected.1, "{optimizer} {name}: numbers differ");
+        }
+        planned(folder, &text, &state(folder, &out("whole"), STEPS));
+    }
+}
+
+/// The plan's optimizer state is what is saved, to the byte; its disk holds the file.
+fn planned(folder: &Path, text: &str, saved: &WeightFile) {
+    let plan = plan_document(&pipe_nodes::registry(), &check(folder, text));
+    let train = plan.phases.iter().find(|phase| phase.name == "train").unwrap();
+    let size = |weights: bool| {
+        let names = saved.names().filter(|name| name.starts_with("param.") == weights);
+        names.map(|name| saved.bytes(name).unwrap().len() as u64).sum::<u64>()
+    };
+    assert_eq!(train.bytes.get(&Category::OptimizerState).copied().unwrap_or(0), size(false));
+    let node = &plan.nodes["optimizer"].plan;
+    let sum = |of: fn(&pipe_core::plan::ParameterGroup) -> u64| node.groups.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|g| g.bytes), sum(|g| g.state_bytes)), (size(true), size(false)));
+    assert_eq!(sum(|g| g.tensors), saved.names().filter(|name| name.starts_with("param.")).count() as u64);
+    let file = std::fs::metadata(saved.path()).unwrap().len();
+    assert!(node.disk >= file && node.disk < file + file / 2 + 8192, "{} planned, {file} written", node.disk);
+    assert_eq!(node.schedule.as_ref().unwrap().samples.len() as u64, STEPS);
+}
+
+macro_rules! optimizers {
+    ($($name:ident: $fields:literal;)+) => {
+        $(#[test]
+        fn $name() {
+            continues($fields);
+        })+
+
+        /// Every optimizer of the registry is among the tests above.
+        #[test]
+        fn none_is_forgotten() {
+            let tested = [$(concat!("optimizer.", stringify!($name))),+];
+            let registry = pipe_nodes::registry();
+            let all: Vec<&str> = registry.names().filter(|name| name.starts_with("optimizer.")).collect();
+            assert!(all.iter().all(|name| tested.contains(name)) && all.len() == tested.len(), "{all:?}");
+            assert!(all.len() * ADAPTERS.len() * STOPS.len() >= 60);
+        }
+    };
+}
+
+optimizers! {
+    adamw: "adamw, learning_rate: 1e-3, schedule: { type: cosine, warmup: { steps: 2 } }";
+    adam: "adam, learning_rate: 1e-3, weight_decay: 0.01, schedule: { type: cosine_with_restarts, cycles: 3 }";
+    sgd: "sgd, learning_rate: 1e-2, schedule: { type: polynomial, power: 2, end_ratio: 0.1 }";
+    lion: "lion, learning_rate: 1e-4, weight_decay: 0.1, schedule: { type: inverse_sqrt, warmup: { ratio: 0.3 } }";
+    adafactor: "adafactor, beta1: 0.9";
+    came: "came, learning_rate: 1e-3, schedule: { type: linear }";
+    prodigy: "prodigy, d0: 1e-4, use_bias_correction: true, slice_p: 3, schedule: { type: cosine_with_min_lr, min_ratio: 0.1 }";
+    dadapt_adam: "dadapt_adam, d0: 1e-4, decouple: true, weight_decay: 0.01";
+    dadapt_adam_preprint: "dadapt_adam_preprint, d0: 1e-4";
+    dadapt_adagrad: "dadapt_adagrad, d0: 1e-4, momentum: 0.9";
+    dadapt_lion: "dadapt_lion, d0: 1e-4";
+    dadapt_sgd: "dadapt_sgd, d0: 1e-4, momentum: 0.9, schedule: { type: constant, warmup: { steps: 3 } }";
+    schedule_free_adamw: "schedule_free_adamw, warmup_steps: 3";
+    schedule_free_radam: "schedule_free_radam, betas: [0.9, 0.9]";
+    schedule_free_sgd: "schedule_free_sgd, learning_rate: 0.01, weight_lr_power: 1";
+    adamw_8bit: "adamw_8bit, learning_rate: 1e-3, max_grad_norm: false";
+    lion_8bit: "lion_8bit, learning_rate: 1e-4, schedule: { type: warmup_stable_decay, warmup: { steps: 2 }, decay: { ratio: 0.5 } }";
+}
+
+/// 8-bit state is in 8 bits where the tensors are large enough, with both adapters.
+#[test]
+fn eight_bit_state_is_tested_in_eight_bits() {
+    let tempdir = tempfile::tempdir().unwrap();
+    write_rows(tempdir.path());
+    for (number, adapter) in ADAPTERS.into_iter().enumerate() {
+        let (out, text) = (number.to_string(), document("adamw_8bit", adapter, ""));
+        go(tempdir.path(), &out, &text, false, Some((1, 1))).unwrap();
+        let saved = state(tempdir.path(), &out, 1);
+        let codes = |name: &&str| saved.info(name).is_some_and(|info| info.dtype == DType::U8);
+        assert!(saved.names().filter(codes).count() >= 2, "{adapter:?}");
+        assert!(saved.names().any(|name| name.starts_with("m.") && !codes(&name)), "{adapter:?}");
+    }
+}
+
+/// A state of another optimizer is refused, also where the document's identity is the same.
+#[test]
+fn a_state_of_another_optimizer_is_refused() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let text = document("adam", ADAPTERS[1], "");
+    for out in ["a", "b"] {
+        let optimizer = if out == "a" { "adam" } else { "sgd" };
+        go(folder, out, &document(optimizer, ADAPTERS[1], ""), false, Some((2, 1))).unwrap();
+    }
+    let error = go(folder, "a", &document("sgd", ADAPTERS[1], ""), true, None).unwrap_err();
+    assert_eq!(error.code, "P0908");
+    let file = |out: &str| folder.join(out).join("state/step-00000002/state.safetensors");
+    std::fs::copy(file("b"), file("a")).unwrap();
+    let error = go(folder, "a", &text, true, None).unwrap_err();
+    assert!(error.code == "P0909" && error.message.contains("of SGD") && error.message.contains("Adam"), "{error}");
+}
+
+/// Remembers the losses of all steps.
+#[derive(Default)]
+struct Losses(Mutex<Vec<f64>>);
+
+impl Progress for Losses {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+    fn step(&self, _: &Position, report: &StepReport, _: f64) {
+        self.0.lock().unwrap().push(report.loss);
+    }
+}
+
+/// Savers and validation see the averaged weights; training goes on from those that learn.
+#[test]
+fn schedule_free_saves_averages_and_trains_on() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let optimizer = "schedule_free_adamw, learning_rate: 0.01";
+    let saver = "  save: { type: saver.adapter, adapter: learn, update: optimizer, dtype: f32, every: { steps: 2 } }\n  \
+                 validation: { type: logger.validation, loss: loss, batch: rows, every: { steps: 2 } }\n";
+    let run = |out: &str, saver: &str| {
+        let losses = Arc::new(Losses::default());
+        let text = document(optimizer, ("type: adapter.lora, rank: 4", "weights: FIXTURE"), saver);
+        let options =
+            RunOptions { folder: folder.join(out), resume: false, progress: losses.clone(), stop: StopFlag::default() };
+        pipe_core::execute::run(&pipe_nodes::registry(), &check(folder, &text), options).unwrap();
+        losses.0.lock().unwrap().clone()
+    };
+    assert_eq!(run("plain", ""), run("saved", saver), "what is shown leaves no trace");
+    let state = state(folder, "saved", STEPS);
+    assert!(contents(&state).0 == contents(&self::state(folder, "plain", STEPS)).0);
+    let saved = WeightFile::open(folder.join("saved/checkpoints/t.safetensors")).unwrap();
+    let mut moved = false;
+    for name in saved.names().filter(|name| !name.ends_with(".alpha")) {
+        let (y, z) = (state.f32(&format!("param.{name}")).unwrap(), state.f32(&format!("z.{name}")).unwrap());
+        // x = y + (1 − 1/β₁)(z − y) with β₁ = 0.9.
+        for ((x, y), z) in saved.f32(name).unwrap().iter().zip(&y).zip(&z) {
+            let expected = *y as f64 + (1.0 - 1.0 / 0.9) * (*z as f64 - *y as f64);
+            assert!((*x as f64 - expected).abs() <= 1e-6 * expected.abs().max(1e-3), "{name}: {x}, not {expected}");
+            moved |= x != y;
+        }
+    }
+    assert!(moved, "averages differ from what learns");
+    let metadata = &saved.header().metadata;
+    assert_eq!(metadata["ss_optimizer"], "schedulefree.adamw_schedulefree.AdamWScheduleFree");
+    assert_eq!((metadata["ss_lr_scheduler"].as_str(), metadata["ss_unet_lr"].as_str()), ("constant", "0.01"));
+}
