@@ -189,7 +189,15 @@ fn flow(value: &Json) -> String {
             let fields: Vec<String> = map.iter().map(|(k, v)| format!("{}: {}", text(k), flow(v))).collect();
             format!("{{ {} }}", fields.join(", "))
         }
-        other => other.to_string(),
+        other => number(other),
+    }
+}
+
+/// Small numbers as people write them: `1e-5`.
+pub(crate) fn number(value: &Json) -> String {
+    match value.as_f64() {
+        Some(f) if value.is_f64() && f != 0.0 && f.abs() < 1e-3 => format!("{f:e}"),
+        _ => value.to_string(),
     }
 }
 

@@ -58,10 +58,20 @@ impl Product {
 fn find<'s>(root: &'s Json, start: &'s Json, path: &str) -> Vec<&'s Map<String, Json>> {
     let mut here = alternatives(root, vec![start]);
     for key in path.split('.') {
-        let next = here.iter().filter_map(|map| map.get("properties")?.get(key)).collect();
-        here = alternatives(root, next);
+        here = alternatives(root, below(&here, key));
     }
     here
+}
+
+/// The schemas of a key: those of its name, else those of any name.
+fn below<'s>(here: &[&'s Map<String, Json>], key: &str) -> Vec<&'s Json> {
+    let named: Vec<&Json> = here.iter().filter_map(|map| map.get("properties")?.get(key)).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let free = |map: &&'s Map<String, Json>| map.get("additionalProperties").filter(|schema| schema.is_object());
+    let patterns = |map: &&'s Map<String, Json>| map.get("patternProperties")?.as_object()?.values().next();
+    here.iter().filter_map(|map| free(map).or_else(|| patterns(map))).collect()
 }
 
 /// A schema and all that it refers to for the same value.
@@ -100,7 +110,7 @@ fn accepts(root: &Json, here: &[&Map<String, Json>], value: &Json) -> bool {
     }
     let Json::Object(fields) = value else { return true };
     fields.iter().all(|(key, value)| {
-        let next: Vec<&Json> = here.iter().filter_map(|m| m.get("properties")?.get(key)).collect();
+        let next = below(here, key);
         !next.is_empty() && accepts(root, &alternatives(root, next), value)
     })
 }
@@ -143,6 +153,7 @@ mod tests {
                     "limit": { "anyOf": [{ "type": "number" }, { "type": "boolean", "const": false }] },
                     "times": { "anyOf": [true, { "properties": { "min": { "type": "integer" } } }] },
                     "text": { "type": ["string", "array"] },
+                    "ranks": { "type": "object", "additionalProperties": { "type": "integer" } },
                 } },
             },
         }))
@@ -166,6 +177,8 @@ mod tests {
             ("limit", json!(true), false),
             ("limit", json!(1.5), true),
             ("loop", json!(1), true),
+            ("ranks.any", json!(1), true),
+            ("ranks", json!({ "a": "b" }), false),
         ] {
             assert_eq!(product.takes("loss.flow", path, &value), takes, "{path} {value}");
         }

@@ -9,6 +9,8 @@ pub fn names() -> Vec<String> {
     let mut list: Vec<String> = options::all().map(|opt| opt.label()).collect();
     list.extend(OPTIMIZERS.iter().map(|o| format!("--optimizer_type {}", o.name)));
     list.extend(SCHEDULES.iter().map(|s| format!("--lr_scheduler {}", s.name)));
+    list.extend(OPTIMIZERS.iter().flat_map(|o| o.args).map(|(name, _)| format!("--optimizer_args {name}")));
+    list.extend(crate::convert::PROMPT_OPTIONS.iter().map(|name| format!("prompt --{name}")));
     list.extend(crate::convert::modules().map(|module| format!("--network_module {module}")));
     list.sort();
     list.dedup();

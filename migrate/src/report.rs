@@ -74,10 +74,10 @@ impl Entry {
             Json::Array(items) => items.iter().map(Entry::show).collect::<Vec<_>>().join(" "),
             Json::Object(map) => match (map.get("steps"), map.get("ratio")) {
                 (Some(steps), None) => steps.to_string(),
-                (None, Some(ratio)) => ratio.to_string(),
+                (None, Some(ratio)) => crate::draft::number(ratio),
                 _ => value.to_string(),
             },
-            other => other.to_string(),
+            other => crate::draft::number(other),
         }
     }
 }

@@ -137,10 +137,6 @@ impl Script {
         let name = stem(word);
         SCRIPTS.into_iter().find(|script| script.name == name)
     }
-    /// The set of this one.
-    pub const fn alone(self) -> Scripts {
-        Scripts(1 << self.bit)
-    }
     /// Its file name.
     pub fn file(self) -> String {
         format!("{}.py", self.name)

@@ -38,33 +38,58 @@ impl Job<'_> {
     pub(super) fn block_lists(&mut self, list: &[Arg], done: &mut HashSet<&'static str>) {
         let layout = Layout::of(self.family);
         let of = |name: &str| list.iter().find(|arg| arg.opt.name == name);
-        let lists = [
-            ("block_dims", "nodes.lora.blocks.rank"),
-            ("block_alphas", "nodes.lora.blocks.alpha"),
-            ("conv_block_dims", "nodes.lora.blocks.conv_rank"),
-            ("conv_block_alphas", "nodes.lora.blocks.conv_alpha"),
-        ];
         let weights = ["down_lr_weight", "mid_lr_weight", "up_lr_weight"];
         let active = of("block_dims").is_some() || weights.iter().any(|name| of(name).is_some());
-        for (name, path) in lists {
-            let Some(arg) = of(name) else { continue };
-            done.insert(name);
-            let numbers: Option<Vec<f64>> = arg.text.split(',').map(python::float).collect();
-            match numbers {
+        let (ranks, alphas) = (self.numbers(of("block_dims"), layout), self.numbers(of("block_alphas"), layout));
+        let (conv, conv_alphas) =
+            (self.numbers(of("conv_block_dims"), layout), self.numbers(of("conv_block_alphas"), layout));
+        let rank = self.draft.get("nodes.lora.rank").and_then(Json::as_f64).unwrap_or(4.0);
+        let alpha = |path: &str, own: f64| self.draft.get(path).and_then(Json::as_f64).unwrap_or(own);
+        // Where α is not given by block, it is the adapter's, and 1 for convolutions.
+        let (usual, conv_usual) = (alpha("nodes.lora.alpha", rank), alpha("nodes.lora.conv.alpha", 1.0));
+        let conv_rank = self.draft.get("nodes.lora.conv.rank").and_then(Json::as_f64);
+        let sizes = [
+            (["block_dims", "block_alphas"], "nodes.lora.blocks", ranks, alphas, Some(rank), usual),
+            (
+                ["conv_block_dims", "conv_block_alphas"],
+                "nodes.lora.conv.blocks",
+                conv,
+                conv_alphas,
+                conv_rank,
+                conv_usual,
+            ),
+        ];
+        for (names, path, ranks, alphas, usual_rank, usual_alpha) in sizes {
+            let args: Vec<&Arg> = names.iter().filter_map(|name| of(name)).collect();
+            done.extend(names);
+            let wrong = [&ranks, &alphas].into_iter().find_map(|list| list.as_ref().err().cloned());
+            let (kind, note) = match (wrong, ranks, alphas) {
+                _ if args.is_empty() => continue,
+                _ if self.ranks_of_file() => {
+                    (Kind::Ignored, "sd-scripts drops it with `--dim_from_weights`".to_owned())
+                }
                 _ if !active => {
-                    let note = "without effect without `block_dims`, and sd-scripts says nothing";
-                    self.tell_arg(arg, Kind::Ignored, None, note);
+                    (Kind::Ignored, "without effect without `block_dims`, and sd-scripts says nothing".into())
                 }
-                Some(numbers) if numbers.len() == layout.blocks() => {
-                    let numbers: Vec<Json> = numbers.into_iter().map(python::number).collect();
-                    self.put_arg(arg, path, json!(numbers));
+                (Some(wrong), ..) => (Kind::Refused, format!("{wrong}; sd-scripts stops here")),
+                (None, Ok(None), Ok(_)) if usual_rank.is_none() => (Kind::Ignored, "there are no ranks for it".into()),
+                (None, Ok(ranks), Ok(alphas)) => {
+                    let ranks = ranks.unwrap_or_else(|| vec![usual_rank.unwrap_or(rank); layout.blocks()]);
+                    let list = sizes_of(&ranks, alphas.as_deref(), usual_alpha);
+                    if path.contains(".conv.") && self.draft.get("nodes.lora.conv.rank").is_none() {
+                        // Every block has its own; the field is needed all the same.
+                        let first = ranks.iter().copied().find(|r| *r > 0.0).unwrap_or(1.0);
+                        self.put_plain("nodes.lora.conv.rank", python::number(first));
+                    }
+                    match self.draft.put(path, json!(list)) {
+                        Ok(()) => (Kind::Mapped, String::new()),
+                        Err(miss) => (Kind::Refused, miss.to_string()),
+                    }
                 }
-                Some(numbers) => {
-                    let note =
-                        format!("{} numbers for {} blocks; sd-scripts stops here", numbers.len(), layout.blocks());
-                    self.tell_arg(arg, Kind::Refused, None, &note);
-                }
-                None => self.tell_arg(arg, Kind::Refused, None, "it is a list of numbers; sd-scripts stops here"),
+                (None, ..) => continue,
+            };
+            for arg in args {
+                self.tell_arg(arg, kind, (kind == Kind::Mapped).then_some(path), &note);
             }
         }
         let given: Vec<&Arg> = weights.iter().filter_map(|name| of(name)).collect();
@@ -88,8 +113,9 @@ impl Job<'_> {
             }
         }
         all.extend(vec![1.0; layout.edge]);
-        let path = "nodes.lora.blocks.learning_rate";
+        let path = "nodes.lora.block_rates";
         let put = match wrong {
+            _ if self.ranks_of_file() => Err("not available yet: block rates beside `rank: from_file`".into()),
             Some(name) => {
                 Err(format!("`{name}` is neither a list nor a preset as `sine` or `cosine+0.1`; sd-scripts crashes"))
             }
@@ -102,6 +128,35 @@ impl Job<'_> {
             }
         }
     }
+}
+
+impl Job<'_> {
+    /// Numbers of a list, one for each block.
+    fn numbers(&self, arg: Option<&Arg>, layout: Layout) -> Result<Option<Vec<f64>>, String> {
+        let Some(arg) = arg else { return Ok(None) };
+        let numbers: Option<Vec<f64>> = arg.text.split(',').map(python::float).collect();
+        match numbers {
+            Some(numbers) if numbers.len() == layout.blocks() => Ok(Some(numbers)),
+            Some(numbers) => {
+                Err(format!("`{}` has {} numbers for {} blocks", arg.opt.name, numbers.len(), layout.blocks()))
+            }
+            None => Err(format!("`{}` is no list of numbers", arg.opt.name)),
+        }
+    }
+}
+
+/// Ranks with α for each block, `false` for none.
+fn sizes_of(ranks: &[f64], alphas: Option<&[f64]>, usual: f64) -> Vec<Json> {
+    let one = |(i, rank): (usize, &f64)| match *rank {
+        r if r <= 0.0 => json!(false),
+        r => {
+            let alpha = alphas.map_or(usual, |list| list[i]);
+            // 0 stands for the rank.
+            let alpha = if alpha <= 0.0 { r } else { alpha };
+            json!({ "rank": python::number(r), "alpha": python::number(alpha) })
+        }
+    };
+    ranks.iter().enumerate().map(one).collect()
 }
 
 /// Weights of a part: a list padded with 1 or cut, or a preset. `None` where the reference crashes.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Job, off};
+use super::Job;
 use crate::report::Kind;
 use crate::script::Family;
 
@@ -129,10 +129,5 @@ impl Job<'_> {
             self.draft.comment(path, format!("sd-scripts: {kind}, which does not fit its target"));
             self.tell("model_prediction_type", Kind::Changed, Some(path), &note);
         }
-    }
-
-    /// Whether a number option is on.
-    pub fn on(&self, name: &str) -> bool {
-        self.value(name).is_some_and(|value| !off(value))
     }
 }

@@ -1,53 +1,19 @@
-//! The adapter: LoRA and what else `--network_module` names, or full training.
+//! The adapter's rank, weights and text encoders, or full training.
 
 use serde_json::{Value as Json, json};
 
-use super::Job;
+use super::{Job, off};
 use crate::report::Kind;
 use crate::script::Family;
-
-/// Modules of the reference and the node types that stand for them.
-pub(crate) const MODULES: &[(&str, &str, &str)] = &[
-    ("networks.lora", "adapter.lora", ""),
-    ("networks.lora_flux", "adapter.lora", ""),
-    ("networks.lora_sd3", "adapter.lora", ""),
-    ("networks.lora_lumina", "adapter.lora", ""),
-    (
-        "networks.dylora",
-        "adapter.dylora",
-        "the published algorithm, which cuts the ranks off; sd-scripts lets the higher ones act",
-    ),
-    ("networks.lora_fa", "adapter.lora_fa", ""),
-    ("networks.oft", "adapter.oft", ""),
-    ("networks.oft_flux", "adapter.oft", ""),
-    ("lycoris.kohya", "adapter.<algo>", ""),
-];
-
-/// `algo` of LyCORIS and the node types that stand for them.
-pub(crate) const ALGORITHMS: &[(&str, &str)] = &[
-    ("lora", "adapter.lora"),
-    ("locon", "adapter.lora"),
-    ("loha", "adapter.loha"),
-    ("lokr", "adapter.lokr"),
-    ("ia3", "adapter.ia3"),
-    ("dylora", "adapter.dylora"),
-    ("full", "adapter.full"),
-    ("diag-oft", "adapter.oft"),
-    ("boft", "adapter.boft"),
-    ("glora", "adapter.glora"),
-];
-
-/// Every module the reference has, and the algorithms of LyCORIS.
-pub(crate) fn modules() -> impl Iterator<Item = String> {
-    let own = MODULES.iter().map(|(module, ..)| (*module).to_owned());
-    own.chain(ALGORITHMS.iter().map(|(algo, _)| format!("lycoris.kohya algo={algo}")))
-}
 
 impl Job<'_> {
     pub fn adapter(&mut self) {
         let node = if self.script.adapter { "lora" } else { "full" };
-        let node_type = if self.script.adapter { self.module() } else { "adapter.full" };
-        self.draft.node(node, node_type);
+        if self.script.adapter {
+            self.module();
+        } else {
+            self.draft.node("full", "adapter.full");
+        }
         self.put_plain(&format!("nodes.{node}.model"), json!("model"));
         let trained: Vec<&str> = self.scope.trained.iter().map(|(name, _)| *name).collect();
         let text = format!("nodes.{node}.text");
@@ -57,48 +23,14 @@ impl Job<'_> {
         }
         self.what_learns(&text);
         if self.script.adapter {
-            self.rank();
+            match self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
+                true => self.rotation(),
+                false => self.rank(),
+            }
             self.network_args();
             self.start();
         } else {
             self.full_precision();
-        }
-    }
-
-    /// The node type of `--network_module`.
-    fn module(&mut self) -> &'static str {
-        let name = self.text("network_module").unwrap_or("networks.lora").to_owned();
-        let known = MODULES.iter().find(|(module, ..)| *module == name);
-        let wanted = match known {
-            Some(("lycoris.kohya", ..)) => {
-                let algo = self.network_arg("algo").unwrap_or("lora").to_lowercase();
-                ALGORITHMS.iter().find(|(known, _)| *known == algo).map(|(_, node)| *node)
-            }
-            Some((_, node, _)) => Some(*node),
-            None => None,
-        };
-        let path = "nodes.lora.type";
-        match wanted {
-            Some(node) if self.draft.product().has_type(node) => {
-                let note = known.map_or("", |(.., note)| note);
-                let kind = match (self.has("network_module"), note.is_empty()) {
-                    (true, true) => Kind::Mapped,
-                    (true, false) => Kind::Changed,
-                    (false, _) => Kind::Defaulted,
-                };
-                self.tell("network_module", kind, Some(path), note);
-                node
-            }
-            Some(node) => {
-                let note = format!("not available yet: `{node}`; `adapter.lora` stands in its place");
-                self.tell("network_module", Kind::Refused, Some(path), &note);
-                "adapter.lora"
-            }
-            None => {
-                let note = "a module written in Python cannot run here; `adapter.lora` stands in its place";
-                self.tell("network_module", Kind::Refused, Some(path), note);
-                "adapter.lora"
-            }
         }
     }
 
@@ -110,12 +42,8 @@ impl Job<'_> {
             self.tell("network_train_unet_only", Kind::Mapped, Some(text), "no text encoder is named");
         }
         if only_text {
-            self.tell(
-                "network_train_text_encoder_only",
-                Kind::Refused,
-                None,
-                "not available yet: an adapter without the denoiser",
-            );
+            let note = "not available yet: an adapter without the denoiser";
+            self.tell("network_train_text_encoder_only", Kind::Refused, None, note);
         }
         if frozen && !only_text {
             let name = if self.has("unet_lr") { "unet_lr" } else { "learning_rate" };
@@ -129,17 +57,16 @@ impl Job<'_> {
             }
         }
         for name in ["train_text_encoder", "train_t5xxl"] {
-            if self.has(name) {
-                match (self.scope.refused, self.scope.trained.is_empty()) {
-                    (Some(why), _) => self.tell(name, Kind::Refused, None, why),
-                    (None, true) => self.tell(
-                        name,
-                        Kind::Ignored,
-                        None,
-                        "the encoders' rates are 0, or `--train_text_encoder` is missing",
-                    ),
-                    (None, false) => self.tell(name, Kind::Mapped, Some(text), ""),
+            if !self.has(name) {
+                continue;
+            }
+            match (self.scope.refused, self.scope.trained.is_empty()) {
+                (Some(why), _) => self.tell(name, Kind::Refused, None, why),
+                (None, true) => {
+                    let note = "the encoders' rates are 0, or `--train_text_encoder` is missing";
+                    self.tell(name, Kind::Ignored, None, note);
                 }
+                (None, false) => self.tell(name, Kind::Mapped, Some(text), ""),
             }
         }
         if let Some(steps) = self.int("stop_text_encoder_training") {
@@ -152,27 +79,64 @@ impl Job<'_> {
         }
     }
 
+    /// Whether modules and ranks are those of a file.
+    pub(super) fn ranks_of_file(&self) -> bool {
+        self.draft.get("nodes.lora.rank") == Some(&json!("from_file"))
+    }
+
     fn rank(&mut self) {
-        let from_file = self.has("network_weights");
+        let path = "nodes.lora.rank";
+        let file = self.has("network_weights");
+        if self.flag("dim_from_weights") && file {
+            self.write("dim_from_weights", path, json!("from_file"), "");
+        } else if self.has("dim_from_weights") {
+            self.tell("dim_from_weights", Kind::Ignored, None, "without effect without `--network_weights`");
+        }
         let rank = self.int("network_dim").filter(|n| *n > 0).unwrap_or(4);
-        if self.has("network_dim") {
-            self.write("network_dim", "nodes.lora.rank", json!(rank), "");
-        } else if self.draft.put("nodes.lora.rank", json!(rank)).is_ok() {
-            self.draft.comment("nodes.lora.rank", "default of sd-scripts");
-            let note = "default inside the modules";
-            self.tell_value("network_dim", "4", Kind::Defaulted, Some("nodes.lora.rank"), note);
+        if self.ranks_of_file() {
+            if self.has("network_dim") {
+                self.tell("network_dim", Kind::Ignored, None, "`--dim_from_weights` counts");
+            }
+            if self.has("network_dropout") {
+                self.tell("network_dropout", Kind::Ignored, None, "sd-scripts drops it with `--dim_from_weights`");
+            }
+        } else if self.has("network_dim") {
+            self.write("network_dim", path, json!(rank), "");
+        } else if self.draft.put(path, json!(rank)).is_ok() {
+            self.draft.comment(path, "default of sd-scripts");
+            self.tell_value("network_dim", "4", Kind::Defaulted, Some(path), "default inside the modules");
         }
         let alpha = self.effective("network_alpha");
-        let zero = alpha.as_f64().is_none_or(|a| a <= 0.0);
-        if from_file {
+        if file {
             let note = "the file's α is kept, in the scale too; sd-scripts trains with another scale than it saves";
             if self.has("network_alpha") {
                 self.tell("network_alpha", Kind::Changed, Some("nodes.lora.weights"), note);
             }
-        } else if zero {
+        } else if off(&alpha) {
             self.tell("network_alpha", Kind::Mapped, None, "α is the rank, as here without `alpha`");
         } else {
             self.write("network_alpha", "nodes.lora.alpha", alpha, "");
+        }
+        if self.is_module("dylora") && self.has("network_dropout") {
+            self.tell("network_dropout", Kind::Ignored, None, "`networks.dylora` ignores it");
+        }
+    }
+
+    /// OFT: the number of blocks is the rank option, its constraint the α option.
+    fn rotation(&mut self) {
+        let blocks = self.int("network_dim").filter(|n| *n > 0).unwrap_or(4);
+        if self.has("network_dim") {
+            self.write("network_dim", "nodes.lora.blocks", json!(blocks), "the number of diagonal blocks");
+        } else {
+            self.put_plain("nodes.lora.blocks", json!(blocks));
+        }
+        if self.has("network_alpha") {
+            let value = self.effective("network_alpha");
+            self.write("network_alpha", "nodes.lora.constraint", value, "the longest rotation");
+        } else {
+            let note =
+                "without it sd-scripts constrains by 1, far from the 0.001 that OFT is meant for; the latter is taken";
+            self.note("--network_alpha (not given)", "1", Kind::Changed, Some("nodes.lora.constraint"), note);
         }
     }
 
@@ -180,11 +144,6 @@ impl Job<'_> {
     fn start(&mut self) {
         if let Some(file) = self.text("network_weights").map(str::to_owned) {
             self.write("network_weights", "nodes.lora.weights", json!(file), "");
-            if self.flag("dim_from_weights") {
-                self.write("dim_from_weights", "nodes.lora.rank_from_weights", json!(true), "");
-            }
-        } else if self.has("dim_from_weights") {
-            self.tell("dim_from_weights", Kind::Ignored, None, "without effect without `--network_weights`");
         }
         let Some(files) = self.value("base_weights").and_then(Json::as_array).cloned() else {
             if self.has("base_weights_multiplier") {
@@ -196,19 +155,15 @@ impl Job<'_> {
         let merge: Vec<Json> = files
             .iter()
             .enumerate()
-            .map(|(i, file)| json!({ "weights": file, "multiplier": factors.get(i).cloned().unwrap_or(json!(1)) }))
+            .map(|(i, file)| json!({ "path": file, "multiplier": factors.get(i).cloned().unwrap_or(json!(1)) }))
             .collect();
-        let path = "nodes.model.merge";
-        match self.draft.put(path, json!(merge)) {
-            Ok(()) => {
-                self.tell("base_weights", Kind::Mapped, Some(path), "");
-                self.tell("base_weights_multiplier", Kind::Mapped, Some(path), "");
-            }
-            Err(miss) => {
-                self.missing("base_weights", &miss);
-                if self.has("base_weights_multiplier") {
-                    self.missing("base_weights_multiplier", &miss);
-                }
+        let path = "nodes.lora.base_weights";
+        let put = self.draft.put(path, json!(merge));
+        for name in ["base_weights", "base_weights_multiplier"] {
+            match &put {
+                Ok(()) if self.has(name) => self.tell(name, Kind::Mapped, Some(path), ""),
+                Err(miss) if self.has(name) => self.missing(name, miss),
+                _ => {}
             }
         }
     }
@@ -222,14 +177,13 @@ impl Job<'_> {
             }
         }
         let halved = matches!(self.family, Family::Flux | Family::Lumina2 | Family::LuminaNext);
-        let half = self.draft.get("train.precision").is_some_and(|p| p != "f32");
         let told = self.flag("full_bf16") || self.flag("full_fp16");
-        if halved && half && !told {
-            let precision = self.draft.get("train.precision").cloned().unwrap_or_default();
-            let note = "the trained weights are kept in f32; sd-scripts keeps them in the precision of the run here";
-            match self.draft.put(path, precision) {
-                Ok(()) => self.draft.comment(path, "as sd-scripts; f32 is more exact"),
-                Err(_) => self.note("weights (not given)", "", Kind::Changed, None, note),
+        let Some(half) = self.half.filter(|_| halved && !told) else { return };
+        match self.draft.put(path, json!(half)) {
+            Ok(()) => self.draft.comment(path, "as sd-scripts; f32 is more exact"),
+            Err(_) => {
+                let note = "the weights that learn are kept in f32; sd-scripts keeps them in the run's precision here";
+                self.note("precision of the weights", half, Kind::Changed, None, note);
             }
         }
     }

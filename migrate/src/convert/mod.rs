@@ -1,12 +1,14 @@
 //! Values into the document, stage by stage: each stage writes its nodes and says what became of its options.
 
 mod block_lists;
+mod block_ranges;
 mod data;
 mod flow;
 mod logging;
 mod lora;
 mod loss;
 mod model;
+mod modules;
 mod network_args;
 mod optimizer;
 pub(crate) mod optimizers;
@@ -30,8 +32,9 @@ use crate::report::{Entry, Kind};
 use crate::script::{Family, Script};
 use scope::Scope;
 
-pub(crate) use lora::modules;
+pub(crate) use modules::names as modules;
 pub(crate) use optimizers::OPTIMIZERS;
+pub(crate) use prompts::OPTIONS as PROMPT_OPTIONS;
 pub(crate) use schedule::SCHEDULES;
 
 /// A migration under way.
@@ -47,15 +50,15 @@ pub(crate) struct Job<'a> {
     pub report: Vec<Entry>,
     told: HashSet<&'static str>,
     pub scope: Scope,
-    /// Arguments of the adapter that are written with the optimizer: name, text, place, value, what changes.
-    later: Vec<(&'static str, String, &'static str, Json, &'static str)>,
+    /// The run's 16-bit type, if it has one.
+    pub half: Option<&'static str>,
 }
 
 impl<'a> Job<'a> {
     pub fn new(script: Script, given: Given, data: Data, files: &'a dyn Files, draft: Draft) -> Job<'a> {
         let (launcher, told, report) = (None, HashSet::new(), Vec::new());
         let (family, scope) = (script.family, Scope::default());
-        Job { script, family, given, launcher, data, files, draft, report, told, scope, later: Vec::new() }
+        Job { script, family, given, launcher, data, files, draft, report, told, scope, half: None }
     }
 
     /// All stages, in the order of the document.
@@ -218,7 +221,7 @@ impl<'a> Job<'a> {
         let lost: Vec<String> =
             self.report.iter().filter(|e| e.kind == Kind::Refused).map(|e| e.option.clone()).collect();
         self.report.sort_by_key(|entry| entry.kind == Kind::Defaulted);
-        self.draft.intro.push(format!("Migrated from `{}` of sd-scripts.", self.script.file()));
+        self.draft.intro.insert(0, format!("Migrated from `{}` of sd-scripts.", self.script.file()));
         if !lost.is_empty() {
             self.draft.intro.push("Not carried over, see the report:".into());
             self.draft.intro.extend(lost.iter().map(|option| format!("  {}", option.replace('\n', " "))));

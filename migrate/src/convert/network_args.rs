@@ -17,6 +17,14 @@ pub(super) struct Arg {
     pub value: Json,
 }
 
+/// A word that means true to LyCORIS.
+pub(super) fn yes(text: &str) -> bool {
+    ["true", "1", "yes", "y"].contains(&text.to_lowercase().as_str())
+}
+
+/// Why an argument has no effect beside ranks of a file.
+const OF_FILE: &str = "sd-scripts drops it with `--dim_from_weights`";
+
 impl Job<'_> {
     pub fn network_args(&mut self) {
         let words: Vec<String> = match self.value("network_args").and_then(Json::as_array) {
@@ -36,6 +44,7 @@ impl Job<'_> {
         let mut done: HashSet<&str> = HashSet::new();
         self.conv(&list, &mut done);
         self.block_lists(&list, &mut done);
+        self.block_ranges(&list, &mut done);
         self.lora_plus(&list, &mut done);
         self.embedders(&list, &mut done);
         for arg in list.iter().filter(|arg| !done.contains(arg.opt.name)) {
@@ -64,7 +73,10 @@ impl Job<'_> {
         }
         match args::typed(opt.kind, text) {
             Ok(value) => Some(Arg { opt, text: text.to_owned(), value }),
-            Err(_) if text == "None" => None,
+            Err(_) if text == "None" => {
+                self.note(&label(name), text, Kind::Mapped, None, "none, so left out");
+                None
+            }
             Err(note) => {
                 self.note(&label(name), text, Kind::Refused, None, &format!("{note}; sd-scripts stops here"));
                 None
@@ -92,38 +104,47 @@ impl Job<'_> {
     }
 
     fn one_arg(&mut self, arg: &Arg) {
+        let dropouts = ["rank_dropout", "module_dropout"];
         match (arg.opt.name, arg.opt.fate) {
-            ("dropout", _) => {
-                let note = "the modules read `--network_dropout` only";
-                self.tell_arg(arg, Kind::Ignored, None, note);
+            ("dropout", _) => self.tell_arg(arg, Kind::Ignored, None, "the modules read `--network_dropout` only"),
+            (name, _) if dropouts.contains(&name) && self.ranks_of_file() => {
+                self.tell_arg(arg, Kind::Ignored, None, OF_FILE);
             }
-            ("algo", _) => self.tell_arg(arg, Kind::Mapped, Some("nodes.lora.type"), ""),
+            (name, _) if dropouts.contains(&name) && self.is_module("dylora") => {
+                self.tell_arg(arg, Kind::Ignored, None, "`networks.dylora` ignores it");
+            }
+            ("algo" | "dora_wd", _) => self.tell_arg(arg, Kind::Mapped, Some("nodes.lora.type"), ""),
+            ("preset", _) if arg.text == "full" => self.tell_arg(arg, Kind::Mapped, None, "the default"),
+            ("preset", _) => {
+                let note = "not available: presets of LyCORIS; `include`, `exclude` and `ranks` choose layers";
+                self.tell_arg(arg, Kind::Refused, None, note);
+            }
             ("train_t5xxl", _) if arg.text == "True" => {
-                let kind = if self.scope.trains("t5") { Kind::Mapped } else { Kind::Ignored };
-                let note = if kind == Kind::Ignored { "no text encoder learns" } else { "" };
+                let learns = self.scope.trains("t5");
+                let (kind, note) = if learns { (Kind::Mapped, "") } else { (Kind::Ignored, "no text encoder learns") };
                 self.tell_arg(arg, kind, Some("nodes.lora.text"), note);
             }
+            ("enable_all_linear" | "enable_conv", Fate::Part(path)) => self.oft_layers(arg, path),
             ("network_reg_dims" | "network_reg_lrs", _) => self.patterns(arg),
-            // Flags among the arguments: only the exact word `True` is one.
+            // Flags among the arguments.
             (_, Fate::Part(path)) if arg.opt.kind == Type::Text => match self.is_true(arg) {
                 true => {
                     self.put_arg(arg, path, json!(true));
                 }
                 false => self.tell_arg(arg, Kind::Mapped, None, "off, so left out"),
             },
-            (_, Fate::Set(path, how)) => match how {
-                How::OffAtZero if off(&arg.value) => self.tell_arg(arg, Kind::Mapped, None, "off, so left out"),
-                _ => {
-                    let default = arg.text == arg.opt.default;
-                    match (default, self.draft.takes(path, &arg.value)) {
-                        (true, Err(_)) => self.tell_arg(arg, Kind::Mapped, None, "the default"),
-                        _ => {
-                            self.put_arg(arg, path, arg.value.clone());
-                        }
-                    }
-                }
-            },
-            (_, Fate::Part(path)) => {
+            // No rank is `false` here.
+            (_, Fate::Set(path, _)) if path.starts_with("nodes.lora.ranks.") => {
+                let value = if off(&arg.value) { json!(false) } else { arg.value.clone() };
+                self.put_arg(arg, path, value);
+            }
+            (_, Fate::Set(_, How::OffAtZero)) if off(&arg.value) => {
+                self.tell_arg(arg, Kind::Mapped, None, "off, so left out");
+            }
+            (_, Fate::Set(path, _)) if arg.text == arg.opt.default && self.draft.takes(path, &arg.value).is_err() => {
+                self.tell_arg(arg, Kind::Mapped, None, "the default");
+            }
+            (_, Fate::Set(path, _) | Fate::Part(path)) => {
                 self.put_arg(arg, path, arg.value.clone());
             }
             (_, Fate::Ignored(why)) => self.tell_arg(arg, Kind::Ignored, None, why),
@@ -131,12 +152,23 @@ impl Job<'_> {
         }
     }
 
-    /// OFT takes any text for true, `False` too; LyCORIS reads words; the others know `True` only.
+    /// LyCORIS reads words; the reference's modules know `True` only.
     fn is_true(&self, arg: &Arg) -> bool {
-        match self.text("network_module").unwrap_or_default() {
-            module if module.contains("oft") => !arg.text.is_empty(),
-            module if module.contains("lycoris") => ["true", "1", "yes"].contains(&arg.text.to_lowercase().as_str()),
-            _ => arg.text == "True",
+        if self.is_module("lycoris") { yes(&arg.text) } else { arg.text == "True" }
+    }
+
+    /// OFT takes any text for true, `False` too; what was meant counts.
+    fn oft_layers(&mut self, arg: &Arg, path: &str) {
+        if !self.is_module("oft") {
+            self.tell_arg(arg, Kind::Ignored, None, "only the OFT modules read it");
+        } else if !yes(&arg.text) {
+            let note = "off, as it says; sd-scripts switches it on with any text";
+            self.tell_arg(arg, Kind::Changed, None, note);
+        } else if arg.opt.name == "enable_conv" || self.draft.get(path).is_none() {
+            let value = if arg.opt.name == "enable_conv" { "all" } else { "linear" };
+            self.put_arg(arg, path, json!(value));
+        } else {
+            self.tell_arg(arg, Kind::Mapped, Some(path), "`enable_conv` includes it");
         }
     }
 
@@ -144,9 +176,25 @@ impl Job<'_> {
         let of = |name: &str| list.iter().find(|arg| arg.opt.name == name);
         let (dim, alpha) = (of("conv_dim"), of("conv_alpha"));
         done.extend(["conv_dim", "conv_alpha"]);
+        let (rank_path, path) = ("nodes.lora.conv.rank", "nodes.lora.conv.alpha");
+        if self.ranks_of_file() {
+            for arg in dim.into_iter().chain(alpha) {
+                self.tell_arg(arg, Kind::Ignored, None, OF_FILE);
+            }
+            return;
+        }
         let Some(dim) = dim else {
             if let Some(alpha) = alpha {
                 self.tell_arg(alpha, Kind::Ignored, None, "without effect without `conv_dim`");
+            }
+            let unet = !self.family.flow();
+            if let Some(rank) = self.draft.get("nodes.lora.rank").cloned().filter(|_| unet && self.is_module("lycoris"))
+            {
+                // LyCORIS adapts convolutions with the other layers' rank and α.
+                let alpha = self.draft.get("nodes.lora.alpha").cloned();
+                self.put_plain(rank_path, rank);
+                alpha.into_iter().for_each(|alpha| self.put_plain(path, alpha));
+                self.draft.comment(rank_path, "as LyCORIS");
             }
             return;
         };
@@ -154,92 +202,138 @@ impl Job<'_> {
             self.tell_arg(dim, Kind::Mapped, None, "no rank, so left out");
             return;
         }
-        if !self.put_arg(dim, "nodes.lora.conv.rank", dim.value.clone()) {
+        if !self.put_arg(dim, rank_path, dim.value.clone()) {
             if let Some(alpha) = alpha {
                 self.tell_arg(alpha, Kind::Refused, None, "its rank could not be carried over");
             }
             return;
         }
-        let path = "nodes.lora.conv.alpha";
-        let weights = self.has("network_weights");
+        let kept = self.has("network_weights");
+        let default = if self.is_module("lycoris") || self.is_module("dylora") { "nodes.lora.alpha" } else { "" };
         match alpha {
-            Some(alpha) if weights => {
-                self.tell_arg(alpha, Kind::Changed, Some("nodes.lora.weights"), "the file's α is kept")
+            Some(alpha) if kept => {
+                self.tell_arg(alpha, Kind::Changed, Some("nodes.lora.weights"), "the file's α is kept");
+            }
+            Some(alpha) if self.is_module("dylora") => {
+                self.tell_arg(alpha, Kind::Ignored, None, "`networks.dylora` takes `--network_alpha`");
             }
             Some(alpha) if off(&alpha.value) => self.tell_arg(alpha, Kind::Mapped, None, "α is the rank, as here"),
             Some(alpha) => {
                 self.put_arg(alpha, path, alpha.value.clone());
+                return;
             }
-            None if weights => {}
-            None => {
-                if self.draft.put(path, json!(1)).is_ok() {
-                    self.draft.comment(path, "default of sd-scripts");
-                    self.note("--network_args conv_alpha (not given)", "1", Kind::Defaulted, Some(path), "");
-                }
-            }
+            None => {}
+        }
+        if kept || alpha.is_some_and(|alpha| off(&alpha.value)) {
+            return;
+        }
+        let value = self.draft.get(default).cloned().unwrap_or(json!(1));
+        if self.draft.put(path, value.clone()).is_ok() {
+            self.draft.comment(path, "default of sd-scripts");
+            let text = crate::report::Entry::show(&value);
+            self.note("--network_args conv_alpha (not given)", &text, Kind::Defaulted, Some(path), "");
         }
     }
 
-    /// Ranks of embedders: one for each layer. The product has one switch for all, with the adapter's rank.
+    /// Ranks of the layers outside the blocks, in a fixed order.
     fn embedders(&mut self, list: &[Arg], done: &mut HashSet<&'static str>) {
-        for arg in list.iter().filter(|arg| ["in_dims", "emb_dims", "embedder_dims"].contains(&arg.opt.name)) {
-            done.insert(arg.opt.name);
+        const LAYERS: [(&str, &[&str]); 3] = [
+            ("in_dims", &["img_in", "time_in", "vector_in", "guidance_in", "txt_in"]),
+            ("emb_dims", &["context_embedder", "t_embedder", "x_embedder", "y_embedder", "final_mod", "final_linear"]),
+            ("embedder_dims", &["x_embedder", "t_embedder", "cap_embedder"]),
+        ];
+        for (name, layers) in LAYERS {
+            let Some(arg) = list.iter().find(|arg| arg.opt.name == name) else { continue };
+            done.insert(name);
             let ranks: Option<Vec<i64>> = arg.text.trim_matches(['[', ']', ' ']).split(',').map(python::int).collect();
-            let Some(ranks) = ranks else {
-                self.tell_arg(arg, Kind::Refused, None, "it is a list of ranks as `4,4,4`");
+            let Some(ranks) = ranks.filter(|ranks| ranks.len() == layers.len()) else {
+                let note = format!("it is a list of {} ranks; sd-scripts stops here", layers.len());
+                self.tell_arg(arg, Kind::Refused, None, &note);
                 continue;
             };
             let rank = self.draft.get("nodes.lora.rank").and_then(Json::as_i64);
             if ranks.iter().all(|r| *r == 0) {
                 self.tell_arg(arg, Kind::Mapped, None, "no ranks, so left out");
-            } else if ranks.iter().all(|r| Some(*r) == rank) {
-                self.put_arg(arg, "nodes.lora.embedders", json!(true));
-            } else {
-                self.put_arg(arg, "nodes.lora.ranks.embedders", json!(ranks));
+                continue;
+            }
+            let own: Vec<(String, Json)> = ranks
+                .iter()
+                .zip(layers)
+                .filter(|(r, _)| Some(**r) != rank)
+                .map(|(r, layer)| (format!("nodes.lora.ranks.{layer}"), if *r == 0 { json!(false) } else { json!(r) }))
+                .collect();
+            let miss = own.iter().find_map(|(path, value)| self.draft.takes(path, value).err());
+            if let Some(miss) = miss {
+                self.tell_arg(arg, Kind::Refused, None, &miss.to_string());
+                continue;
+            }
+            if self.put_arg(arg, "nodes.lora.embedders", json!(true)) {
+                own.into_iter().for_each(|(path, value)| self.put_plain(&path, value));
             }
         }
     }
 
-    /// LoRA+ ratios. 0 stands for none.
+    /// LoRA+ ratios: one for all, or one for each part. 0 stands for none.
     fn lora_plus(&mut self, list: &[Arg], done: &mut HashSet<&'static str>) {
-        let plus = list.iter().filter(|arg| arg.opt.name.starts_with("loraplus_")).collect::<Vec<_>>();
-        done.extend(plus.iter().map(|arg| arg.opt.name));
-        let lost = self.flag("dim_from_weights");
-        for arg in plus {
-            let Fate::Part(path) = arg.opt.fate else { continue };
-            if off(&arg.value) {
-                self.tell_arg(arg, Kind::Mapped, None, "off, so left out");
-            } else if self.estimates_one_rate() {
-                let note = "an optimizer that finds its own rate has one for all; sd-scripts fails in the first step";
-                self.tell_arg(arg, Kind::Refused, None, note);
-            } else {
-                // Written with the optimizer, whose node comes later.
-                let note = if lost { "sd-scripts drops it with `--dim_from_weights`" } else { "" };
-                self.later.push((arg.opt.name, arg.text.clone(), path, arg.value.clone(), note));
+        let given: Vec<&Arg> = list.iter().filter(|arg| arg.opt.name.starts_with("loraplus_")).collect();
+        done.extend(given.iter().map(|arg| arg.opt.name));
+        let of = |name: &str| given.iter().find(|arg| arg.opt.name == name && !off(&arg.value)).map(|arg| &arg.value);
+        let all = of("loraplus_lr_ratio");
+        let model = of("loraplus_unet_lr_ratio").or(all).cloned();
+        let text = of("loraplus_text_encoder_lr_ratio").or(all).cloned().filter(|_| !self.scope.trained.is_empty());
+        let path = "nodes.lora.lora_plus";
+        let refusal = if self.ranks_of_file() {
+            Some((Kind::Ignored, OF_FILE))
+        } else if self.is_module("lora_fa") || self.is_module("oft") {
+            Some((Kind::Ignored, "this module does not read it"))
+        } else if self.estimates_one_rate() {
+            let note = "an optimizer that finds its own rate has one for all; sd-scripts fails in the first step";
+            Some((Kind::Refused, note))
+        } else {
+            None
+        };
+        let put = match (&refusal, &model, &text) {
+            (Some(_), ..) | (None, None, None) => Ok(()),
+            (None, Some(a), b) if b.as_ref().is_none_or(|b| a == b) => self.draft.put(path, a.clone()),
+            (None, a, b) => {
+                let parts =
+                    [("model", a), ("text", b)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), v.clone()?)));
+                self.draft.put(path, Json::Object(parts.collect()))
+            }
+        };
+        for arg in given {
+            match (&refusal, &put) {
+                _ if off(&arg.value) => self.tell_arg(arg, Kind::Mapped, None, "off, so left out"),
+                (Some((kind, why)), _) => self.tell_arg(arg, *kind, None, why),
+                (None, Err(miss)) => self.tell_arg(arg, Kind::Refused, None, &miss.to_string()),
+                (None, Ok(())) if arg.opt.name.contains("text") && text.is_none() => {
+                    self.tell_arg(arg, Kind::Ignored, None, "no text encoder learns");
+                }
+                (None, Ok(())) => self.tell_arg(arg, Kind::Mapped, Some(path), ""),
             }
         }
     }
 
     /// `pattern=value,…`: split at commas and the first `=`, as the reference does.
     fn patterns(&mut self, arg: &Arg) {
-        let field = if arg.opt.name == "network_reg_dims" { "rank" } else { "learning_rate" };
-        let pairs: Option<Vec<(String, f64)>> = arg
-            .text
-            .split(',')
-            .map(|pair| {
-                let (pattern, value) = pair.split_once('=')?;
-                Some((pattern.trim().to_owned(), python::float(value)?))
+        let ranks = arg.opt.name == "network_reg_dims";
+        let read = |pair: &str| -> Option<Json> {
+            let (pattern, value) = pair.split_once('=')?;
+            Some(match (ranks, python::int(value), python::float(value)) {
+                (true, Some(0), _) => json!({ "match": pattern.trim(), "rank": false }),
+                (true, Some(rank), _) => json!({ "match": pattern.trim(), "rank": rank }),
+                (false, _, Some(rate)) => json!({ "match": pattern.trim(), "learning_rate": python::number(rate) }),
+                _ => return None,
             })
-            .collect();
-        let Some(pairs) = pairs else {
+        };
+        let rules: Option<Vec<Json>> = arg.text.split(',').map(read).collect();
+        let Some(rules) = rules else {
             self.tell_arg(arg, Kind::Refused, None, "it is a list of `pattern=value`; sd-scripts stops here");
             return;
         };
-        let old = self.draft.get("nodes.lora.patterns").and_then(Json::as_array).cloned().unwrap_or_default();
-        let mut rules = old;
-        rules.extend(
-            pairs.into_iter().map(|(pattern, value)| json!({ "match": pattern, field: python::number(value) })),
-        );
-        self.put_arg(arg, "nodes.lora.patterns", json!(rules));
+        let path = "nodes.lora.patterns";
+        let mut all = self.draft.get(path).and_then(Json::as_array).cloned().unwrap_or_default();
+        all.extend(rules);
+        self.put_arg(arg, path, json!(all));
     }
 }

@@ -72,7 +72,6 @@ impl Job<'_> {
         let relative = optimizer.node == "optimizer.adafactor" && self.adafactor(&args);
         self.rates(optimizer, own, relative);
         self.clipping();
-        self.later();
         self.schedule(optimizer, own, relative);
         self.fused();
     }
@@ -212,20 +211,17 @@ impl Job<'_> {
         self.encoder_rates(optimizer, rate, encoders);
     }
 
+    /// Rates of text encoders: each has a field, and the second and third take the first's where they have none.
     fn encoder_rates(&mut self, optimizer: &Optimizer, rate: f64, options: [&'static str; 5]) {
-        let path = "nodes.optimizer.text_encoder_learning_rate";
         let given: Vec<&'static str> = options.into_iter().filter(|name| self.has(name)).collect();
         let trained = self.scope.trained.clone();
-        let Some((_, first)) = trained.first().copied() else {
+        if trained.is_empty() || trained.iter().all(|(_, r)| *r == rate) {
+            let learns = !trained.is_empty();
             for name in given {
-                self.tell(name, Kind::Ignored, None, "no text encoder learns");
-            }
-            return;
-        };
-        let alike = trained.iter().all(|(_, r)| *r == first);
-        if alike && first == rate {
-            for name in given {
-                self.tell(name, Kind::Mapped, Some("nodes.optimizer.learning_rate"), "the denoiser's rate");
+                match learns {
+                    true => self.tell(name, Kind::Mapped, Some("nodes.optimizer.learning_rate"), "the denoiser's rate"),
+                    false => self.tell(name, Kind::Ignored, None, "no text encoder learns"),
+                }
             }
             return;
         }
@@ -236,33 +232,41 @@ impl Job<'_> {
             }
             return;
         }
-        let many: Json = trained
-            .iter()
-            .map(|(name, r)| ((*name).to_owned(), python::number(*r)))
-            .collect::<serde_json::Map<_, _>>()
-            .into();
-        let all = "nodes.optimizer.text_encoder_learning_rates";
-        if !alike && self.draft.put(all, many).is_ok() {
-            for name in given {
-                self.tell(name, Kind::Mapped, Some(all), "");
+        let mut inherited = rate;
+        for (encoder, own) in trained {
+            let (field, option) = match encoder {
+                "clip_g" => ("text_encoder_2_learning_rate", "learning_rate_te2"),
+                "t5" => ("text_encoder_3_learning_rate", "learning_rate_te3"),
+                _ if self.has("learning_rate_te") => ("text_encoder_learning_rate", "learning_rate_te"),
+                _ => ("text_encoder_learning_rate", "learning_rate_te1"),
+            };
+            let option = if self.has("text_encoder_lr") { "text_encoder_lr" } else { option };
+            let path = format!("nodes.optimizer.{field}");
+            if own == inherited {
+                if self.has(option) {
+                    self.tell(option, Kind::Mapped, Some("nodes.optimizer"), "as the rate it is taken from by default");
+                }
+                continue;
             }
-            return;
+            match self.draft.put(&path, python::number(own)) {
+                Ok(()) if self.has(option) => self.tell(option, Kind::Mapped, Some(&path), ""),
+                Ok(()) => self.draft.comment(&path, "as `learning_rate` of sd-scripts"),
+                Err(miss) => {
+                    let note = format!("{miss}; it learns at {}", Entry::show(&python::number(inherited)));
+                    match self.has(option) {
+                        true => self.tell(option, Kind::Refused, None, &note),
+                        false => {
+                            self.note(&format!("rate of `{encoder}`"), &own.to_string(), Kind::Refused, None, &note)
+                        }
+                    }
+                }
+            }
+            if field == "text_encoder_learning_rate" {
+                inherited = own;
+            }
         }
-        let put = self.draft.put(path, python::number(first)).map_err(|miss| miss.to_string());
-        for (i, name) in given.into_iter().enumerate() {
-            match &put {
-                Ok(()) if alike || (i == 0 && name != "text_encoder_lr") => {
-                    self.tell(name, Kind::Mapped, Some(path), "")
-                }
-                Ok(()) => {
-                    let note = format!(
-                        "not available yet: a rate for each text encoder; all have {}",
-                        Entry::show(&python::number(first))
-                    );
-                    self.tell(name, Kind::Refused, Some(path), &note);
-                }
-                Err(note) => self.tell(name, Kind::Refused, None, note),
-            }
+        for name in given {
+            self.tell(name, Kind::Ignored, None, "the encoder it belongs to does not learn");
         }
     }
 
@@ -273,18 +277,6 @@ impl Job<'_> {
             self.write("max_grad_norm", path, json!(false), "");
         } else if self.has("max_grad_norm") {
             self.write("max_grad_norm", path, value, "");
-        }
-    }
-
-    /// Arguments of the adapter that belong on the optimizer.
-    fn later(&mut self) {
-        for (name, text, path, value, note) in std::mem::take(&mut self.later) {
-            let label = format!("--network_args {name}");
-            match self.draft.put(path, value) {
-                Ok(()) if note.is_empty() => self.note(&label, &text, Kind::Mapped, Some(path), ""),
-                Ok(()) => self.note(&label, &text, Kind::Changed, Some(path), note),
-                Err(miss) => self.note(&label, &text, Kind::Refused, None, &miss.to_string()),
-            }
         }
     }
 

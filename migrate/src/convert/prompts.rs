@@ -5,6 +5,9 @@ use serde_json::{Map, Value as Json, json};
 use crate::config;
 use crate::python;
 
+/// Options of a prompt: the last four have no place here.
+pub(crate) const OPTIONS: &[&str] = &["n", "w", "h", "d", "s", "l", "g", "ss", "cn", "ctr", "rcfg", "fs"];
+
 /// A prompt with its settings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Prompt {

@@ -127,39 +127,48 @@ impl Job<'_> {
         }
     }
 
+    /// bf16 is `auto`: bf16 wherever the device has it, so that the document runs on others too.
     fn precision(&mut self) {
         let of = |name: &str| match name {
-            "fp16" => "f16",
-            "bf16" => "bf16",
-            _ => "f32",
+            "fp16" => ("f16", ""),
+            "bf16" => ("auto", "bf16 on CUDA, f32 on devices without it"),
+            _ => ("f32", ""),
         };
         let launcher = self.launcher.clone();
+        let own = self.text("mixed_precision").map(str::to_owned);
+        let told = launcher.clone().filter(|name| ["fp16", "bf16"].contains(&name.as_str()));
+        let meant = own.clone().or(told.clone());
+        self.half = meant.as_deref().and_then(|name| match name {
+            "fp16" => Some("f16"),
+            "bf16" => Some("bf16"),
+            _ => None,
+        });
+        let (value, note) = of(meant.as_deref().unwrap_or("no"));
         let path = "train.precision";
-        match (self.text("mixed_precision").map(of), launcher.as_deref()) {
-            (Some(own), told) => {
-                self.write("mixed_precision", path, json!(own), "");
-                if let Some(told) = told {
-                    let note = "the script's own `--mixed_precision` counts";
-                    self.note("launcher --mixed_precision", told, Kind::Ignored, None, note);
-                }
-            }
-            (None, Some(told)) if ["fp16", "bf16"].contains(&told) => {
+        match (own, told) {
+            (None, Some(told)) => {
                 let note = format!(
-                    "taken from the launcher, as it was surely meant; sd-scripts overrides it with its own default `no` and trains in f32: write `f32` for that"
+                    "{}taken from the launcher, as it was surely meant; sd-scripts overrides it with its own default `no` and trains in f32: write `f32` for that",
+                    if note.is_empty() { String::new() } else { format!("{note}; ") }
                 );
-                let own = of(told);
-                match self.draft.put(path, json!(own)) {
+                match self.draft.put(path, json!(value)) {
                     Ok(()) => {
                         self.draft.comment(path, "sd-scripts ignores the launcher's and trains in f32");
-                        self.note("launcher --mixed_precision", told, Kind::Changed, Some(path), &note);
+                        self.note("launcher --mixed_precision", &told, Kind::Changed, Some(path), &note);
                     }
-                    Err(miss) => self.note("launcher --mixed_precision", told, Kind::Refused, None, &miss.to_string()),
+                    Err(miss) => self.note("launcher --mixed_precision", &told, Kind::Refused, None, &miss.to_string()),
                 }
             }
-            (None, told) => {
-                self.write("mixed_precision", path, json!("f32"), "");
-                if let Some(told) = told {
-                    self.note("launcher --mixed_precision", told, Kind::Mapped, Some(path), "");
+            (own, _) => {
+                if self.write("mixed_precision", path, json!(value), note) && !note.is_empty() {
+                    self.draft.comment(path, note);
+                }
+                if let Some(told) = launcher {
+                    let note = match own.is_some() {
+                        true => "the script's own `--mixed_precision` counts",
+                        false => "as the script's default",
+                    };
+                    self.note("launcher --mixed_precision", &told, Kind::Ignored, None, note);
                 }
             }
         }

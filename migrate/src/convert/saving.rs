@@ -165,14 +165,14 @@ impl Job<'_> {
             Some(_) => "bf16",
             None => {
                 let told = [("full_bf16", "bf16"), ("full_fp16", "f16")].into_iter().find(|(name, _)| self.flag(name));
-                let run = self.draft.get("train.precision").and_then(|p| p.as_str()).unwrap_or("f32").to_owned();
+                let run = self.half.unwrap_or("f32").to_owned();
                 let halved = !self.script.adapter && self.family.flow();
                 let kind = match told {
                     Some((_, kind)) => kind.to_owned(),
                     None if halved => run,
                     None => "f32".into(),
                 };
-                self.write("save_precision", path, json!(kind), "the type sd-scripts trains and saves in");
+                self.write("save_precision", path, json!(kind), "the type sd-scripts saves in then");
                 return;
             }
         };
