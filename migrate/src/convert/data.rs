@@ -8,6 +8,7 @@ use super::{Job, off};
 use crate::args;
 use crate::dataset::{Found, Subset};
 use crate::options::{self, Fate, How, Place};
+use crate::python;
 use crate::report::{Entry, Kind};
 use crate::script::Family;
 
@@ -118,6 +119,7 @@ impl Job<'_> {
         }
         job.shuffling();
         job.attributes();
+        job.held_out();
         job.plain_keys();
     }
 
@@ -168,9 +170,15 @@ impl Job<'_> {
             }
         }
         for name in ["cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk", "use_t5xxl_cache_only"] {
-            if self.has(name) {
-                let note = "encoders that do not learn are always cached";
-                self.tell(name, Kind::Mapped, Some("nodes.cached.text"), note);
+            if !self.has(name) {
+                continue;
+            }
+            match self.scope.refused {
+                Some(why) => self.tell(name, Kind::Changed, Some("nodes.cached.text"), why),
+                None => {
+                    let note = "encoders that do not learn are always cached";
+                    self.tell(name, Kind::Mapped, Some("nodes.cached.text"), note);
+                }
             }
         }
         if self.has("cache_info") {
@@ -359,6 +367,29 @@ impl Loader<'_, '_> {
         }
     }
 
+    /// Images set aside for validation.
+    fn held_out(&mut self) {
+        let part = self.subset.get("validation_split").and_then(Json::as_f64).unwrap_or(0.0);
+        if part <= 0.0 {
+            self.speak("validation_split", Kind::Mapped, None, "off, so left out");
+            self.speak("validation_seed", Kind::Ignored, None, "no images are set aside for validation");
+            return;
+        }
+        let path = self.path("validation_split");
+        match self.job.draft.put(&path, python::number(part)) {
+            Ok(()) => {
+                let note = "images are in one of the two parts; in sd-scripts the parts overlap";
+                self.speak("validation_split", Kind::Changed, Some(&path), note);
+                self.put("validation_seed", &self.path("validation_seed"), |value| value.clone(), "");
+            }
+            Err(miss) => {
+                let note = format!("{miss}; put held-out images in a folder of their own, with a `logger.validation`");
+                self.speak("validation_split", Kind::Refused, None, &note);
+                self.speak("validation_seed", Kind::Refused, None, "it belongs to the validation split");
+            }
+        }
+    }
+
     /// Keys that the table alone can place.
     fn plain_keys(&mut self) {
         for opt in options::all().filter(|opt| opt.place == Place::Dataset) {
@@ -374,7 +405,9 @@ impl Loader<'_, '_> {
                 }
                 Fate::Ignored(why) => self.speak(opt.name, Kind::Ignored, None, why),
                 Fate::Refused(why) => self.speak(opt.name, Kind::Refused, None, why),
-                Fate::Part(_) => {}
+                // Read with the run's head.
+                Fate::Part(_) if opt.name == "batch_size" => {}
+                Fate::Part(_) => self.speak(opt.name, Kind::Ignored, None, "without effect beside the other keys"),
             }
         }
     }

@@ -70,55 +70,30 @@ impl Job<'_> {
         }
     }
 
-    /// A part of the images set aside, or none.
+    /// When the images that the loader sets aside are looked at.
     fn validation(&mut self) {
-        let from_file = self.data.subsets.iter().find_map(|subset| subset.values.get("validation_split").cloned());
-        let split =
-            from_file.as_ref().map(|found| found.value.clone()).or_else(|| self.value("validation_split").cloned());
-        let on = split.as_ref().and_then(|value| value.as_f64()).is_some_and(|v| v > 0.0);
-        let options = ["validation_seed", "validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"];
-        if !on {
-            for name in options.into_iter().chain(["validation_split"]) {
-                if self.has(name) {
-                    self.tell(name, Kind::Ignored, None, "no images are set aside for validation");
-                }
-            }
-            return;
-        }
-        let split = split.unwrap_or_default();
-        let path = "nodes.images.validation_split";
-        let origin = from_file.map_or("--validation_split".to_owned(), |found| found.origin);
-        if let Err(miss) = self.draft.put(path, split.clone()) {
-            let note = format!("{miss}; put held-out images in a folder of their own, with a `logger.validation`");
-            if self.has("validation_split") {
-                self.tell("validation_split", Kind::Refused, None, &note);
-            } else {
-                self.note(&origin, &split.to_string(), Kind::Refused, None, &note);
-            }
+        let asked = self.data.subsets.iter().any(|subset| {
+            subset.get("validation_split").and_then(serde_json::Value::as_f64).is_some_and(|part| part > 0.0)
+        });
+        let options = ["validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"];
+        if self.draft.get("nodes.images.validation_split").is_none() {
+            let (kind, note) = match asked {
+                true => (Kind::Refused, "it belongs to the validation split, which is not available yet"),
+                false => (Kind::Ignored, "no images are set aside for validation"),
+            };
             for name in options {
                 if self.has(name) {
-                    self.tell(
-                        name,
-                        Kind::Refused,
-                        None,
-                        "it belongs to the validation split, which is not available yet",
-                    );
+                    self.tell(name, kind, None, note);
                 }
             }
             return;
         }
-        let note = "training and validation images are disjoint; in sd-scripts they overlap";
-        self.tell("validation_split", Kind::Changed, Some(path), note);
         self.draft.node("validation", "logger.validation");
         self.put_plain("nodes.validation.loss", json!("loss"));
         self.put_plain("nodes.validation.batch", json!("cached.validation"));
-        for (name, path) in [
-            ("validation_seed", "nodes.images.validation_seed"),
-            ("validate_every_n_steps", "nodes.validation.every.steps"),
-            ("validate_every_n_epochs", "nodes.validation.every.epochs"),
-            ("max_validation_steps", "nodes.validation.batches"),
-        ] {
-            if let Some(n) = self.int(name) {
+        let paths = ["nodes.validation.every.steps", "nodes.validation.every.epochs", "nodes.validation.batches"];
+        for (name, path) in options.into_iter().zip(paths) {
+            if let Some(n) = self.int(name).filter(|n| *n > 0) {
                 self.write(name, path, json!(n), "");
             }
         }

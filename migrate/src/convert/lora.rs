@@ -49,13 +49,6 @@ impl Job<'_> {
             let name = if self.has("unet_lr") { "unet_lr" } else { "learning_rate" };
             self.tell(name, Kind::Refused, None, "not available yet: training text encoders without the denoiser");
         }
-        if let Some(why) = self.scope.refused {
-            for name in ["cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"] {
-                if self.has(name) {
-                    self.tell(name, Kind::Changed, Some("nodes.cached.text"), why);
-                }
-            }
-        }
         for name in ["train_text_encoder", "train_t5xxl"] {
             if !self.has(name) {
                 continue;

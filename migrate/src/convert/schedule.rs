@@ -151,14 +151,14 @@ impl Job<'_> {
             "polynomial" => {
                 let rate = self.scope.rate;
                 if rate > 1e-7 {
-                    self.put_plain(&path("end_ratio"), python::number(1e-7 / rate));
+                    self.put_plain(&path("end_ratio"), rounded(1e-7 / rate));
                     self.draft.comment(&path("end_ratio"), "sd-scripts ends at a rate of 1e-7");
                 }
             }
             "cosine_with_min_lr" | "warmup_stable_decay" => {
                 if let Some(ratio) = arg("min_lr_ratio").or_else(|| {
                     let least = arg("min_lr")?.as_f64()?;
-                    (self.scope.rate > 0.0).then(|| python::number(least / self.scope.rate))
+                    (self.scope.rate > 0.0).then(|| rounded(least / self.scope.rate))
                 }) {
                     self.put_plain(&path("min_ratio"), ratio);
                 }
@@ -255,4 +255,9 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// A quotient without the last digits' noise.
+fn rounded(x: f64) -> Json {
+    python::number(format!("{x:.10e}").parse().unwrap_or(x))
 }

@@ -189,8 +189,7 @@ enum Level {
 }
 
 /// Keys that stand only in a subset.
-const SUBSET: [&str; 6] =
-    ["image_dir", "metadata_file", "conditioning_data_dir", "is_reg", "alpha_mask", "diff_output_preservation"];
+const SUBSET: [&str; 5] = ["image_dir", "metadata_file", "conditioning_data_dir", "is_reg", "alpha_mask"];
 /// Keys that stand only outside subsets.
 const DATASET: [&str; 10] = [
     "resolution",
@@ -236,6 +235,9 @@ fn read(opt: &Opt, value: &Json, level: Level) -> Result<Json, String> {
     }
     if level == Level::Subset && DATASET.contains(&opt.name) {
         return Err("it belongs into the dataset, not a subset; sd-scripts stops here".into());
+    }
+    if opt.name == "diff_output_preservation" {
+        return Err("it belongs into `custom_attributes`; sd-scripts stops here".into());
     }
     config::strict(opt.kind, value)
 }
