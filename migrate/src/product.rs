@@ -65,7 +65,9 @@ fn find<'s>(root: &'s Json, start: &'s Json, path: &str) -> Vec<&'s Map<String, 
 
 /// The schemas of a key: those of its name, else those of any name.
 fn below<'s>(here: &[&'s Map<String, Json>], key: &str) -> Vec<&'s Json> {
-    let named: Vec<&Json> = here.iter().filter_map(|map| map.get("properties")?.get(key)).collect();
+    let named = here.iter().filter_map(|map| map.get("properties")?.get(key));
+    // `false` there says: not beside another field.
+    let named: Vec<&Json> = named.filter(|schema| **schema != Json::Bool(false)).collect();
     if !named.is_empty() {
         return named;
     }
@@ -77,10 +79,8 @@ fn below<'s>(here: &[&'s Map<String, Json>], key: &str) -> Vec<&'s Json> {
 /// A schema and all that it refers to for the same value.
 fn alternatives<'s>(root: &'s Json, start: Vec<&'s Json>) -> Vec<&'s Map<String, Json>> {
     let (mut open, mut found) = (start, Vec::new());
-    while let Some(Json::Object(map)) = open.pop() {
-        if found.len() >= LIMIT {
-            break;
-        }
+    while let Some(next) = open.pop().filter(|_| found.len() < LIMIT) {
+        let Json::Object(map) = next else { continue };
         if let Some(name) = map.get("$ref").and_then(Json::as_str).and_then(|r| r.strip_prefix("#/definitions/")) {
             open.extend(root["definitions"].get(name));
         }
@@ -145,7 +145,11 @@ mod tests {
         Product::from_schema(json!({
             "properties": { "train": { "$ref": "#/definitions/Train" } },
             "definitions": {
-                "Train": { "type": "object", "properties": { "precision": { "type": "string", "enum": ["f32"] } } },
+                "Train": {
+                    "type": "object",
+                    "properties": { "precision": { "type": "string", "enum": ["f32"] }, "epochs": { "type": "integer" } },
+                    "then": { "properties": { "epochs": false } },
+                },
                 "Loop": { "allOf": [{ "$ref": "#/definitions/Loop" }] },
                 "loss.flow": { "properties": {
                     "loop": { "$ref": "#/definitions/Loop" },
@@ -184,6 +188,7 @@ mod tests {
         }
         assert!(product.head_takes("train.precision", &json!("f32")));
         assert!(!product.head_takes("train.precision", &json!("f8")));
+        assert!(product.head_takes("train.epochs", &json!(1)));
         assert!(Product::everything().takes("x", "y", &json!(1)));
     }
 }

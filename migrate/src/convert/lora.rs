@@ -29,6 +29,7 @@ impl Job<'_> {
             }
             self.network_args();
             self.start();
+            self.kept_in_f32();
         } else {
             self.full_precision();
         }
@@ -157,6 +158,16 @@ impl Job<'_> {
                 Ok(()) if self.has(name) => self.tell(name, Kind::Mapped, Some(path), ""),
                 Err(miss) if self.has(name) => self.missing(name, miss),
                 _ => {}
+            }
+        }
+    }
+
+    /// The adapter's own weights.
+    fn kept_in_f32(&mut self) {
+        for name in ["full_bf16", "full_fp16"] {
+            if self.has(name) {
+                let note = "the adapter's weights are kept in f32, which costs little and is more exact";
+                self.tell(name, Kind::Changed, None, note);
             }
         }
     }

@@ -4,6 +4,7 @@ mod block_lists;
 mod block_ranges;
 mod data;
 mod flow;
+mod loader;
 mod logging;
 mod lora;
 mod loss;
@@ -209,8 +210,12 @@ impl<'a> Job<'a> {
                 }
                 Fate::Refused(why) => self.tell(opt.name, Kind::Refused, None, why),
                 Fate::Ignored(why) => self.tell(opt.name, Kind::Ignored, None, why),
+                Fate::Part(_) if off(&self.effective(opt.name)) => {
+                    self.tell(opt.name, Kind::Mapped, None, "off, so left out");
+                }
                 Fate::Part(_) => {
-                    self.tell(opt.name, Kind::Ignored, None, "without effect beside the other options given");
+                    // A test holds that this is never reached.
+                    self.tell(opt.name, Kind::Refused, None, "not carried over: there is no rule for it here");
                 }
             }
         }

@@ -212,33 +212,33 @@ impl Job<'_> {
 
     fn swap(&mut self) {
         let path = "nodes.model.swap_blocks";
-        let old = (self.declared_int("double_blocks_to_swap"), self.declared_int("single_blocks_to_swap"));
-        let split = self.has("split_mode") && self.flag("split_mode");
-        if let Some(n) = self.int("blocks_to_swap") {
-            match n {
-                n if n <= 0 => self.tell("blocks_to_swap", Kind::Mapped, None, "off, so left out"),
-                n => {
-                    self.write("blocks_to_swap", path, json!(n), "");
-                }
+        let old = ["double_blocks_to_swap", "single_blocks_to_swap"];
+        let names = ["blocks_to_swap", old[0], old[1]];
+        for name in names {
+            if self.int(name).is_some_and(|n| n <= 0) {
+                self.tell(name, Kind::Mapped, None, "off, so left out");
             }
-        } else if let (Some(_), _) | (_, Some(_)) = old {
-            let n = old.0.unwrap_or(0) + old.1.unwrap_or(0) / 2;
-            for name in ["double_blocks_to_swap", "single_blocks_to_swap"] {
+        }
+        let on = |name: &str| self.int(name).filter(|n| *n > 0);
+        let (all, double, single) = (on(names[0]), on(names[1]), on(names[2]));
+        let split = self.flag("split_mode");
+        if let Some(n) = all {
+            self.write("blocks_to_swap", path, json!(n), "");
+        } else if double.is_some() || single.is_some() {
+            let n = double.unwrap_or(0) + single.unwrap_or(0) / 2;
+            let note = "double blocks and half the single ones, as sd-scripts counts them";
+            for name in old {
                 if self.has(name) {
-                    self.change(
-                        name,
-                        path,
-                        json!(n),
-                        "double blocks plus half the single ones, as sd-scripts counts them",
-                    );
+                    self.change(name, path, json!(n), note);
                 }
             }
         } else if split {
             self.change("split_mode", path, json!(18), "18 blocks, as sd-scripts takes it");
         }
-    }
-
-    fn declared_int(&self, name: &str) -> Option<i64> {
-        self.int(name).filter(|n| *n > 0)
+        for name in ["double_blocks_to_swap", "single_blocks_to_swap", "split_mode"] {
+            if self.has(name) {
+                self.tell(name, Kind::Ignored, None, "`--blocks_to_swap` counts");
+            }
+        }
     }
 }

@@ -23,6 +23,9 @@ impl Job<'_> {
     }
 
     pub fn head(&mut self) {
+        if self.has("config_file") {
+            self.tell("config_file", Kind::Mapped, None, "its options have entries of their own");
+        }
         self.name();
         match self.int("seed") {
             Some(seed) if seed >= 0 => {

@@ -113,8 +113,8 @@ impl Job<'_> {
     /// A value of `--network_args`.
     pub fn network_arg(&self, name: &str) -> Option<&str> {
         let list = self.value("network_args")?.as_array()?;
-        let pairs = list.iter().filter_map(|item| item.as_str()?.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+        let mut pairs = list.iter().rev().filter_map(|item| item.as_str()?.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// Names of nodes for a port: one by itself, several as a list.

@@ -47,7 +47,7 @@ fn add(data: &mut Data, given: &Given, option: &str, folder: &str, names: &[Stri
         let Some((repeats, class)) = repeats(name) else {
             let note = "the name does not begin with a count as in `10_fox`; sd-scripts passes over it";
             let text = format!("{folder}/{name}");
-            data.entries.push(Entry::new(&format!("--{option}"), &text, Kind::Ignored, None, note));
+            data.entries.push(Entry::new(&format!("--{option} {name}"), &text, Kind::Ignored, None, note));
             continue;
         };
         let mut subset = Subset { dataset: 0, values: command_values(given) };
@@ -65,6 +65,9 @@ fn add(data: &mut Data, given: &Given, option: &str, folder: &str, names: &[Stri
         let note =
             "no folder in it begins with a count as in `10_fox`; write the folder of the images at `nodes.images.path`";
         data.entries.push(Entry::wrong(&format!("--{option}"), folder, note));
+    } else {
+        let note = "each folder in it has an entry of its own";
+        data.entries.push(Entry::new(&format!("--{option}"), folder, Kind::Mapped, Some("nodes"), note));
     }
 }
 
@@ -111,6 +114,7 @@ mod tests {
             .collect();
         assert_eq!(list, [("img/10_fox", 10, false), ("img/2_den", 2, false), ("reg/1_animal", 1, true)]);
         assert_eq!(data.subsets[0].get("batch_size"), Some(&json!(4)));
-        assert_eq!(data.entries.len(), 1);
+        let told: Vec<&str> = data.entries.iter().map(|e| e.option.as_str()).collect();
+        assert_eq!(told, ["--train_data_dir notes", "--train_data_dir", "--reg_data_dir"]);
     }
 }

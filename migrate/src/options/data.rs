@@ -23,7 +23,11 @@ pub(super) const OPTIONS: &[Opt] = &[
     text("face_crop_aug_range", ALL, Part("nodes.images.face_crop")),
     flag("random_crop", ALL, Part("nodes.images.random_crop")),
     flag("alpha_mask", ALL, Part("nodes.images.alpha_mask")),
-    text("conditioning_data_dir", ALL.but(FINE_TUNE), Part("nodes.images.masks")),
+    text(
+        "conditioning_data_dir",
+        ALL.but(FINE_TUNE),
+        Refused("masks belong to a folder: give `conditioning_data_dir` in the dataset file"),
+    ),
     flag("cache_info", ALL, Part("nodes.cached")),
     flag("cache_latents", ALL, Part("nodes.cached.type")),
     flag("cache_latents_to_disk", ALL, Part("nodes.cached.type")),

@@ -8,7 +8,7 @@ const ENCODERS: Scripts = SD3.or(FLUX);
 
 pub(super) const OPTIONS: &[Opt] = &[
     text("pretrained_model_name_or_path", ALL, Part("nodes.model.weights")),
-    text("vae", ALL, Part("nodes.vae.weights")),
+    text("vae", ALL, Part("nodes.vae.weights")).only(UNET.or(SD3)),
     flag("v2", ALL, Part("nodes.model.type")).only(SD),
     flag("v_parameterization", ALL, Part("nodes.model.prediction")).only(UNET),
     flag("zero_terminal_snr", ALL, set("nodes.model.zero_terminal_snr"))

@@ -49,21 +49,26 @@ fn products() -> [Product; 2] {
 /// Every option of the command line, in every script, with values of every type: there is an entry that names it.
 #[test]
 fn no_option_of_the_command_line_is_passed_over() {
+    let mut passed_over = Vec::new();
     for option in OPTIONS.lines().filter(|line| line.starts_with("--") && !line.contains(' ')) {
         if option == "--config_file" {
             continue;
         }
         for script in SCRIPTS {
-            for value in ["", "3", "0", "a"] {
+            for value in ["", "3", "0", "fp16"] {
                 for product in products() {
                     let line = format!("{script}.py {option} {value}");
                     let done = run_with(&line, Some(DATASET), &Nothing, &product);
-                    let named = done.outcome.report.iter().any(|e| e.option == option);
-                    assert!(named, "{line}\n{}", done.outcome.render());
+                    let mut named = done.outcome.report.iter().filter(|e| e.option == option);
+                    let told = named.next().is_some_and(|e| !e.note.contains("no rule"));
+                    if !told {
+                        passed_over.push(line);
+                    }
                 }
             }
         }
     }
+    assert!(passed_over.is_empty(), "{}", passed_over.join("\n"));
 }
 
 #[test]
