@@ -1,0 +1,265 @@
+//! One `loader.images` from a subset of the data.
+
+use std::collections::HashSet;
+
+use serde_json::{Value as Json, json};
+
+use super::{Job, off};
+use crate::dataset::{Found, Subset};
+use crate::options::{self, Fate, How, Place};
+use crate::python;
+use crate::report::{Entry, Kind};
+use crate::script::Family;
+
+/// One loader being filled.
+pub(super) struct Loader<'j, 'a> {
+    pub job: &'j mut Job<'a>,
+    pub node: &'j str,
+    pub subset: &'j Subset,
+    pub spoken: &'j mut HashSet<String>,
+}
+
+impl Loader<'_, '_> {
+    /// Writes every key of the subset, and says what became of each.
+    pub fn fill(&mut self) {
+        self.put("image_dir", &self.path("path"), |value| value.clone(), "");
+        self.put("metadata_file", &self.path("metadata"), |value| value.clone(), "");
+        self.size();
+        self.buckets();
+        self.caption_files();
+        self.put("num_repeats", &self.path("repeats"), |value| value.clone(), "");
+        self.regularization();
+        self.shuffling();
+        self.attributes();
+        self.held_out();
+        self.plain_keys();
+    }
+
+    fn regularization(&mut self) {
+        if !self.subset.flag("is_reg") {
+            let note = "there are no regularization images in this folder";
+            self.speak("prior_loss_weight", Kind::Ignored, None, note);
+            return;
+        }
+        let weight = self.subset.get("prior_loss_weight").and_then(Json::as_f64);
+        let weight = weight.or(self.job.float("prior_loss_weight")).unwrap_or(1.0);
+        let path = self.path("regularization");
+        self.put("is_reg", &path, |_| json!({ "weight": weight }), "");
+        self.speak("prior_loss_weight", Kind::Mapped, Some(&format!("{path}.weight")), "");
+    }
+
+    fn path(&self, field: &str) -> String {
+        format!("nodes.{}.{field}", self.node)
+    }
+
+    fn found(&self, key: &str) -> Option<&Found> {
+        self.subset.values.get(key)
+    }
+
+    /// Says what became of a key, once for each place it is written at.
+    fn speak(&mut self, key: &str, kind: Kind, target: Option<&str>, note: &str) {
+        let Some(found) = self.found(key).cloned() else { return };
+        // A folder's name speaks for three keys.
+        let id = if found.origin.contains(' ') { format!("{} {key}", found.origin) } else { found.origin.clone() };
+        if self.spoken.insert(id) {
+            let value = if found.value == json!(true) { String::new() } else { Entry::show(&found.value) };
+            self.job.note(&found.origin, &value, kind, target, note);
+        }
+    }
+
+    /// Writes a key, if it was given.
+    fn put(&mut self, key: &str, path: &str, make: impl Fn(&Json) -> Json, note: &str) -> bool {
+        let Some(found) = self.found(key).cloned() else { return false };
+        match self.job.draft.put(path, make(&found.value)) {
+            Ok(()) => {
+                self.speak(key, Kind::Mapped, Some(path), note);
+                true
+            }
+            Err(miss) => {
+                self.speak(key, Kind::Refused, None, &miss.to_string());
+                false
+            }
+        }
+    }
+
+    fn size(&mut self) {
+        let path = self.path("resolution");
+        if self.put("resolution", &path, |value| value.clone(), "") {
+            return;
+        }
+        let side = if matches!(self.job.family, Family::Sd1) { 512 } else { 1024 };
+        self.job.put_plain(&path, json!(side));
+        self.job.draft.comment(&path, "not given: put the size of training here");
+        let note = "not given; sd-scripts stops without it";
+        self.job.note("resolution (not given)", "", Kind::Refused, Some(&path), note);
+    }
+
+    fn buckets(&mut self) {
+        let fields = [("min_bucket_reso", "min"), ("max_bucket_reso", "max"), ("bucket_reso_steps", "step")];
+        if !self.subset.flag("enable_bucket") {
+            self.speak("enable_bucket", Kind::Mapped, None, "off, so left out");
+            for key in ["min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"] {
+                self.speak(key, Kind::Ignored, None, "without effect without `enable_bucket`");
+            }
+            return;
+        }
+        let path = self.path("buckets");
+        let free = self.subset.flag("bucket_no_upscale");
+        self.job.put_plain(&path, json!({}));
+        self.speak("enable_bucket", Kind::Mapped, Some(&path), "");
+        for (key, field) in fields {
+            if free && field != "step" {
+                self.speak(key, Kind::Ignored, None, "without effect with `bucket_no_upscale`");
+            } else {
+                self.put(key, &self.path(&format!("buckets.{field}")), |value| value.clone(), "");
+            }
+        }
+        if free {
+            self.put("bucket_no_upscale", &self.path("buckets.no_upscale"), |_| json!(true), "");
+        } else {
+            self.speak("bucket_no_upscale", Kind::Mapped, None, "off, so left out");
+        }
+    }
+
+    /// Captions: files beside the images, else the class.
+    fn caption_files(&mut self) {
+        let (path, class) = (self.path("caption_extension"), self.path("default_caption"));
+        let dotted = |value: &Json| match value.as_str() {
+            Some(text) if !text.is_empty() && !text.starts_with('.') => json!(format!(".{text}")),
+            _ => value.clone(),
+        };
+        if self.subset.text("metadata_file").is_some() {
+            self.speak("caption_extension", Kind::Ignored, None, "captions come from the metadata file");
+            self.speak("class_tokens", Kind::Ignored, None, "captions come from the metadata file");
+            return;
+        }
+        if !self.put("caption_extension", &path, dotted, "") && self.job.draft.put(&path, json!(".caption")).is_ok() {
+            self.job.draft.comment(&path, "default of sd-scripts");
+            let note = "`.txt` here; files with `.txt` need `caption_extension: .txt`";
+            self.once("caption_extension", ".caption", Kind::Defaulted, &path, note);
+        }
+        if !self.put("class_tokens", &class, |value| value.clone(), "") && self.job.draft.put(&class, json!("")).is_ok()
+        {
+            self.job.draft.comment(&class, "as sd-scripts; without it an image without caption is an error");
+            let note = "an image without caption file is trained with an empty caption, as sd-scripts does; leave the line out to have it reported";
+            self.once("class_tokens", "", Kind::Defaulted, &class, note);
+        }
+    }
+
+    /// A default, told for the first loader.
+    fn once(&mut self, key: &str, value: &str, kind: Kind, target: &str, note: &str) {
+        if self.spoken.insert(format!("default {key}")) {
+            self.job.note(&format!("{key} (not given)"), value, kind, Some(target), note);
+        }
+    }
+
+    /// Shuffling changes a caption at each use, so every encoder has to run in training.
+    fn shuffling(&mut self) {
+        let keep = self.subset.get("keep_tokens").and_then(Json::as_i64).unwrap_or(0) > 0;
+        if !self.subset.flag("shuffle_caption") {
+            self.speak("shuffle_caption", Kind::Mapped, None, "off, so left out");
+        } else if self.job.scope.encoders.iter().all(|encoder| self.job.scope.trains(encoder)) {
+            self.put("shuffle_caption", &self.path("shuffle_caption"), |value| value.clone(), "");
+        } else {
+            let note = "not available yet: changing captions at each use while text encoders do not learn; their outputs are cached once";
+            self.speak("shuffle_caption", Kind::Refused, None, note);
+        }
+        let shuffled = self.job.draft.get(&self.path("shuffle_caption")).is_some();
+        if keep && shuffled {
+            self.put("keep_tokens", &self.path("keep_tokens"), |value| value.clone(), "");
+        } else {
+            self.speak("keep_tokens", Kind::Ignored, None, "without effect without `shuffle_caption`");
+        }
+        if !keep && !shuffled {
+            self.speak("keep_tokens_separator", Kind::Ignored, None, "without effect without `shuffle_caption`");
+        }
+        let steps = self.subset.get("token_warmup_step").and_then(Json::as_f64).unwrap_or(0.0);
+        if steps > 0.0 {
+            let length = if steps < 1.0 { json!({ "ratio": steps }) } else { json!({ "steps": steps as i64 }) };
+            self.put("token_warmup_step", &self.path("token_warmup"), |_| length.clone(), "");
+            self.put("token_warmup_min", &self.path("token_warmup.min"), |value| value.clone(), "");
+        } else {
+            self.speak("token_warmup_step", Kind::Mapped, None, "off, so left out");
+            self.speak("token_warmup_min", Kind::Ignored, None, "without effect without `token_warmup_step`");
+        }
+        let commas = self.subset.text("caption_separator").is_none_or(|text| text == ",");
+        if commas {
+            self.speak("caption_separator", Kind::Mapped, None, "a comma, as here");
+        } else {
+            self.put("caption_separator", &self.path("caption_separator"), |value| value.clone(), "");
+        }
+    }
+
+    fn attributes(&mut self) {
+        let attributes = self.subset.get("custom_attributes").and_then(Json::as_object);
+        for (key, value) in attributes.cloned().into_iter().flatten() {
+            let origin = self.found("custom_attributes").map(|found| found.origin.clone()).unwrap_or_default();
+            let text = Entry::show(&value);
+            if key != "diff_output_preservation" {
+                let note = "sd-scripts hands it on to nobody";
+                self.job.note(&format!("{origin}.{key}"), &text, Kind::Ignored, None, note);
+            } else if value == json!(true) {
+                let path = self.path("preserve_output");
+                let (kind, target, note) = match self.job.draft.put(&path, json!(true)) {
+                    Ok(()) => (Kind::Mapped, Some(path.as_str()), String::new()),
+                    Err(miss) => (Kind::Refused, None, miss.to_string()),
+                };
+                self.job.note(&format!("{origin}.{key}"), &text, kind, target, &note);
+            }
+        }
+        if let Some(origin) = self.found("custom_attributes").map(|found| found.origin.clone()) {
+            self.spoken.insert(origin);
+        }
+        let one = self.subset.get("network_multiplier").and_then(Json::as_f64).unwrap_or(1.0) == 1.0;
+        if one {
+            self.speak("network_multiplier", Kind::Mapped, None, "1, as here");
+        } else {
+            self.put("network_multiplier", &self.path("adapter_multiplier"), |value| value.clone(), "");
+        }
+    }
+
+    /// Images set aside for validation.
+    fn held_out(&mut self) {
+        let part = self.subset.get("validation_split").and_then(Json::as_f64).unwrap_or(0.0);
+        if part <= 0.0 {
+            self.speak("validation_split", Kind::Mapped, None, "off, so left out");
+            self.speak("validation_seed", Kind::Ignored, None, "no images are set aside for validation");
+            return;
+        }
+        let path = self.path("validation_split");
+        match self.job.draft.put(&path, python::number(part)) {
+            Ok(()) => {
+                let note = "images are in one of the two parts; in sd-scripts the parts overlap";
+                self.speak("validation_split", Kind::Changed, Some(&path), note);
+                self.put("validation_seed", &self.path("validation_seed"), |value| value.clone(), "");
+            }
+            Err(miss) => {
+                let note = format!("{miss}; put held-out images in a folder of their own, with a `logger.validation`");
+                self.speak("validation_split", Kind::Refused, None, &note);
+                self.speak("validation_seed", Kind::Refused, None, "it belongs to the validation split");
+            }
+        }
+    }
+
+    /// Keys that the table alone can place.
+    fn plain_keys(&mut self) {
+        for opt in options::all().filter(|opt| opt.place == Place::Dataset) {
+            let Some(found) = self.found(opt.name).cloned() else { continue };
+            match opt.fate {
+                Fate::Set(path, how) => {
+                    let path = path.replacen("nodes.images.", &format!("nodes.{}.", self.node), 1);
+                    if off(&found.value) && (how == How::OffAtZero || found.value == json!(false)) {
+                        self.speak(opt.name, Kind::Mapped, None, "off, so left out");
+                    } else {
+                        self.put(opt.name, &path, |value| value.clone(), opt.note);
+                    }
+                }
+                Fate::Ignored(why) => self.speak(opt.name, Kind::Ignored, None, why),
+                Fate::Refused(why) => self.speak(opt.name, Kind::Refused, None, why),
+                // Read with the run's head.
+                Fate::Part(_) if opt.name == "batch_size" => {}
+                Fate::Part(_) => self.speak(opt.name, Kind::Ignored, None, "without effect beside the other keys"),
+            }
+        }
+    }
+}

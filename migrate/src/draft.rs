@@ -1,0 +1,272 @@
+//! The document while it is made: nodes in order, fields with comments, and its YAML.
+
+use indexmap::IndexMap;
+use pipe_core::document::scalar;
+use serde_json::{Map, Value as Json, json};
+
+use crate::product::Product;
+
+/// A document under construction.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    product: Product,
+    head: Map<String, Json>,
+    nodes: IndexMap<String, Map<String, Json>>,
+    /// Comments by path, behind the line of their field.
+    comments: IndexMap<String, String>,
+    /// Lines in front of the document.
+    pub intro: Vec<String>,
+}
+
+/// Why a place cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// The document has no such node.
+    NoNode(String),
+    /// The product has no such field, or not for this value.
+    NotYet(String),
+}
+
+impl std::fmt::Display for Miss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Miss::NoNode(node) => write!(f, "there is no `{node}` here to set it on"),
+            Miss::NotYet(what) => write!(f, "not available yet: {what}"),
+        }
+    }
+}
+
+impl Draft {
+    /// An empty one.
+    pub fn new(product: Product) -> Draft {
+        let head = Map::from_iter([("version".to_owned(), json!(1))]);
+        Draft { product, head, nodes: IndexMap::new(), comments: IndexMap::new(), intro: Vec::new() }
+    }
+
+    /// What the product has.
+    pub fn product(&self) -> &Product {
+        &self.product
+    }
+
+    /// Adds a node.
+    pub fn node(&mut self, name: &str, node_type: &str) {
+        self.nodes.insert(name.into(), Map::from_iter([("type".to_owned(), json!(node_type))]));
+    }
+
+    /// Whether there is a node.
+    pub fn has(&self, name: &str) -> bool {
+        self.nodes.contains_key(name)
+    }
+
+    /// Type of a node.
+    pub fn type_of(&self, name: &str) -> Option<&str> {
+        self.nodes.get(name)?.get("type")?.as_str()
+    }
+
+    /// Whether a place would take a value.
+    pub fn takes(&self, path: &str, value: &Json) -> Result<(), Miss> {
+        let place = |what: &str| match value {
+            Json::String(text) => format!("`{what}: {text}`"),
+            Json::Bool(_) => format!("`{what}: {value}`"),
+            _ => format!("`{what}`"),
+        };
+        let Some(rest) = path.strip_prefix("nodes.") else {
+            let takes = self.product.head_takes(path, value);
+            return if takes { Ok(()) } else { Err(Miss::NotYet(place(path))) };
+        };
+        let (node, field) = rest.split_once('.').unwrap_or((rest, "type"));
+        let Some(node_type) = self.type_of(node) else { return Err(Miss::NoNode(node.into())) };
+        match self.product.takes(node_type, field, value) {
+            true => Ok(()),
+            false => Err(Miss::NotYet(format!("{} of `{node_type}`", place(field)))),
+        }
+    }
+
+    /// Writes a field: `train.steps`, `nodes.loss.huber.c`.
+    pub fn put(&mut self, path: &str, value: Json) -> Result<(), Miss> {
+        self.takes(path, &value)?;
+        let (map, field) = match path.strip_prefix("nodes.").and_then(|rest| rest.split_once('.')) {
+            Some((node, field)) => match self.nodes.get_mut(node) {
+                Some(map) => (map, field),
+                None => return Err(Miss::NoNode(node.into())),
+            },
+            None => (&mut self.head, path),
+        };
+        let mut map = map;
+        let mut parts: Vec<&str> = field.split('.').collect();
+        let Some(last) = parts.pop() else { return Ok(()) };
+        for part in parts {
+            let inner = map.entry(part).or_insert_with(|| json!({}));
+            if !inner.is_object() {
+                *inner = json!({});
+            }
+            match inner {
+                Json::Object(inner) => map = inner,
+                _ => return Ok(()),
+            }
+        }
+        map.insert(last.into(), value);
+        Ok(())
+    }
+
+    /// The value at a place.
+    pub fn get(&self, path: &str) -> Option<&Json> {
+        let mut parts = path.split('.');
+        let mut here = match path.strip_prefix("nodes.") {
+            Some(_) => {
+                parts.next();
+                self.nodes.get(parts.next()?)?.get(parts.next()?)?
+            }
+            None => self.head.get(parts.next()?)?,
+        };
+        for part in parts {
+            here = here.get(part)?;
+        }
+        Some(here)
+    }
+
+    /// A comment behind a field's line.
+    pub fn comment(&mut self, path: &str, text: impl Into<String>) {
+        self.comments.insert(path.into(), text.into().replace('\n', " "));
+    }
+
+    /// The document as JSON.
+    pub fn to_json(&self) -> Json {
+        let mut root = self.head.clone();
+        let nodes = self.nodes.iter().map(|(name, map)| (name.clone(), Json::Object(map.clone())));
+        root.insert("nodes".into(), Json::Object(nodes.collect()));
+        Json::Object(root)
+    }
+
+    /// The document as YAML.
+    pub fn to_yaml(&self) -> String {
+        let mut out: String = self.intro.iter().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
+        if let Json::Object(root) = self.to_json() {
+            self.table(&mut out, &root, 0, "");
+        }
+        out
+    }
+
+    fn table(&self, out: &mut String, map: &Map<String, Json>, indent: usize, path: &str) {
+        for (key, value) in map {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let comment = self.comments.get(&path).map(|text| format!("  # {text}")).unwrap_or_default();
+            *out += &format!("{:indent$}{}:", "", text(key));
+            match value {
+                Json::Object(inner) if !inner.is_empty() => {
+                    *out += &format!("{comment}\n");
+                    self.table(out, inner, indent + 2, &path);
+                }
+                Json::Array(items) if items.iter().any(Json::is_object) => {
+                    *out += &format!("{comment}\n");
+                    for item in items {
+                        self.item(out, item, indent + 2, &path);
+                    }
+                }
+                _ => *out += &format!(" {}{comment}\n", flow(value)),
+            }
+        }
+    }
+
+    fn item(&self, out: &mut String, item: &Json, indent: usize, path: &str) {
+        let Json::Object(map) = item else {
+            *out += &format!("{:indent$}- {}\n", "", flow(item));
+            return;
+        };
+        let mut body = String::new();
+        self.table(&mut body, map, indent + 2, &format!("{path}[]"));
+        *out += &format!("{:indent$}- {}", "", body.trim_start());
+    }
+}
+
+/// A value on one line.
+fn flow(value: &Json) -> String {
+    match value {
+        Json::String(one) => text(one),
+        Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) if map.is_empty() => "{}".into(),
+        Json::Object(map) => {
+            let fields: Vec<String> = map.iter().map(|(k, v)| format!("{}: {}", text(k), flow(v))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        other => number(other),
+    }
+}
+
+/// Small numbers as people write them: `1e-5`.
+pub(crate) fn number(value: &Json) -> String {
+    match value.as_f64() {
+        Some(f) if value.is_f64() && f != 0.0 && f.abs() < 1e-3 => format!("{f:e}"),
+        _ => value.to_string(),
+    }
+}
+
+/// Text as a plain scalar where that is safe, else in double quotes.
+fn text(one: &str) -> String {
+    let safe_start = one.chars().next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '~'));
+    let safe =
+        one.chars().all(|c| c.is_alphanumeric() || matches!(c, ' ' | '.' | '/' | '_' | '-' | '+' | '(' | ')' | '\''));
+    if safe && safe_start && !one.ends_with(' ') && !scalar::needs_quotes(one) {
+        return one.to_owned();
+    }
+    // JSON's escapes are YAML's.
+    json!(one).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipe_core::document::{Document, Syntax};
+
+    #[test]
+    fn yaml_reads_back() {
+        let mut draft = Draft::new(Product::everything());
+        draft.intro.push("Hello".into());
+        draft.put("name", json!("no")).unwrap();
+        draft.put("train.steps", json!(1600)).unwrap();
+        draft.node("a", "loader.images");
+        for (path, value) in [
+            ("path", json!("C:\\photos # 1")),
+            ("empty", json!("")),
+            ("number", json!("1e-4")),
+            ("rate", json!(2e-6)),
+            ("deep.er.value", json!([0.9, 0.999])),
+            ("prompts", json!([{ "prompt": "a: b, \"c\"\n", "seed": 1 }, { "prompt": "é" }])),
+            ("tilde", json!("~")),
+            ("dash", json!("- x")),
+            ("list", json!(["a, b", "{c}"])),
+        ] {
+            draft.put(&format!("nodes.a.{path}"), value).unwrap();
+        }
+        draft.comment("nodes.a.rate", "default of\nsd-scripts");
+        let yaml = draft.to_yaml();
+        assert!(yaml.contains("rate: 2e-6  # default of sd-scripts"), "{yaml}");
+        let read = Document::parse(&yaml, "a.yaml", Syntax::Yaml, &[]);
+        assert!(read.diagnostics.is_empty(), "{:?}\n{yaml}", read.diagnostics);
+        assert_eq!(read.tree.unwrap().to_json(), draft.to_json());
+    }
+
+    #[test]
+    fn places_are_asked_for() {
+        let schema = json!({ "definitions": { "x.y": { "properties": { "a": { "type": "integer" } } } } });
+        let mut draft = Draft::new(Product::from_schema(schema));
+        draft.node("n", "x.y");
+        assert_eq!(draft.put("nodes.n.a", json!(1)), Ok(()));
+        assert_eq!(draft.put("nodes.n.b", json!(1)), Err(Miss::NotYet("`b` of `x.y`".into())));
+        assert_eq!(draft.put("nodes.m.a", json!(1)), Err(Miss::NoNode("m".into())));
+        assert_eq!(draft.get("nodes.n.a"), Some(&json!(1)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_reads_back(one in "\\PC{0,20}|[ -~\n\t]{0,20}") {
+            let mut draft = Draft::new(Product::everything());
+            draft.node("a", "t");
+            draft.put("nodes.a.text", json!(one)).unwrap();
+            draft.put("nodes.a.list", json!([one])).unwrap();
+            let read = Document::parse(&draft.to_yaml(), "a.yaml", Syntax::Yaml, &[]);
+            proptest::prop_assert!(read.diagnostics.is_empty(), "{}", draft.to_yaml());
+            proptest::prop_assert_eq!(read.tree.unwrap().to_json(), draft.to_json());
+        }
+    }
+}

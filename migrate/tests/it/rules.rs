@@ -1,0 +1,368 @@
+//! What options become, one by one: sentinels, defaults, and the reference's mistakes that are not copied.
+
+use std::io;
+
+use crate::common::{DATASET, run, run_with};
+use pipe_migrate::{Disk, Files, Input, Kind, Nothing, Product, migrate};
+use serde_json::{Value as Json, json};
+
+const SDXL: &str =
+    "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_module networks.lora";
+const FLUX: &str =
+    "flux_train_network.py --pretrained_model_name_or_path flux1-dev.safetensors --network_module networks.lora_flux";
+
+/// Script and options, places and what stands there.
+#[test]
+fn values() {
+    let cases: &[(&str, &str, Json)] = &[
+        // Defaults that are not ours.
+        (SDXL, "nodes.lora.rank", json!(4)),
+        (SDXL, "nodes.lora.alpha", json!(1)),
+        (SDXL, "nodes.optimizer.learning_rate", json!(2e-6)),
+        (SDXL, "train.precision", json!("f32")),
+        (SDXL, "train.steps", json!(1600)),
+        (SDXL, "nodes.save.dtype", json!("f32")),
+        (SDXL, "nodes.cached.vae_batch_size", json!(1)),
+        (FLUX, "nodes.loss.timesteps", json!({ "sampling": "sigma", "shift": 3 })),
+        (FLUX, "nodes.loss.guidance_scale", json!(3.5)),
+        (FLUX, "nodes.loss.model_prediction", json!("raw")),
+        (
+            "sd3_train.py",
+            "nodes.loss.timesteps",
+            json!({ "sampling": "discrete", "shift": 1, "scheme": { "type": "uniform" } }),
+        ),
+        ("sd3_train.py", "nodes.loss.model_prediction", json!("sigma_scaled")),
+        ("sd3_train.py", "nodes.t5.max_tokens", json!(256)),
+        ("lumina_train.py", "nodes.loss.timesteps", json!({ "sampling": "shift", "shift": 6 })),
+        // Off is a key left out.
+        ("@ --network_alpha 0", "nodes.lora.alpha", Json::Null),
+        ("@ --min_snr_gamma 0", "nodes.loss.min_snr_gamma", Json::Null),
+        ("@ --noise_offset 0", "nodes.loss.noise_offset", Json::Null),
+        ("@ --max_grad_norm 0", "nodes.optimizer.max_grad_norm", json!(false)),
+        ("@ --clip_skip 0", "nodes.clip.clip_skip", Json::Null),
+        // Length, warm-up, schedule.
+        (
+            "@ --max_train_epochs 10 --max_train_steps 5",
+            "train",
+            json!({ "epochs": 10, "batch_size": 2, "precision": "f32" }),
+        ),
+        (
+            "@ --lr_scheduler cosine --lr_warmup_steps 0.05",
+            "nodes.optimizer.schedule",
+            json!({ "type": "cosine", "warmup": { "ratio": 0.05 } }),
+        ),
+        ("@ --lr_scheduler cosine --lr_warmup_steps 100", "nodes.optimizer.schedule.warmup", json!({ "steps": 100 })),
+        (
+            "@ --lr_warmup_steps 100",
+            "nodes.optimizer.schedule",
+            json!({ "type": "constant", "warmup": { "steps": 100 } }),
+        ),
+        (
+            "@ --lr_scheduler polynomial --lr_scheduler_power 2 --learning_rate 1e-4",
+            "nodes.optimizer.schedule",
+            json!({ "type": "polynomial", "power": 2, "end_ratio": 1e-3 }),
+        ),
+        (
+            "@ --lr_scheduler piecewise_constant --lr_scheduler_args \"step_rules='1:10,0.5'\"",
+            "nodes.optimizer.schedule",
+            json!({ "type": "piecewise_constant", "pieces": [{ "factor": 1, "until": { "steps": 10 } }], "rest": 0.5 }),
+        ),
+        (
+            "@ --lr_scheduler warmup_stable_decay --lr_decay_steps 0.2 --lr_scheduler_min_lr_ratio 0.1",
+            "nodes.optimizer.schedule",
+            json!({ "type": "warmup_stable_decay", "decay": { "ratio": 0.2 }, "min_ratio": 0.1 }),
+        ),
+        // Saving: the window in steps is a number of files.
+        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "nodes.save.keep_last.count", json!(4)),
+        ("@ --save_every_n_steps 500 --save_last_n_steps 3000", "nodes.save.keep_last.count", json!(7)),
+        (
+            "@ --save_every_n_epochs 2 --save_last_n_epochs 5",
+            "nodes.save",
+            json!({ "type": "saver.adapter", "adapter": "lora", "update": "optimizer", "every": { "epochs": 2 }, "keep_last": { "count": 5 }, "dtype": "f32" }),
+        ),
+        ("@ --save_n_epoch_ratio 3 --max_train_epochs 10", "nodes.save.every.epochs", json!(3)),
+        ("@ --save_state --save_every_n_steps 50", "train.save_state.steps", json!(50)),
+        // Rates.
+        (
+            "@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5",
+            "nodes.optimizer.text_encoder_learning_rate",
+            json!(1e-5),
+        ),
+        ("@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5", "nodes.optimizer.learning_rate", json!(2e-4)),
+        ("@ --text_encoder_lr 0", "nodes.lora.text", Json::Null),
+        ("@ --network_train_unet_only", "nodes.lora.text", Json::Null),
+        ("@", "nodes.lora.text", json!(["clip_l", "clip_g"])),
+        ("@", "nodes.cached.text", Json::Null),
+        ("@ --network_train_unet_only", "nodes.cached.text", json!(["clip_l", "clip_g"])),
+        (
+            "sd3_train_network.py --learning_rate 1e-4 --text_encoder_lr 1e-5 2e-5",
+            "nodes.optimizer.text_encoder_2_learning_rate",
+            json!(2e-5),
+        ),
+        ("train_db.py --stop_text_encoder_training -1", "nodes.full.text", Json::Null),
+        ("train_db.py", "nodes.full.text", json!("clip")),
+        ("fine_tune.py", "nodes.full.text", Json::Null),
+        // Optimizers and their arguments.
+        (
+            "@ --optimizer_type adamw8bit --optimizer_args betas=0.9,0.95 weight_decay=1e-2",
+            "nodes.optimizer.betas",
+            json!([0.9, 0.95]),
+        ),
+        ("@ --optimizer_type adamw8bit", "nodes.optimizer.type", json!("optimizer.adamw_8bit")),
+        ("@ --use_8bit_adam", "nodes.optimizer.type", json!("optimizer.adamw_8bit")),
+        ("@ --optimizer_type DAdaptation", "nodes.optimizer.type", json!("optimizer.dadapt_adam_preprint")),
+        (
+            "@ --optimizer_type Adafactor --learning_rate 1e-3 --lr_scheduler cosine",
+            "nodes.optimizer",
+            json!({ "type": "optimizer.adafactor", "loss": "loss", "scale_parameter": true, "relative_step": true }),
+        ),
+        (
+            "@ --optimizer_type Adafactor --optimizer_args relative_step=False --learning_rate 1e-3",
+            "nodes.optimizer.learning_rate",
+            json!(1e-3),
+        ),
+        (
+            "@ --optimizer_type Adafactor --optimizer_args relative_step=False warmup_init=True",
+            "nodes.optimizer.relative_step",
+            json!(true),
+        ),
+        ("@ --optimizer_type SGD", "nodes.optimizer.nesterov", json!(false)),
+        // Adapters.
+        ("@ --network_dim 8 --network_args conv_dim=4", "nodes.lora.conv", json!({ "rank": 4, "alpha": 1 })),
+        ("@ --network_args loraplus_lr_ratio=16", "nodes.lora.lora_plus", json!(16)),
+        (
+            "@ --network_args loraplus_unet_lr_ratio=16 loraplus_text_encoder_lr_ratio=4",
+            "nodes.lora.lora_plus",
+            json!({ "model": 16, "text": 4 }),
+        ),
+        (
+            "@ --network_args down_lr_weight=linear block_lr_zero_threshold=0.1 --network_dim 8",
+            "nodes.lora.block_rates",
+            json!([1, 0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ),
+        ("@ --network_weights a.safetensors --network_alpha 8", "nodes.lora.alpha", Json::Null),
+        ("@ --network_weights a.safetensors --dim_from_weights --network_dim 8", "nodes.lora.rank", json!("from_file")),
+        (
+            "@ --base_weights a b --base_weights_multiplier 0.5",
+            "nodes.lora.base_weights",
+            json!([{ "path": "a", "multiplier": 0.5 }, { "path": "b", "multiplier": 1 }]),
+        ),
+        (
+            "train_network.py --network_module networks.oft --network_args enable_conv=False",
+            "nodes.lora",
+            json!({ "type": "adapter.oft", "model": "model", "blocks": 4 }),
+        ),
+        ("train_network.py --network_module networks.lora_fa", "nodes.lora.frozen_down", json!(true)),
+        (
+            "train_network.py --network_module networks.dylora --network_args unit=4 --network_dim 64",
+            "nodes.lora.unit",
+            json!(4),
+        ),
+        (
+            "train_network.py --network_module lycoris.kohya --network_args algo=lokr factor=8 decompose_both=true",
+            "nodes.lora.factor",
+            json!(8),
+        ),
+        (
+            "train_network.py --network_module lycoris.kohya --network_args algo=lora dora_wd=1",
+            "nodes.lora.type",
+            json!("adapter.dora"),
+        ),
+        (
+            "# --network_args train_double_block_indices=0-3,5 train_blocks=double",
+            "nodes.lora.blocks",
+            json!({ "double.4,6-18": false, "single": false }),
+        ),
+        ("# --network_args img_mod_dim=0 single_dim=8", "nodes.lora.ranks", json!({ "img_mod": false, "single": 8 })),
+        (
+            "# --network_dim 8 --network_args in_dims=[8,0,4,8,8]",
+            "nodes.lora.ranks",
+            json!({ "time_in": false, "vector_in": 4 }),
+        ),
+        (
+            "# --network_args network_reg_dims=single.*=4,txt=0 network_reg_lrs=img=1e-3",
+            "nodes.lora.patterns",
+            json!([{ "match": "single.*", "rank": 4 }, { "match": "txt", "rank": false }, { "match": "img", "learning_rate": 1e-3 }]),
+        ),
+        ("# --network_args train_t5xxl=True", "nodes.lora.text", json!(["clip_l", "t5"])),
+        ("# --network_args train_t5xxl=true", "nodes.lora.text", json!("clip_l")),
+        // Losses.
+        ("# --loss_type huber", "nodes.loss.huber", json!({ "schedule": "constant", "c": 0.1 })),
+        ("@ --loss_type smooth_l1 --huber_c 0.2", "nodes.loss.huber", json!({ "schedule": "snr", "c": 0.2 })),
+        (
+            "# --timestep_sampling flux_shift --sigmoid_scale 2",
+            "nodes.loss.timesteps",
+            json!({ "sampling": "flux_shift", "sigmoid_scale": 2 }),
+        ),
+        (
+            "# --weighting_scheme logit_normal --logit_mean 0.5",
+            "nodes.loss.timesteps.scheme",
+            json!({ "type": "logit_normal", "mean": 0.5 }),
+        ),
+        // Data.
+        (
+            "@",
+            "nodes.images",
+            json!({ "type": "loader.images", "path": "photos", "resolution": 1024, "buckets": {}, "caption_extension": ".txt", "default_caption": "", "repeats": 10 }),
+        ),
+        ("@ --bucket_no_upscale", "nodes.images.buckets", json!({ "no_upscale": true })),
+        ("@ --shuffle_caption --keep_tokens 1", "nodes.images.keep_tokens", json!(1)),
+        ("@ --cache_latents_to_disk", "nodes.cached.type", json!("cacher.disk")),
+        // Families.
+        (
+            "train_db.py --v2 --v_parameterization",
+            "nodes.model",
+            json!({ "type": "model.sd2", "weights": "v2-1_768-ema-pruned.safetensors", "prediction": "v" }),
+        ),
+        (
+            "lumina_train.py --pretrained_model_name_or_path Lumina-Next-DiT-B.safetensors",
+            "nodes.model.type",
+            json!("model.lumina_next"),
+        ),
+        ("flux_train.py --pretrained_model_name_or_path flux1-schnell.safetensors", "nodes.t5.max_tokens", json!(256)),
+    ];
+    for (line, path, value) in cases {
+        let line = line.replace('@', SDXL).replace('#', FLUX);
+        let done = run(&line);
+        assert_eq!(done.at(path), *value, "{line}\n{}\n{}", done.outcome.document, done.outcome.render());
+    }
+}
+
+/// Script and options, an entry and its kind.
+#[test]
+fn kinds() {
+    let cases = [
+        ("#", "--model_prediction_type", Kind::Changed),
+        ("# --model_prediction_type additive", "--model_prediction_type", Kind::Changed),
+        ("# --model_prediction_type raw", "--model_prediction_type", Kind::Mapped),
+        ("# --min_snr_gamma 5", "--min_snr_gamma", Kind::Ignored),
+        ("@ --min_snr_gamma 5", "--min_snr_gamma", Kind::Mapped),
+        ("# --min_timestep 10", "--min_timestep", Kind::Ignored),
+        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "--save_last_n_steps", Kind::Changed),
+        ("@ --save_last_n_epochs 3", "--save_last_n_epochs", Kind::Ignored),
+        ("@ --network_weights a --network_alpha 8", "--network_alpha", Kind::Changed),
+        ("@ --resume state", "--resume", Kind::Refused),
+        (
+            "@ --optimizer_type Prodigy --network_args loraplus_lr_ratio=16",
+            "--network_args loraplus_lr_ratio",
+            Kind::Refused,
+        ),
+        ("@ --optimizer_type Prodigy --learning_rate 1 --text_encoder_lr 0.5", "--text_encoder_lr", Kind::Refused),
+        ("@ --optimizer_type Adafactor --unet_lr 1e-4", "--unet_lr", Kind::Ignored),
+        ("@ --network_args conv_block_dims=1,2", "--network_args conv_block_dims", Kind::Ignored),
+        ("@ --network_args block_dims=1,2", "--network_args block_dims", Kind::Refused),
+        ("@ --network_args up_lr_weight=0.5", "--network_args up_lr_weight", Kind::Refused),
+        ("@ --network_args rank=4", "--network_args rank", Kind::Refused),
+        ("@ --adaptive_noise_scale 0.1", "--adaptive_noise_scale", Kind::Refused),
+        ("@ --block_lr 1", "--block_lr", Kind::Refused),
+        ("@ --lr_scheduler reduce_lr_on_plateau", "--lr_scheduler", Kind::Refused),
+        ("@ --lr_scheduler cosine --lr_scheduler_power 2", "--lr_scheduler_power", Kind::Ignored),
+        ("@ --wandb_api_key k", "--wandb_api_key", Kind::Refused),
+        ("@ --xformers", "--xformers", Kind::Ignored),
+        ("@ --cache_text_encoder_outputs", "--cache_text_encoder_outputs", Kind::Changed),
+        ("@ --sample_every_n_epochs 1", "--sample_every_n_epochs", Kind::Ignored),
+        ("@ --no_such_option 1", "--no_such_option", Kind::Refused),
+        ("@ --seed 7 --seed 8", "--seed", Kind::Ignored),
+    ];
+    for (line, option, kind) in cases {
+        let line = line.replace('@', SDXL).replace('#', FLUX);
+        let done = run(&line);
+        assert_eq!(done.kinds(option).first(), Some(&kind), "{line}\n{}", done.outcome.render());
+    }
+}
+
+#[test]
+fn the_launcher_does_not_decide_in_silence() {
+    let done = run(&format!("accelerate launch --mixed_precision bf16 {SDXL}"));
+    assert_eq!(done.at("train.precision"), json!("auto"));
+    assert_eq!(done.kinds("launcher --mixed_precision"), [Kind::Changed]);
+    let done = run(&format!("accelerate launch --mixed_precision fp16 {SDXL} --mixed_precision bf16"));
+    assert_eq!(done.at("train.precision"), json!("auto"));
+    assert_eq!(done.kinds("launcher --mixed_precision"), [Kind::Ignored]);
+}
+
+/// Files by name.
+struct Shelf(&'static [(&'static str, &'static str)]);
+
+impl Files for Shelf {
+    fn read(&self, path: &str) -> io::Result<String> {
+        let found = self.0.iter().find(|(name, _)| *name == path);
+        found.map(|(_, text)| (*text).to_owned()).ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn folders(&self, path: &str) -> io::Result<Vec<String>> {
+        let inside = self.0.iter().filter_map(|(name, _)| name.strip_prefix(path)?.strip_prefix('/'));
+        Ok(inside.map(str::to_owned).collect())
+    }
+}
+
+#[test]
+fn files_are_read_where_they_are_named() {
+    let shelf = Shelf(&[
+        (
+            "train.toml",
+            "[a]\nnetwork_dim = 32\nlearning_rate = 1e-4\ndataset_config = \"d.toml\"\nsample_prompts = \"p.txt\"",
+        ),
+        ("d.toml", DATASET),
+        ("p.txt", "a fox --w 768 --d 1 --n bad\na den --w 768\n# no\na hole --w 512"),
+    ]);
+    let line = format!("{SDXL} --config_file train --network_dim 8 --sample_every_n_epochs 2");
+    let done = run_with(&line, None, &shelf, &Product::everything());
+    assert_eq!(done.at("nodes.lora.rank"), json!(8));
+    assert_eq!(done.at("nodes.optimizer.learning_rate"), json!(1e-4));
+    assert_eq!(done.at("nodes.images.path"), json!("photos"));
+    let prompts = json!([{ "prompt": "a fox", "negative_prompt": "bad", "seed": 1 }, { "prompt": "a den" }]);
+    assert_eq!(done.at("nodes.preview.prompts"), prompts);
+    assert_eq!(done.at("nodes.preview_2.width"), json!(512));
+    assert_eq!(done.at("nodes.preview_2.every.epochs"), json!(2));
+    assert_eq!(done.kinds("network_dim (file)"), [Kind::Ignored]);
+}
+
+#[test]
+fn folders_with_counts_are_data() {
+    let shelf = Shelf(&[("photos/10_fox", ""), ("photos/3_den", ""), ("photos/other", "")]);
+    let line = "train_network.py --train_data_dir photos --resolution 512,768 --train_batch_size 4";
+    let done = run_with(line, None, &shelf, &Product::everything());
+    assert_eq!(done.at("nodes.images.path"), json!("photos/10_fox"));
+    assert_eq!(done.at("nodes.images.default_caption"), json!("fox"));
+    assert_eq!(done.at("nodes.images_2.repeats"), json!(3));
+    assert_eq!(done.at("nodes.images.resolution"), json!([512, 768]));
+    assert_eq!(done.at("nodes.images.caption_extension"), json!(".caption"));
+    assert_eq!(done.at("nodes.cached.samples"), json!(["images", "images_2"]));
+    assert_eq!(done.at("train.batch_size"), json!(4));
+    assert_eq!(done.kinds("--train_batch_size"), [Kind::Mapped]);
+}
+
+#[test]
+fn what_the_product_lacks_is_refused() {
+    let schema = json!({ "definitions": { "optimizer.adamw": { "properties": { "loss": {} } }, "adapter.lora": {} } });
+    let product = Product::from_schema(schema);
+    for (option, value) in [("--optimizer_type", "Prodigy"), ("--network_dim", "8"), ("--min_snr_gamma", "5")] {
+        let done = run_with(&format!("{SDXL} {option} {value}"), Some(DATASET), &Nothing, &product);
+        assert_eq!(done.kinds(option), [Kind::Refused], "{}", done.outcome.render());
+        assert!(done.outcome.document.contains(&format!("#   {option}")), "{}", done.outcome.document);
+    }
+}
+
+#[test]
+fn what_cannot_be_migrated_says_why() {
+    for (line, part) in [
+        ("train_textual_inversion.py", "textual inversion"),
+        ("hunyuan_image_train_network.py", "family of models"),
+        ("--network_dim 4 --network_module networks.lora", "does not say"),
+        ("sdxl_train.py --config_file none.toml", "no such file"),
+    ] {
+        let input = Input::from_command(line).unwrap();
+        let error = migrate(&input, &Disk::at("."), &Product::everything()).unwrap_err().to_string();
+        assert!(error.contains(part), "{line}: {error}");
+    }
+    let toml = Input { config_toml: Some(("a.toml".into(), "a = = 1".into())), ..Input::default() };
+    assert!(migrate(&toml, &Nothing, &Product::everything()).unwrap_err().to_string().contains("`a.toml`, line 1"));
+}
+
+#[test]
+fn a_file_alone_tells_its_script() {
+    let text = "network_module = \"networks.lora_flux\"\nguidance_scale = 1.0";
+    let input = Input { config_toml: Some(("a.toml".into(), text.into())), ..Input::default() };
+    let outcome = migrate(&input, &Nothing, &Product::everything()).unwrap();
+    assert!(outcome.document.starts_with("# Migrated from `flux_train_network.py`"), "{}", outcome.document);
+}
