@@ -100,6 +100,7 @@ impl Node for Full {
             subject: Arc::new(subject),
             method: Arc::new(Method::Full),
             train: Arc::new(RwLock::new(train)),
+            rates: Arc::default(),
         };
         Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
     }

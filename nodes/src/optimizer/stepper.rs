@@ -85,7 +85,7 @@ impl Stepper {
             let h = &self.hyper;
             let k = state.updates as i32;
             let params = AdamW {
-                lr: (h.rate(trainable.group(key)) * lr_factor) as f32,
+                lr: (trainable.rate(key, h.rate(trainable.group(key))) * lr_factor) as f32,
                 beta1: h.beta1 as f32,
                 beta2: h.beta2 as f32,
                 eps: h.eps as f32,
@@ -124,6 +124,11 @@ impl Driver for Stepper {
         let mut values = vec![("lr".to_string(), self.hyper.learning_rate * factor), ("grad_norm".to_string(), norm)];
         if let Some(rate) = self.hyper.text_encoder_learning_rate {
             values.insert(1, ("lr_text_encoder".to_string(), rate * factor));
+        }
+        if let Some(norms) = self.loss.trainable().limit_norms(&self.cx()) {
+            values.push(("norms_scaled".to_string(), norms.scaled as f64));
+            values.push(("norm_average".to_string(), norms.mean));
+            values.push(("norm_largest".to_string(), norms.largest));
         }
         Ok(StepReport { loss, values, samples })
     }
