@@ -16,10 +16,10 @@ use crate::common::trainable::AdapterAbout;
 /// Fields of `adapter.lokr`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r. Default 16.
-    #[serde(default = "default_rank")]
+    /// Rank r of the large factor, where it is a product. Default 16.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
-    rank: u64,
+    rank: Option<u64>,
     /// Size of the small factor of each dimension, where it divides it. Default: as near to a square as divisors allow.
     #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
@@ -27,7 +27,7 @@ pub struct Config {
     /// The small factor is a product of two as well, where the rank makes that smaller. Default false.
     #[serde(default)]
     decompose_both: bool,
-    /// Neither factor is a product; `rank` has no effect. Default false.
+    /// Neither factor is a product; the scale is 1. Default false.
     #[serde(default)]
     full_matrix: bool,
     /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
@@ -40,8 +40,10 @@ pub struct Config {
     common: Common,
 }
 
-fn default_rank() -> u64 {
-    16
+impl Config {
+    fn rank(&self) -> u64 {
+        self.rank.unwrap_or(16)
+    }
 }
 
 /// The node type.
@@ -59,11 +61,18 @@ impl Recipe for Config {
             both: self.decompose_both,
             full: self.full_matrix,
         };
-        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank(), kind: &kind });
         faults.extend(more);
         if self.full_matrix && self.decompose_both {
             let message = "`decompose_both` has no effect beside `full_matrix`".to_owned();
             faults.push(Fault::idle("decompose_both", message, Some("leave one of them out".into())));
+        }
+        // Two whole factors have neither rank nor scale; `conv.rank` is needed to say that convolutions are adapted.
+        for (field, set) in [("rank", self.rank.is_some()), ("alpha", self.targeting.alpha.is_some())] {
+            if self.full_matrix && set {
+                let message = format!("`{field}` has no effect beside `full_matrix`");
+                faults.push(Fault::idle(field, message, Some("leave one of them out".into())));
+            }
         }
         (targets, faults)
     }
@@ -73,7 +82,7 @@ impl Recipe for Config {
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("lycoris.kohya"), self.rank, &self.targeting, targets);
+        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, targets);
         about.args.insert("algo".into(), "lokr".into());
         about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
         for (name, set) in [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix)] {

@@ -205,6 +205,7 @@ impl Targeting {
         let mut include = Expressions::new("include", include.iter().map(String::as_str), &mut faults);
         let mut exclude = Expressions::new("exclude", exclude.iter().map(String::as_str), &mut faults);
         let plus = self.lora_plus.map_or([1.0; 2], Plus::ratios);
+        self.without_effect(parts, &mut faults);
 
         let mut targets = Vec::new();
         for (component, _) in parts.components() {
@@ -255,6 +256,26 @@ impl Targeting {
             faults.push(Fault::wrong("", "no layer is left to adapt".into(), None));
         }
         (targets, faults)
+    }
+
+    /// Values that change nothing.
+    fn without_effect(&self, parts: &Parts, faults: &mut Vec<Fault>) {
+        if let Some(Plus::Parts(PlusParts { text: Some(_), .. })) = self.lora_plus
+            && parts.texts.is_empty()
+        {
+            let message = "`lora_plus.text` has no effect: no text encoder is adapted".to_owned();
+            faults.push(Fault::idle("lora_plus.text", message, Some("leave it out".into())));
+        }
+        for (i, pattern) in self.patterns.iter().flatten().enumerate() {
+            if pattern.rank.is_none() && pattern.learning_rate.is_none() {
+                let message = format!("the pattern `{}` sets nothing", pattern.expression);
+                faults.push(Fault::idle(
+                    &format!("patterns.{i}"),
+                    message,
+                    Some("give it a `rank` or a `learning_rate`".into()),
+                ));
+            }
+        }
     }
 
     /// Rank and α of a layer of the model. `false` by type counts whatever the block says.
