@@ -5,6 +5,7 @@ mod blocks;
 pub mod common;
 pub mod dora;
 pub mod dylora;
+mod expressions;
 pub mod full;
 pub mod loha;
 pub mod lokr;

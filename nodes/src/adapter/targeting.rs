@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use pipe_data::lora_names::{self, LoraTarget, ModuleClass, TargetKind, Wanted};
 use pipe_data::weights::Component;
 use pipe_networks::adapters::{Kind, Rate, Target};
-use regex::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
 use super::blocks::Blocks;
+use super::expressions::Expressions;
 use super::size::{ByBlock, RankAlpha, Size, Weight};
 use crate::common::family;
 
@@ -386,53 +386,4 @@ fn spread<T: Clone>(
         let help = format!("the blocks of this model are {}", blocks.describe());
         faults.push(Fault::wrong(&field, message, Some(help)));
     })
-}
-
-/// Regular expressions of a field, and which of them found something.
-struct Expressions {
-    field: &'static str,
-    list: Vec<(usize, String, Option<Regex>, bool)>,
-}
-
-impl Expressions {
-    fn new<'t>(field: &'static str, texts: impl Iterator<Item = &'t str>, faults: &mut Vec<Fault>) -> Self {
-        let list = texts
-            .enumerate()
-            .map(|(i, text)| {
-                let made = Regex::new(text);
-                if let Err(error) = &made {
-                    let why = error.to_string();
-                    let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                    let message = format!("`{text}` is no regular expression: {why}");
-                    faults.push(Fault::wrong(&format!("{field}.{i}"), message, None));
-                }
-                (i, text.to_owned(), made.ok(), false)
-            })
-            .collect();
-        Expressions { field, list }
-    }
-
-    fn any(&self) -> bool {
-        !self.list.is_empty()
-    }
-
-    /// Which of them find themselves in a layer's name or path.
-    fn hits(&mut self, layer: &LoraTarget) -> Vec<usize> {
-        let mut hits = Vec::new();
-        for (i, _, regex, used) in &mut self.list {
-            if regex.as_ref().is_some_and(|r| r.is_match(&layer.name) || r.is_match(&layer.path)) {
-                *used = true;
-                hits.push(*i);
-            }
-        }
-        hits
-    }
-
-    fn unused(self, faults: &mut Vec<Fault>) {
-        for (i, text, _, _) in self.list.iter().filter(|(_, _, regex, used)| regex.is_some() && !used) {
-            let message = format!("`{text}` matches no layer");
-            let help = "names are as in LoRA files, such as `lora_unet_mid_block_attentions_0_proj_in`";
-            faults.push(Fault::wrong(&format!("{}.{i}", self.field), message, Some(help.into())));
-        }
-    }
 }
