@@ -90,6 +90,7 @@ impl ComponentWeights {
     /// Fails when the file is of another model, saying which, or lacks a part of a tensor that is stored in several.
     pub fn open(path: impl AsRef<Path>, component: Component) -> Result<ComponentWeights, FileError> {
         let path = path.as_ref();
+        let pipeline = ModelIndex::read(path)?.is_some();
         // Two folders may come into question; the one that holds the part counts.
         let mut elsewhere = None;
         for folder in component.folders() {
@@ -105,7 +106,7 @@ impl ComponentWeights {
         if let Some(error) = elsewhere {
             return Err(error);
         }
-        if ModelIndex::read(path)?.is_some() {
+        if pipeline {
             let found = folders_of(path);
             return Err(FileError::NoComponent { path: path.into(), component: component.name(), found });
         }
