@@ -20,7 +20,7 @@ use crate::common::family;
 pub struct Targeting {
     /// Scale numerator α: the adapter's output is multiplied by α/r. Default: the rank.
     #[serde(default)]
-    #[schemars(range(min = 0.000001, max = 1000000.0))]
+    #[schemars(range(min = 0.000001, max = 1e30))]
     pub alpha: Option<f64>,
     /// U-Nets: also adapt residual blocks and samplers, their 3×3 convolutions with this rank.
     #[serde(default)]
