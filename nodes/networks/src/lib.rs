@@ -7,16 +7,16 @@
 //!   recomputing each segment.
 //! - [`unet`], [`mmdit`], [`flux`], [`lumina2`], [`lumina_next`]: denoisers; [`clip`], [`t5`], [`gemma`]: text
 //!   encoders; [`vae`]: the autoencoder.
-//! - [`lora`]: low-rank adapters.
+//! - [`adapters`]: LoRA, DyLoRA, DoRA, LoHa, LoKr and OFT.
 //!
 //! It knows nothing of documents, images or files' layouts.
 
+pub mod adapters;
 pub mod clip;
 mod condition;
 pub mod embed;
 pub mod flux;
 pub mod gemma;
-pub mod lora;
 pub mod lumina2;
 pub mod lumina_next;
 pub mod mmdit;
@@ -31,6 +31,7 @@ mod trainables;
 pub mod unet;
 pub mod vae;
 mod weights;
+mod wrap;
 
 pub use condition::{Conditions, TextKind, assemble};
 pub use net::{Inputs, Net};
@@ -38,5 +39,5 @@ pub use network::{Network, TextNetwork};
 pub use segment::{Builder, Model, Segment, Slot};
 pub use shapes::Shapes;
 pub use text::{TextInput, TextInputs, TextOut};
-pub use trainables::{Adapter, Dropouts, Trainables};
+pub use trainables::{Adapter, Dropouts, Factor, Module, Trainables};
 pub use weights::{Weights, WeightsError};

@@ -1,11 +1,11 @@
 //! What a network function is written with.
 
-use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, Tensor, Var, op};
 
 use crate::text::{TextInput, TextInputs};
-use crate::trainables::{Adapter, Trainables};
+use crate::trainables::Trainables;
 use crate::weights::Weights;
+use crate::wrap::Layer;
 
 /// What a model reads that is no tensor on a device.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,90 +113,14 @@ impl Net<'_> {
         op::cast(self.cx, &var, self.cx.compute)
     }
 
-    fn adapter(&self, path: &str) -> Option<(&Trainables, &Adapter)> {
-        let train = self.train?;
-        train.adapters.get(&Trainables::key(self.part, path)).map(|a| (train, a))
-    }
-
     /// Linear layer `path` with its adapter: `x [.., in]` → `[.., out]`.
     pub fn linear(&self, path: &str, x: &Var) -> Var {
-        let w = self.weight(&format!("{path}.weight"));
-        // A 1×1 convolution kept as such in the checkpoint acts on tokens as a linear layer.
-        let w = if w.shape().len() == 4 { op::reshape(self.cx, &w, &[w.dim(0), w.dim(1)]) } else { w };
-        let b = self.optional(&format!("{path}.bias"));
-        let y = op::linear(self.cx, x, &w, b.as_ref());
-        let Some((train, adapter)) = self.adapter(path) else { return y };
-        if self.module_dropped(train, adapter, path) {
-            return y;
-        }
-        let flat = |key: &str| {
-            let v = self.leaf(key, &train.tensors[key]);
-            if v.shape().len() == 4 { op::reshape(self.cx, &v, &[v.dim(0), v.dim(1)]) } else { v }
-        };
-        let down = op::linear(self.cx, x, &flat(&adapter.down), None);
-        let down = self.rank_space(train, adapter, path, down);
-        let up = op::linear(self.cx, &down, &flat(&adapter.up), None);
-        op::add(self.cx, &y, &up)
+        self.layer(path, Layer::Linear, x)
     }
 
     /// Convolution `path` with its adapter: `x [B, C, H, W]`; `pad` is top, left, bottom, right.
     pub fn conv(&self, path: &str, x: &Var, stride: usize, pad: [usize; 4]) -> Var {
-        let w = self.weight(&format!("{path}.weight"));
-        let b = self.optional(&format!("{path}.bias"));
-        let y = op::conv2d(self.cx, x, &w, b.as_ref(), stride, pad);
-        let Some((train, adapter)) = self.adapter(path) else { return y };
-        if self.module_dropped(train, adapter, path) {
-            return y;
-        }
-        let down = self.leaf(&adapter.down, &train.tensors[&adapter.down]);
-        let up = self.leaf(&adapter.up, &train.tensors[&adapter.up]);
-        let down = op::conv2d(self.cx, x, &down, None, stride, pad);
-        let down = self.rank_space(train, adapter, path, down);
-        let up = op::conv2d(self.cx, &down, &up, None, 1, [0; 4]);
-        op::add(self.cx, &y, &up)
-    }
-
-    fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
-        if !self.inputs.training || adapter.dropouts.module == 0.0 {
-            return false;
-        }
-        let mut rng =
-            rng::named_stream(train.seed, Purpose::Dropout, self.inputs.pass, &format!("module {}.{path}", self.part));
-        rng::uniform(&mut rng, 1, 0.0, 1.0)[0] < adapter.dropouts.module
-    }
-
-    /// Scale and dropouts on the rank-space activations: `[B, .., r]`, or `[B, r, H, W]` of a convolution.
-    fn rank_space(&self, train: &Trainables, adapter: &Adapter, path: &str, mut x: Var) -> Var {
-        let d = adapter.dropouts;
-        let mut scale = adapter.scale;
-        if self.inputs.training && (d.neuron > 0.0 || d.rank > 0.0) {
-            let name = format!("rank {}.{path}", self.part);
-            let mut rng = rng::named_stream(train.seed, Purpose::Dropout, self.inputs.pass, &name);
-            let n = x.value.len();
-            let mut mask = vec![1.0f32; n];
-            if d.neuron > 0.0 {
-                let keep = 1.0 / (1.0 - d.neuron);
-                for (m, u) in mask.iter_mut().zip(rng::uniform(&mut rng, n, 0.0, 1.0)) {
-                    *m = if u < d.neuron { 0.0 } else { keep };
-                }
-            }
-            if d.rank > 0.0 {
-                let conv = x.shape().len() == 4;
-                let (b, r) = (x.dim(0), if conv { x.dim(1) } else { x.dim(x.shape().len() - 1) });
-                let kept: Vec<f32> = rng::uniform(&mut rng, b * r, 0.0, 1.0)
-                    .iter()
-                    .map(|&u| if u > d.rank { 1.0 } else { 0.0 })
-                    .collect();
-                let (per, inner) = (n / b, if conv { n / b / r } else { 1 });
-                for (i, m) in mask.iter_mut().enumerate() {
-                    *m *= kept[i / per * r + (i % per) / inner % r];
-                }
-                scale /= 1.0 - d.rank;
-            }
-            let mask = self.cx.device.tensor(mask, x.shape(), x.value.dtype());
-            x = op::mul_const(self.cx, &x, &mask);
-        }
-        op::scale(self.cx, &x, scale)
+        self.layer(path, Layer::Conv { stride, pad }, x)
     }
 
     /// Group norm `path`, with SiLU behind it if asked.

@@ -3,26 +3,83 @@
 use std::collections::HashMap;
 
 use pipe_ops::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Dropouts of an adapter module (training only), in the order they act.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dropouts {
     /// Probability of leaving the whole module out of a forward pass.
     pub module: f32,
-    /// Inverted dropout on the rank-space activations.
+    /// Inverted dropout on the rank-space activations of [`Module::LowRank`].
     pub neuron: f32,
-    /// Probability of leaving out one rank of one sample, rescaled by `1/(1−p)`.
+    /// [`Module::LowRank`]: probability of leaving out one rank of one sample, rescaled by `1/(1−p)`. LoHa, LoKr and
+    /// DoRA: of leaving one row out of ΔW, not rescaled, as LyCORIS does.
     pub rank: f32,
 }
 
-/// A low-rank adapter on one linear or convolution: `y = W·x + scale·up(down(x))`.
+/// A matrix as it is, or as the product of two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Factor {
+    /// Key of the matrix.
+    Whole(String),
+    /// Keys of `a [m, r]` and `b [r, n]`.
+    Product(String, String),
+}
+
+/// What an adapter adds to a linear layer or convolution with weight `W [out, in, ..]`. Texts are keys of
+/// [`Trainables::tensors`] or [`Trainables::frozen`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Module {
+    /// LoRA (Hu et al. 2022): `+ scale·up(down(x))` of down `[r, in, ..]` and up `[out, r, ..]`. Several pairs adapt
+    /// rows behind each other.
+    LowRank(Vec<(String, String)>),
+    /// DyLoRA (Valipour et al. 2023): LoRA in slices of `unit` ranks, of which each pass trains one.
+    Nested {
+        /// Down slices `[unit, in, ..]`.
+        down: Vec<String>,
+        /// Up slices `[out, unit, ..]`.
+        up: Vec<String>,
+        /// sd-scripts' algorithm: nothing is cut off, and each module draws by itself.
+        compat: bool,
+    },
+    /// DoRA (Liu et al. 2024): `W' = m·(W + ΔW)/‖W + ΔW‖` by rows, ΔW of a LoRA.
+    Decomposed {
+        /// `[r, in, ..]`.
+        down: String,
+        /// `[out, r, ..]`.
+        up: String,
+        /// `m [out, 1, ..]`.
+        magnitude: String,
+    },
+    /// LoHa (Hyeon-Woo et al. 2022): `ΔW = scale·(w1a·w1b) ⊙ (w2a·w2b)`.
+    Hadamard {
+        /// `[out, r]` and `[r, in·k·k]`.
+        w1: (String, String),
+        /// The same for the second product.
+        w2: (String, String),
+    },
+    /// LoKr (Yeh et al. 2024): `ΔW = scale·w1 ⊗ w2`.
+    Kronecker {
+        /// `[l, m]` with `out = l·k`, `in = m·n`.
+        w1: Factor,
+        /// `[k, n, ..]`.
+        w2: Factor,
+    },
+    /// OFT (Qiu et al. 2023): `W' = Rᵀ·W` with block-diagonal rotations R.
+    Rotation {
+        /// For rows behind each other: key of the parameters `[K, n, n]`.
+        blocks: Vec<String>,
+        /// Longest `‖Q‖` for each output row.
+        constraint: f32,
+    },
+}
+
+/// An adapter on one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Key of the down factor in [`Trainables::tensors`]; `[r, in]` or `[r, in, k, k]`.
-    pub down: String,
-    /// Key of the up factor; `[out, r]` or `[out, r, 1, 1]`.
-    pub up: String,
-    /// `α/r`.
+    /// What it does.
+    pub module: Module,
+    /// What its output is multiplied by, `α/r`.
     pub scale: f32,
     /// Dropouts.
     pub dropouts: Dropouts,
@@ -33,6 +90,8 @@ pub struct Adapter {
 pub struct Trainables {
     /// Masters by key. A network's own weight has the key `part.name`.
     pub tensors: HashMap<String, Tensor>,
+    /// Factors of adapters that do not learn (LoRA-FA's down factors).
+    pub frozen: HashMap<String, Tensor>,
     /// Adapters by `part.path`.
     pub adapters: HashMap<String, Adapter>,
     /// Seed of dropout streams.
@@ -47,6 +106,10 @@ impl Trainables {
     /// Number of trainable values.
     pub fn parameters(&self) -> u64 {
         self.tensors.values().map(|t| t.len() as u64).sum()
+    }
+    /// A factor, whether it learns or not.
+    pub fn factor(&self, key: &str) -> Option<&Tensor> {
+        self.tensors.get(key).or_else(|| self.frozen.get(key))
     }
     /// Whether a key that starts with `prefix.` (or is `prefix`) learns.
     pub fn touches(&self, part: &str, prefix: &str) -> bool {

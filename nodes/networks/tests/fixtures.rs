@@ -210,7 +210,8 @@ fn lora_output_is_that_of_diffusers() {
         for factor in [&down, &up] {
             train.tensors.insert(factor.clone(), lora.tensor(factor));
         }
-        let adapter = pipe_networks::Adapter { down, up, scale, dropouts: Default::default() };
+        let module = pipe_networks::Module::LowRank(vec![(down, up)]);
+        let adapter = pipe_networks::Adapter { module, scale, dropouts: Default::default() };
         train.adapters.insert(Trainables::key("unet", &target.path), adapter);
     }
     assert_eq!(train.adapters.len(), 192);

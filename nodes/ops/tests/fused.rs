@@ -283,3 +283,14 @@ fn adamw_bodies_agree() {
     }
     assert!((a.3 - b.3).abs() < 1e-3);
 }
+
+#[test]
+fn products_of_factors() {
+    compare("matmul", &[&[7, 3], &[3, 11]], |cx, x| op::matmul(cx, &x[0], &x[1]));
+    compare("matmul in groups", &[&[4, 7, 3], &[4, 3, 5]], |cx, x| op::matmul(cx, &x[0], &x[1]));
+    compare("with_row_norms", &[&[6, 5], &[6]], |cx, x| op::with_row_norms(cx, &x[0], &x[1]));
+    compare("with_row_norms of a kernel", &[&[6, 2, 3, 3], &[6, 1, 1, 1]], |cx, x| {
+        op::with_row_norms(cx, &x[0], &x[1])
+    });
+    compare("cayley", &[&[3, 4, 4]], |cx, x| op::cayley_transposed(cx, &x[0], 1.0));
+}

@@ -1,44 +1,25 @@
 //! `adapter.lora`: low-rank adapters on a model's linear layers and convolutions.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, RwLock};
-
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
-use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::lora_names::{self, TargetKind, Wanted};
-use pipe_data::weights::{Component, Header, WeightFile};
+use pipe_core::node::About;
+use pipe_data::lora_names::{Group, LoraTarget, Wanted};
+use pipe_data::weights::{Component, Family, Header};
 use pipe_networks::Dropouts;
-use pipe_networks::Shapes;
-use pipe_networks::lora::{self, Target};
+use pipe_networks::adapters::{Kind, Target};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Parts, check_texts, pass_on, texts_of, vae_of};
-use crate::common::denoiser::Denoiser;
-use crate::common::errors;
+use super::Parts;
+use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::targeting::{Fault, Plan, Targeting, layers};
 use crate::common::family;
-use crate::common::trainable::{Held, Method, Subject, Trainable, TrainedText};
+use crate::common::trainable::AdapterAbout;
 
 /// Fields of `adapter.lora`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r of linear layers and 1×1 convolutions. Default 16.
-    #[serde(default = "default_rank")]
-    #[schemars(range(min = 1, max = 4096))]
-    rank: u64,
-    /// Scale numerator α: the adapter's output is multiplied by α/r. Default: the rank.
+    /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`. Default 16.
     #[serde(default)]
-    #[schemars(range(min = 0.000001, max = 1e30))]
-    alpha: Option<f64>,
-    /// U-Nets: also adapt residual blocks and samplers, their 3×3 convolutions with this rank.
-    #[serde(default)]
-    conv: Option<Conv>,
-    /// Transformers: also adapt the embedders before the blocks, and SD3's last layer. Default false.
-    #[serde(default)]
-    embedders: bool,
+    rank: Rank,
     /// Probability of zeroing a rank-space activation (neuron dropout). Default 0.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
@@ -47,262 +28,177 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     rank_dropout: f64,
-    /// Probability of leaving a module out of a forward pass. Default 0.
+    /// LoRA-FA (Zhang et al. 2023): the down factors stay as they start, which saves half of the optimizer's state.
+    /// Default false.
     #[serde(default)]
-    #[schemars(range(min = 0.0, max = 0.99))]
-    module_dropout: f64,
-    /// LoRA file to start from. It must have the same modules and ranks; its α replaces `alpha`.
+    frozen_down: bool,
+    /// SD3 and FLUX: query, key and value (and FLUX's feed-forward) of a joined layer get a pair of factors each. Saved as
+    /// one pair that every program reads. Default false.
     #[serde(default)]
-    #[schemars(extend("x-path" = "file"))]
-    weights: Option<String>,
+    split_qkv: bool,
+    /// Longest ΔW (Frobenius norm): longer ones are scaled down after each step.
+    #[serde(default)]
+    #[schemars(range(min = 0.000001, max = 1000000.0))]
+    scale_weight_norms: Option<f64>,
+    #[serde(flatten)]
+    targeting: Targeting,
+    #[serde(flatten)]
+    common: Common,
 }
 
-/// Rank and α of 3×3 convolutions.
+/// A number, or that of the file.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-struct Conv {
-    /// Rank.
-    #[schemars(range(min = 1, max = 4096))]
-    rank: u64,
-    /// Scale numerator α. Default: this rank.
-    #[serde(default)]
-    #[schemars(range(min = 0.000001))]
-    alpha: Option<f64>,
+#[serde(untagged)]
+enum Rank {
+    /// The rank.
+    Number(#[schemars(range(min = 1, max = 4096))] u64),
+    /// The file's.
+    Of(FromFile),
 }
 
-fn default_rank() -> u64 {
-    16
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum FromFile {
+    /// Modules and ranks are those of `weights`.
+    FromFile,
+}
+
+impl Default for Rank {
+    fn default() -> Self {
+        Rank::Number(16)
+    }
 }
 
 /// The node type.
 pub struct Lora;
 
-impl Config {
-    /// Modules that get an adapter.
-    fn targets(&self, parts: &Parts) -> Vec<Target> {
-        let mut list = Vec::new();
-        for (component, shapes) in parts.components() {
-            self.add(&mut list, parts, component, &shapes);
+/// Rows of the parts that a joined layer consists of.
+pub fn parts_of(family: Family, layer: &LoraTarget) -> Vec<usize> {
+    let thirds = || vec![layer.outputs / 3; 3];
+    match (family, layer.group) {
+        (Family::Flux, Group::Double) if layer.path.ends_with(".qkv") => thirds(),
+        (Family::Sd3, Group::Joint) if layer.path.ends_with(".qkv") => thirds(),
+        (Family::Flux, Group::Single) if layer.path.ends_with(".linear1") && layer.outputs > 3 * layer.inputs => {
+            vec![layer.inputs, layer.inputs, layer.inputs, layer.outputs - 3 * layer.inputs]
         }
-        list
-    }
-
-    fn add(&self, list: &mut Vec<Target>, parts: &Parts, component: Component, shapes: &Shapes) {
-        let map: HashMap<&str, &Vec<usize>> = shapes.iter().map(|(n, s)| (n.as_str(), s)).collect();
-        let wanted = Wanted { conv: self.conv.is_some(), embedders: self.embedders };
-        let named = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
-        for target in lora_names::targets(parts.family, component, named, wanted) {
-            let (rank, alpha) = match (target.kind, self.conv) {
-                (TargetKind::Conv { .. }, Some(conv)) => (conv.rank, conv.alpha.unwrap_or(conv.rank as f64)),
-                _ => (self.rank, self.alpha.unwrap_or(self.rank as f64)),
-            };
-            let Some(weight) = map.get(format!("{}.weight", target.path).as_str()) else { continue };
-            list.push(Target {
-                part: family::part(component).into(),
-                name: target.name,
-                path: target.path,
-                weight: weight.to_vec(),
-                rank: rank as usize,
-                alpha: alpha as f32,
-            });
-        }
-    }
-
-    fn check_effect(&self, cx: &mut CheckCx, parts: &Parts) {
-        let unet = parts.family.denoiser() == Component::Unet;
-        if self.conv.is_some() && !unet {
-            let message = format!("`conv` has no effect: {} has no residual blocks", parts.family);
-            cx.error("P0402", "conv", message, None);
-        }
-        if self.embedders && unet {
-            let message = format!("`embedders` has no effect on the U-Net of {}", parts.family);
-            cx.error("P0402", "embedders", message, Some("`conv` adapts more of a U-Net".into()));
-        }
-        if self.weights.is_some() {
-            for (field, set) in
-                [("alpha", self.alpha.is_some()), ("conv.alpha", self.conv.is_some_and(|c| c.alpha.is_some()))]
-            {
-                if set {
-                    let message = format!("`{field}` has no effect beside `weights`: the file's α is kept");
-                    cx.error("P0402", field, message, Some("leave it out".into()));
-                }
-            }
-        }
+        _ => Vec::new(),
     }
 }
 
-impl Node for Lora {
-    type Config = Config;
+impl Config {
+    fn kind(&self, parts: &Parts, layer: &LoraTarget, component: Component) -> Kind {
+        let split = self.split_qkv && component == parts.family.denoiser();
+        let parts = if split { parts_of(parts.family, layer) } else { Vec::new() };
+        Kind::Lora { frozen_down: self.frozen_down, parts }
+    }
 
-    const ABOUT: About = About {
+    /// Modules and ranks of a file.
+    fn file_targets(&self, parts: &Parts, header: &Header) -> Vec<Target> {
+        let all = Wanted { conv: true, embedders: true };
+        let mut targets = Vec::new();
+        for (component, _) in parts.components() {
+            for (layer, weight) in layers(parts, component, all) {
+                let mut target = Target::lora(family::part(component), &layer.path, &layer.name, &weight, 1, 1.0);
+                target.kind = self.kind(parts, &layer, component);
+                let rank = target.rank_in_file(|key| header.tensors.get(key).map(|t| t.shape.clone()));
+                if let Some(rank) = rank.filter(|r| *r > 0) {
+                    (target.rank, target.alpha) = (rank, rank as f32);
+                    targets.push(target);
+                }
+            }
+        }
+        targets
+    }
+}
+
+impl Recipe for Config {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn resolve(&self, parts: &Parts, start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+        let mut faults = idle(&self.targeting, &self.common, parts);
+        if self.split_qkv && !matches!(parts.family, Family::Flux | Family::Sd3) {
+            let message = format!("`split_qkv` has no effect: {} has no layers that join several", parts.family);
+            faults.push(Fault::idle("split_qkv", message, Some("leave it out".into())));
+        }
+        if self.frozen_down && (self.targeting.lora_plus.is_some() || self.scale_weight_norms.is_some()) {
+            let field = if self.targeting.lora_plus.is_some() { "lora_plus" } else { "scale_weight_norms" };
+            let message = format!("`{field}` does not go with `frozen_down`: it changes the down factors' share");
+            faults.push(Fault::wrong(field, message, None));
+        }
+        let rank = match self.rank {
+            Rank::Number(rank) => rank,
+            Rank::Of(FromFile::FromFile) => {
+                let t = &self.targeting;
+                for (field, set) in [
+                    ("conv", t.conv.is_some()),
+                    ("embedders", t.embedders),
+                    ("ranks", t.ranks.is_some()),
+                    ("blocks", t.blocks.is_some()),
+                    ("text_ranks", t.text_ranks.is_some()),
+                    ("patterns", t.patterns.is_some()),
+                    ("include", t.include.is_some()),
+                    ("exclude", t.exclude.is_some()),
+                    ("block_rates", t.block_rates.is_some()),
+                    ("lora_plus", t.lora_plus.is_some()),
+                ] {
+                    if set {
+                        let message = format!("`{field}` has no effect beside `rank: from_file`");
+                        faults.push(Fault::idle(field, message, Some("leave it out, or give a rank".into())));
+                    }
+                }
+                if self.common.weights.is_none() {
+                    let message = "`rank: from_file` needs `weights`".to_owned();
+                    faults.push(Fault::wrong("rank", message, Some("name the file, or give a rank".into())));
+                }
+                return (start.map(|header| self.file_targets(parts, header)).unwrap_or_default(), faults);
+            }
+        };
+        let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank, kind: &kind });
+        faults.extend(more);
+        (targets, faults)
+    }
+
+    fn dropouts(&self) -> Dropouts {
+        Dropouts {
+            module: self.common.module_dropout as f32,
+            neuron: self.dropout as f32,
+            rank: self.rank_dropout as f32,
+        }
+    }
+
+    fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
+        let rank = match self.rank {
+            Rank::Number(rank) => rank,
+            // The largest stands for all.
+            Rank::Of(_) => targets.iter().map(|t| t.rank as u64).max().unwrap_or(0),
+        };
+        let module = self.frozen_down.then_some("networks.lora_fa");
+        let mut about = describe(module, rank, &self.targeting, targets);
+        dropout_args(&mut about, self.dropouts());
+        about.norm_limit = self.scale_weight_norms;
+        about
+    }
+
+    fn norm_limit(&self) -> Option<f64> {
+        self.scale_weight_norms
+    }
+}
+
+adapter_node!(
+    Lora,
+    text: true,
+    About {
         type_name: "adapter.lora",
         summary: "Low-rank adapters (LoRA) on a model's attention, feed-forward and, if asked, convolution layers.",
         details: "Hu et al. 2022: `y = W·x + (α/r)·up(down(x))`. The base stays frozen and gets no weight gradient. In a U-Net all \
                   linear layers and 1×1 convolutions of the transformers are adapted, with `conv` the residual blocks and samplers \
                   too; in a transformer (SD3, FLUX, Lumina) the matrices of its blocks; with `text` the text encoders' attention and \
-                  MLPs as well. `down` starts uniform in ±1/√fan_in, `up` at zero.",
+                  MLPs as well. `down` starts uniform in ±1/√fan_in, `up` at zero. Ranks may differ by type of layer (`ranks`), by \
+                  block (`blocks`), by regular expression (`patterns`) and for text encoders (`text_ranks`); where several speak of \
+                  a layer, the later of these counts.",
         example: "lora:\n  type: adapter.lora\n  model: unet\n  rank: 16\n  alpha: 16",
-    };
-
-    fn inputs() -> Vec<Input> {
-        vec![
-            Input::one("model", &[PortType::Model], Rate::Step, "Model to adapt."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Step, "Text encoders to adapt as well."),
-        ]
     }
-
-    fn outputs() -> Vec<Output> {
-        vec![Output::single(PortType::Trainable, Rate::Setup, "The model with its adapters.")]
-    }
-
-    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        if vae_of(cx.inputs).is_some() {
-            cx.error("P0401", "model", "an autoencoder takes no LoRA", Some("use `adapter.full`".into()));
-        }
-        check_texts(cx);
-        let parts = Parts::of(cx.inputs);
-        let targets = parts.as_ref().map(|parts| config.targets(parts)).unwrap_or_default();
-        let parameters: usize = targets.iter().map(Target::parameters).sum();
-        if let Some(parts) = &parts {
-            config.check_effect(cx, parts);
-        }
-        if let Some(path) = &config.weights
-            && !cx.stands_in(&cx.path(path))
-        {
-            match Header::read(cx.path(path)) {
-                Ok(header) if parts.is_some() => {
-                    if let Some(problem) = misfit(&header, &targets) {
-                        let help =
-                            "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them";
-                        cx.error("P0305", "weights", problem, Some(help.into()));
-                    }
-                }
-                Ok(_) => {}
-                Err(e) => cx.error(errors::file_code(&e), "weights", e.to_string(), None),
-            }
-        }
-        pass_on(cx.inputs)
-            .with("method", "lora")
-            .with("rank", config.rank)
-            .with("conv_rank", config.conv.map_or(0, |c| c.rank))
-            .with("embedders", config.embedders)
-            .with("parameters", parameters as u64)
-            .with("trainable_tensors", 2 * targets.len() as u64)
-            .with("modules", targets.len() as u64)
-    }
-
-    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let targets = Parts::of(cx.inputs).map(|parts| config.targets(&parts)).unwrap_or_default();
-        let parameters: u64 = targets.iter().map(|t| t.parameters() as u64).sum();
-        let mut counts: Vec<(&str, usize)> = Vec::new();
-        for target in &targets {
-            match counts.iter_mut().find(|(part, _)| *part == target.part) {
-                Some((_, n)) => *n += 1,
-                None => counts.push((&target.part, 1)),
-            }
-        }
-        let modules: Vec<String> = counts.iter().map(|(part, n)| format!("{n} modules of `{part}`")).collect();
-        NodePlan {
-            resident: vec![Bytes { category: Category::Trainable, bytes: 4 * parameters }],
-            notes: vec![format!("{}; {parameters} trainable values in all", modules.join(", "))],
-            ..Default::default()
-        }
-    }
-
-    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let model = Held::<Denoiser>::one(cx, "model")?;
-        let encoders = texts_of(cx)?;
-        let parts = Parts {
-            family: model.family,
-            network: model.network.clone(),
-            texts: encoders.iter().map(|t| (t.component, t.network.shapes())).collect(),
-        };
-        let mut targets = config.targets(&parts);
-        let initial = match &config.weights {
-            Some(path) => start_from(&cx.path(path), &mut targets)?,
-            None => HashMap::new(),
-        };
-        let dropouts = Dropouts {
-            module: config.module_dropout as f32,
-            neuron: config.dropout as f32,
-            rank: config.rank_dropout as f32,
-        };
-        let train = lora::create(&targets, dropouts, cx.settings.seed, &model.engine.device, &initial);
-        let weights = model.weights.get()?;
-        let mut texts = Vec::new();
-        for encoder in encoders {
-            let weights = encoder.weights.get()?;
-            texts.push(TrainedText { encoder, weights });
-        }
-        // A file that was continued keeps its own α.
-        let alpha_of = |conv: bool| {
-            let is_conv = |t: &&Target| t.weight.get(2).is_some_and(|k| *k > 1);
-            targets.iter().find(|t| is_conv(t) == conv).map(|t| t.alpha as f64)
-        };
-        let method = Method::Lora {
-            rank: config.rank,
-            alpha: alpha_of(false).unwrap_or(config.rank as f64),
-            conv: config.conv.map(|c| (c.rank, alpha_of(true).unwrap_or(c.rank as f64))),
-            dropouts: [config.dropout, config.rank_dropout, config.module_dropout],
-            targets,
-        };
-        let trainable = Trainable {
-            subject: Arc::new(Subject::Denoiser { model, weights, texts }),
-            method: Arc::new(method),
-            train: Arc::new(RwLock::new(train)),
-        };
-        Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
-    }
-}
-
-/// How a LoRA file differs from the modules and ranks asked for.
-fn misfit(header: &Header, targets: &[Target]) -> Option<String> {
-    let mut expected: HashMap<String, Vec<usize>> = HashMap::new();
-    for t in targets {
-        expected.insert(t.down_key(), t.down_shape());
-        expected.insert(t.up_key(), t.up_shape());
-    }
-    let missing = expected.keys().filter(|k| !header.tensors.contains_key(*k)).count();
-    let unknown: Vec<&String> =
-        header.tensors.keys().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k)).collect();
-    if missing > 0 || !unknown.is_empty() {
-        let example = unknown.first().map(|k| format!(", such as `{k}`")).unwrap_or_default();
-        return Some(format!(
-            "the LoRA file lacks {missing} of the {} factors and has {} others{example}",
-            expected.len(),
-            unknown.len()
-        ));
-    }
-    expected.iter().find_map(|(name, shape)| {
-        let found = &header.tensors[name].shape;
-        (found.iter().product::<usize>() != shape.iter().product::<usize>() || found[0] != shape[0])
-            .then(|| format!("`{name}` has shape {found:?}, the adapter {shape:?}"))
-    })
-}
-
-/// Reads factors and α of a LoRA file.
-fn start_from(path: &Path, targets: &mut [Target]) -> Result<HashMap<String, Vec<f32>>, RunError> {
-    let error = |e| errors::file_error(&e, "weights");
-    let file = WeightFile::open(path).map_err(error)?;
-    if let Some(problem) = misfit(file.header(), targets) {
-        return Err(RunError::new("P0305", problem).at("weights"));
-    }
-    let mut initial = HashMap::new();
-    for target in targets {
-        for key in [target.down_key(), target.up_key()] {
-            initial.insert(key.clone(), file.f32(&key).map_err(error)?);
-        }
-        let alpha = format!("{}.alpha", target.name);
-        // Without α the scale is 1.
-        target.alpha = match file.info(&alpha) {
-            Some(_) => file
-                .f32(&alpha)
-                .or_else(|_| file.i64(&alpha).map(|v| v.into_iter().map(|x| x as f32).collect()))
-                .map_err(error)?
-                .first()
-                .copied()
-                .unwrap_or(target.rank as f32),
-            None => target.rank as f32,
-        };
-    }
-    Ok(initial)
-}
+);

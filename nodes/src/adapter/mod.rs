@@ -1,7 +1,18 @@
 //! Adapters: what of a model learns.
 
+mod base;
+mod blocks;
+pub mod common;
+pub mod dora;
+pub mod dylora;
+mod expressions;
 pub mod full;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
+pub mod oft;
+mod size;
+mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};
 use pipe_core::run::{BuildCx, RunError};
@@ -16,9 +27,12 @@ use crate::common::text::TextEncoder;
 use crate::common::trainable::Held;
 
 /// A denoiser and the text encoders that are to learn with it, as facts or values know them.
-pub(crate) struct Parts {
+pub struct Parts {
+    /// Family of the denoiser.
     pub family: Family,
+    /// Its sizes.
     pub network: Network,
+    /// The text encoders that learn, with their tensors.
     pub texts: Vec<(Component, Shapes)>,
 }
 

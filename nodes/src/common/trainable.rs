@@ -1,5 +1,6 @@
 //! A model with what of it learns: the value of a `Trainable` port.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -7,8 +8,10 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use pipe_core::node::SharedValue;
 use pipe_core::run::{BuildCx, RunError};
 use pipe_data::weights::Component;
-use pipe_networks::lora::Target;
+use pipe_networks::adapters::Target;
+use pipe_networks::adapters::norms::{NormReport, limit_norms};
 use pipe_networks::{Trainables, Weights};
+use pipe_ops::Cx;
 
 use super::autoencoder::Autoencoder;
 use super::denoiser::Denoiser;
@@ -54,22 +57,39 @@ impl<T: 'static> Held<T> {
     }
 }
 
+/// What adapters are on a model.
+#[derive(Clone, Debug)]
+pub struct Adapted {
+    /// The modules.
+    pub targets: Vec<Target>,
+    /// Longest ΔW; longer ones are scaled down after each step.
+    pub norm_limit: Option<f64>,
+    /// What metadata say of them.
+    pub about: AdapterAbout,
+}
+
+/// Adapters as metadata describe them.
+#[derive(Clone, Debug, Default)]
+pub struct AdapterAbout {
+    /// `ss_network_module`, where it is not the family's usual one.
+    pub module: Option<&'static str>,
+    /// Rank of linear layers.
+    pub rank: u64,
+    /// α of linear layers.
+    pub alpha: f64,
+    /// Neuron dropout.
+    pub dropout: Option<f64>,
+    /// Longest ΔW.
+    pub norm_limit: Option<f64>,
+    /// `ss_network_args`.
+    pub args: BTreeMap<String, String>,
+}
+
 /// How the tensors learn.
 #[derive(Clone, Debug)]
 pub enum Method {
-    /// A LoRA on these modules.
-    Lora {
-        /// The modules.
-        targets: Vec<Target>,
-        /// Rank of linear layers.
-        rank: u64,
-        /// α of linear layers.
-        alpha: f64,
-        /// Rank and α of 3×3 convolutions.
-        conv: Option<(u64, f64)>,
-        /// Neuron, rank and module dropout.
-        dropouts: [f64; 3],
-    },
+    /// Adapters.
+    Adapter(Box<Adapted>),
     /// The weights themselves.
     Full,
 }
@@ -130,6 +150,11 @@ impl Trainable {
             Subject::Autoencoder { .. } => "vae",
             Subject::Denoiser { model, .. } => model.part(),
         }
+    }
+    /// Scales down what is longer than the adapter allows, after a step.
+    pub fn limit_norms(&self, cx: &Cx) -> Option<NormReport> {
+        let Method::Adapter(adapted) = &*self.method else { return None };
+        Some(limit_norms(cx, &mut self.write(), &adapted.targets, adapted.norm_limit?))
     }
     /// The text encoder of this kind, if it learns.
     pub fn trained_text(&self, component: Component) -> Option<&TrainedText> {

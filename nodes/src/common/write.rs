@@ -34,16 +34,14 @@ pub fn event(settings: &Settings, largest: u64) -> Vec<Bytes> {
     vec![Bytes { category: Category::Working, bytes: BUFFERS + copy }]
 }
 
-/// Values of the largest tensor that learns, from the facts of a trainable; for adapters an upper bound.
+/// Values of the largest tensor that learns, from the facts of a trainable.
 pub fn largest(facts: &Facts) -> u64 {
+    if let Some(values) = facts.u64("largest") {
+        return values;
+    }
     let mut shapes: Shapes = Vec::new();
     shapes.extend(network_of(facts).map(|n| n.shapes()).unwrap_or_default());
     shapes.extend(read::<VaeConfig>(facts, "vae").map(|c| c.shapes()).unwrap_or_default());
     shapes.extend(trained_texts(facts).iter().flat_map(|t| t.network.shapes()));
-    let rank = facts.u64("rank").max(facts.u64("conv_rank"));
-    let values = |shape: &[usize]| match (rank, shape) {
-        (Some(rank), [out, rest @ ..]) => rank * (*out).max(rest.iter().product()) as u64,
-        _ => shape.iter().product::<usize>() as u64,
-    };
-    shapes.iter().map(|(_, shape)| values(shape)).max().unwrap_or(0)
+    shapes.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).max().unwrap_or(0)
 }

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use pipe_core::node::Facts;
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::settings::Settings;
-use pipe_data::lora_names;
 use pipe_data::weights::{Component, Family};
+use pipe_networks::adapters::{self, Target};
 use pipe_networks::clip::WINDOW;
-use pipe_networks::lora::Target;
 use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::vae::VaeConfig;
-use pipe_networks::{Adapter, Dropouts, Inputs, Network, Shapes, TextInput, TextNetwork, Trainables, Weights};
+use pipe_networks::{Dropouts, Inputs, Network, Shapes, TextInput, TextNetwork, Trainables, Weights};
 use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
@@ -100,8 +99,8 @@ fn vae_trainables(vae: &VaeConfig, meter: &std::sync::Arc<Meter>) -> Trainables 
 }
 
 fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -> Trainables {
-    let mut train = Trainables::default();
     if facts.str("method") == Some("full") {
+        let mut train = Trainables::default();
         for (component, shapes) in subject.components() {
             for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name)) {
                 let key = Trainables::key(family::part(component), &name);
@@ -110,35 +109,8 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
         }
         return train;
     }
-    let rank = facts.u64("rank").unwrap_or(16) as usize;
-    let conv = facts.u64("conv_rank").unwrap_or(0) as usize;
-    let embedders = facts.get("embedders") == Some(&serde_json::json!(true));
-    for (component, shapes) in subject.components() {
-        let part = family::part(component);
-        let by_name: HashMap<&str, &Vec<usize>> = shapes.iter().map(|(n, s)| (n.as_str(), s)).collect();
-        let list = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
-        let wanted = lora_names::Wanted { conv: conv > 0, embedders };
-        for found in lora_names::targets(subject.family, component, list, wanted) {
-            let rank = if found.kernel.0 > 1 { conv } else { rank };
-            let Some(weight) = by_name.get(format!("{}.weight", found.path).as_str()) else { continue };
-            let name = Trainables::key(part, &found.path);
-            let target = Target {
-                part: part.into(),
-                path: found.path,
-                name: name.clone(),
-                weight: weight.to_vec(),
-                rank,
-                alpha: rank as f32,
-            };
-            for (key, shape) in [(target.down_key(), target.down_shape()), (target.up_key(), target.up_shape())] {
-                train.tensors.insert(key, Tensor::meta(&shape, DType::F32, meter));
-            }
-            let adapter =
-                Adapter { down: target.down_key(), up: target.up_key(), scale: 0.5, dropouts: Dropouts::default() };
-            train.adapters.insert(name, adapter);
-        }
-    }
-    train
+    let targets: Vec<Target> = read(facts, "targets").unwrap_or_default();
+    adapters::meta(&targets, Dropouts::default(), meter)
 }
 
 /// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.

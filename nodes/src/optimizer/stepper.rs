@@ -115,7 +115,14 @@ impl Driver for Stepper {
             self.updater.step(&self.groups, &rates, clip as f32, &mut train.tensors, leaves)?
         };
         self.position.step += 1;
-        Ok(StepReport { loss, values: groups::report(&self.groups, &rates, &report, norm), samples })
+        let mut values = groups::report(&self.groups, &rates, &report, norm);
+        let cx = Cx::new(self.loss.engine().device.clone(), DType::F32);
+        if let Some(norms) = self.loss.trainable().limit_norms(&cx) {
+            values.push(("norms_scaled".to_string(), norms.scaled as f64));
+            values.push(("norm_average".to_string(), norms.mean));
+            values.push(("norm_largest".to_string(), norms.largest));
+        }
+        Ok(StepReport { loss, values, samples })
     }
 
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {

@@ -9,7 +9,8 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_core::settings::{Every, Settings};
 use pipe_data::weights::{DType, SafetensorsWriter, TensorOut, hash};
-use pipe_networks::lora::Target;
+use pipe_networks::adapters::Target;
+use pipe_networks::adapters::file::{Entry, Values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -46,9 +47,9 @@ impl Node for AdapterSaver {
 
     const ABOUT: About = About {
         type_name: "saver.adapter",
-        summary: "Saves the LoRA as safetensors with kohya names, metadata and hashes.",
-        details: "Keys are `lora_unet_…` and `lora_te_…` with `.lora_down.weight`, `.lora_up.weight` and a `.alpha` in f32. Metadata \
-                  are the `ss_*` keys other trainers write and modelspec. At the start of a run the file is written and read back \
+        summary: "Saves an adapter as safetensors with kohya's or LyCORIS' names, metadata and hashes.",
+        details: "Keys are `lora_unet_…` and `lora_te_…` with `.lora_down.weight`, `.lora_up.weight` and a `.alpha` in f32; those of \
+                  other adapters are LyCORIS' (LoHa, LoKr, DoRA) and kohya's (OFT; DyLoRA is a LoRA). Metadata are the `ss_*` keys other trainers write and modelspec. At the start of a run the file is written and read back \
                   once, so that a full disk or a wrong folder shows at once. The final file is always written.",
         example: "save:\n  type: saver.adapter\n  adapter: lora\n  update: adamw\n  every:\n    epochs: 1\n  keep_last:\n    count: 5",
     };
@@ -91,7 +92,7 @@ impl Node for AdapterSaver {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let parameters = cx.inputs.one("adapter").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
+        let parameters = cx.inputs.one("adapter").and_then(|a| a.facts.u64("file_values")).unwrap_or(0);
         // Three entries of the header for each module, and the metadata.
         let modules = cx.inputs.one("adapter").and_then(|a| a.facts.u64("modules")).unwrap_or(0);
         let size = parameters * config.dtype.dtype().size() as u64 + 450 * modules + 6_000;
@@ -147,23 +148,22 @@ impl Saver {
     fn write(&mut self, path: &Path, position: Position) -> Result<(), RunError> {
         make_folder(path)?;
         let mut metadata = self.metadata(position);
-        let Method::Lora { targets, .. } = &*self.trainable.method else {
+        let Method::Adapter(adapted) = &*self.trainable.method else {
             return Err(RunError::new("P0401", "there is no adapter to save").at("adapter"));
         };
+        let targets = &adapted.targets;
         let train = self.trainable.read();
         let wrong = |e: String| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
-        let mut factors = Vec::new();
-        for t in targets {
-            for (key, shape) in [(t.down_key(), t.down_shape()), (t.up_key(), t.up_shape())] {
-                let tensor = train.tensors.get(&key).ok_or_else(|| wrong(format!("`{key}` is not there")))?;
-                factors.push((key, shape, tensor));
-            }
+        let mut entries: Vec<Entry> = Vec::new();
+        for target in targets {
+            entries.extend(target.entries(|key| train.factor(key)).map_err(wrong)?);
         }
         let tensors = || {
-            let alpha = |t: &Target| TensorOut::f32(format!("{}.alpha", t.name), DType::F32, [], vec![t.alpha]);
-            let factors = factors.iter();
-            let factors =
-                factors.map(|(key, shape, tensor)| tensor_out(key.clone(), self.dtype, shape.clone(), tensor));
+            let alpha = |t: &Target| TensorOut::f32(t.alpha_name(), DType::F32, [], vec![t.file_alpha()]);
+            let factors = entries.iter().map(|e| match &e.values {
+                Values::Tensor(tensor) => tensor_out(e.name.clone(), self.dtype, e.shape.clone(), tensor),
+                Values::Made(values) => TensorOut::f32(e.name.clone(), self.dtype, e.shape.clone(), values.clone()),
+            });
             factors.chain(targets.iter().map(alpha))
         };
         let io = |e: std::io::Error| wrong(e.to_string());

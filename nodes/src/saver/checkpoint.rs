@@ -113,7 +113,7 @@ impl Node for CheckpointSaver {
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         if let Some(source) = cx.inputs.one("model").cloned() {
-            if source.facts.str("method") == Some("lora") {
+            if source.facts.str("method") == Some("adapter") {
                 let help = "use `saver.adapter`";
                 cx.error(
                     "P0401",

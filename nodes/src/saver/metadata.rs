@@ -126,20 +126,15 @@ fn learning(training: &mut AdapterMetadata, trainable: &Trainable, update: &Upda
         }
         training.network_module = base_model(model).network_module().map(String::from);
     }
-    if let Method::Lora { rank, alpha, conv, dropouts, .. } = &*trainable.method {
-        (training.network_dim, training.network_alpha) = (Some(*rank), Some(*alpha));
-        training.network_dropout = Some(dropouts[0]).filter(|p| *p > 0.0);
-        let mut args = BTreeMap::new();
-        if let Some((rank, alpha)) = conv {
-            args.insert("conv_dim".to_owned(), rank.to_string());
-            args.insert("conv_alpha".to_owned(), alpha.to_string());
+    if let Method::Adapter(adapted) = &*trainable.method {
+        let about = &adapted.about;
+        if let Some(module) = about.module {
+            training.network_module = Some(module.into());
         }
-        for (name, p) in [("dropout", dropouts[0]), ("rank_dropout", dropouts[1]), ("module_dropout", dropouts[2])] {
-            if p > 0.0 {
-                args.insert(name.to_owned(), p.to_string());
-            }
-        }
-        training.network_args = Some(args).filter(|args| !args.is_empty());
+        (training.network_dim, training.network_alpha) = (Some(about.rank), Some(about.alpha));
+        training.network_dropout = about.dropout;
+        training.scale_weight_norms = about.norm_limit;
+        training.network_args = Some(about.args.clone()).filter(|args| !args.is_empty());
     }
 }
 

@@ -1,0 +1,204 @@
+//! Adapter files: what each kind writes and reads.
+//!
+//! Most tensors are written as they are in memory. The slices of DyLoRA and the parts of a split LoRA are written as one
+//! LoRA, which every program reads: slices behind each other, parts as stacked down factors and block-diagonal up factors.
+
+use std::collections::HashMap;
+
+use pipe_ops::Tensor;
+
+use super::{Kind, Piece, Target};
+
+/// Values of a file entry.
+pub enum Values<'a> {
+    /// A tensor as it is.
+    Tensor(&'a Tensor),
+    /// Made of several.
+    Made(Vec<f32>),
+}
+
+/// A tensor of a file.
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Values<'a>,
+}
+
+const DOWN: &str = "lora_down.weight";
+const UP: &str = "lora_up.weight";
+
+impl Target {
+    /// Name of the α.
+    pub fn alpha_name(&self) -> String {
+        self.key("alpha")
+    }
+
+    /// Whether slices or parts are joined in the file, and the rank they then have.
+    fn joined(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Nested { .. } => Some(self.rank),
+            Kind::Lora { parts, .. } if !parts.is_empty() => Some(parts.len() * self.rank),
+            _ => None,
+        }
+    }
+
+    /// Names and shapes in a file, α left out.
+    pub fn file_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        match self.joined() {
+            Some(rank) => {
+                vec![(self.key(DOWN), self.down_shape(rank)), (self.key(UP), self.up_shape(self.weight[0], rank))]
+            }
+            None => self.pieces().into_iter().map(|p| (p.key, p.shape)).collect(),
+        }
+    }
+
+    /// What is written, α left out. `find` gives the tensors by key; a missing one is named in the error.
+    pub fn entries<'a>(&self, find: impl Fn(&str) -> Option<&'a Tensor>) -> Result<Vec<Entry<'a>>, String> {
+        let get = |key: &str| find(key).ok_or_else(|| format!("`{key}` is not there"));
+        let Some(rank) = self.joined() else {
+            let entry = |p: Piece| Ok(Entry { values: Values::Tensor(get(&p.key)?), name: p.key, shape: p.shape });
+            return self.pieces().into_iter().map(entry).collect();
+        };
+        let (mut down, mut up) = (Vec::new(), vec![0.0; self.weight[0] * rank]);
+        // Each pair takes its own columns of the up factor; parts their own rows, slices all rows.
+        let (mut row, mut column) = (0, 0);
+        for piece in self.pieces() {
+            let values = get(&piece.key)?.to_vec();
+            if !piece.up {
+                down.extend(values);
+                continue;
+            }
+            let (rows, r) = (piece.shape[0], piece.shape[1]);
+            for i in 0..rows {
+                up[(row + i) * rank + column..][..r].copy_from_slice(&values[i * r..(i + 1) * r]);
+            }
+            column += r;
+            if matches!(self.kind, Kind::Lora { .. }) {
+                row += rows;
+            }
+        }
+        let shapes = self.file_shapes();
+        Ok(shapes
+            .into_iter()
+            .zip([down, up])
+            .map(|((name, shape), values)| Entry { name, shape, values: Values::Made(values) })
+            .collect())
+    }
+
+    /// The pieces' values from those of a file. `None` when a file of one pair is not block-diagonal, and so not of
+    /// parts.
+    pub fn unpack(&self, mut file: HashMap<String, Vec<f32>>) -> Option<HashMap<String, Vec<f32>>> {
+        let Some(rank) = self.joined() else { return Some(file) };
+        let (down, up) = (file.remove(&self.key(DOWN))?, file.remove(&self.key(UP))?);
+        let mut out = HashMap::new();
+        let (mut row, mut column, mut taken) = (0, 0, 0);
+        let mut used = 0;
+        for piece in self.pieces() {
+            if !piece.up {
+                let n: usize = piece.shape.iter().product();
+                out.insert(piece.key, down.get(taken..taken + n)?.to_vec());
+                taken += n;
+                continue;
+            }
+            let (rows, r) = (piece.shape[0], piece.shape[1]);
+            let mut values = Vec::with_capacity(rows * r);
+            for i in 0..rows {
+                values.extend_from_slice(up.get((row + i) * rank + column..(row + i) * rank + column + r)?);
+            }
+            used += values.iter().filter(|v| **v != 0.0).count();
+            out.insert(piece.key, values);
+            column += r;
+            if matches!(self.kind, Kind::Lora { .. }) {
+                row += rows;
+            }
+        }
+        (used == up.iter().filter(|v| **v != 0.0).count()).then_some(out)
+    }
+
+    /// α in memory from the file's.
+    pub fn alpha_from_file(&self, alpha: f32) -> f32 {
+        match &self.kind {
+            Kind::Lora { parts, .. } if !parts.is_empty() => alpha / parts.len() as f32,
+            _ => alpha,
+        }
+    }
+
+    /// Rank of this target in a file that has tensors of these shapes; `None` when the file does not adapt it.
+    pub fn rank_in_file(&self, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Option<usize> {
+        let first = |ending: &str| shape(&self.key(ending)).and_then(|s| s.first().copied());
+        match &self.kind {
+            Kind::Lora { parts, .. } => first(DOWN).map(|r| r / parts.len().max(1)),
+            Kind::Nested { .. } | Kind::Decomposed => first(DOWN),
+            Kind::Hadamard => first("hada_w1_b"),
+            Kind::Kronecker { .. } => first("lokr_w2_b").or_else(|| first("lokr_w1_b")),
+            Kind::Rotation { parts } if parts.is_empty() => first("oft_blocks"),
+            Kind::Rotation { .. } => first("oft_blocks.0"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use pipe_ops::Device;
+
+    use super::*;
+    use crate::adapters::create;
+    use crate::trainables::Dropouts;
+
+    fn round_trip(kind: Kind, weight: &[usize]) {
+        let mut target = Target::lora("unet", "x.y", "lora_unet_x_y", weight, 4, 2.0);
+        target.kind = kind;
+        let mut train = create(&[target.clone()], Dropouts::default(), 1, &Device::Cpu, &HashMap::new(), &|_, _| None);
+        for (i, tensor) in train.tensors.values_mut().enumerate() {
+            tensor.update(|v| v.iter_mut().enumerate().for_each(|(j, v)| *v = 1.0 + (i * 1000 + j) as f32));
+        }
+        let entries = target.entries(|key| train.factor(key)).unwrap();
+        let shapes: Vec<_> = entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
+        assert_eq!(shapes, target.file_shapes());
+        let values = |e: &Entry| match &e.values {
+            Values::Tensor(t) => t.to_vec(),
+            Values::Made(v) => v.clone(),
+        };
+        let file: HashMap<_, _> = entries.iter().map(|e| (e.name.clone(), values(e))).collect();
+        for entry in &entries {
+            assert_eq!(file[&entry.name].len(), entry.shape.iter().product::<usize>(), "{}", entry.name);
+        }
+        let back = target.unpack(file).unwrap();
+        assert_eq!(back.len(), train.tensors.len() + train.frozen.len());
+        for (key, values) in back {
+            assert_eq!(values, train.factor(&key).unwrap().to_vec(), "{key}");
+        }
+    }
+
+    #[test]
+    fn files_and_memory_agree() {
+        for weight in [&[12, 6][..], &[12, 6, 3, 3]] {
+            round_trip(Kind::Lora { frozen_down: true, parts: vec![] }, weight);
+            round_trip(Kind::Lora { frozen_down: false, parts: vec![4, 4, 4] }, weight);
+            round_trip(Kind::Nested { unit: 2, compat: false }, weight);
+            round_trip(Kind::Decomposed, weight);
+            round_trip(Kind::Hadamard, weight);
+            round_trip(Kind::Kronecker { factor: None, both: true, full: false }, weight);
+            round_trip(Kind::Rotation { parts: vec![] }, weight);
+        }
+    }
+
+    /// A split LoRA is written so that a plain reader finds the same product: `n·α/(n·r) = α/r`.
+    #[test]
+    fn parts_keep_their_scale() {
+        let mut target = Target::lora("transformer", "qkv", "lora_unet_qkv", &[6, 5], 2, 3.0);
+        target.kind = Kind::Lora { frozen_down: false, parts: vec![2, 2, 2] };
+        let shapes = target.file_shapes();
+        assert_eq!(shapes[0], ("lora_unet_qkv.lora_down.weight".into(), vec![6, 5]));
+        assert_eq!(target.file_alpha() / shapes[0].1[0] as f32, target.adapter(Dropouts::default()).scale);
+        assert_eq!(target.alpha_from_file(target.file_alpha()), 3.0);
+        // Anything outside the diagonal blocks is not of parts.
+        let dense = HashMap::from([(shapes[0].0.clone(), vec![1.0; 30]), (shapes[1].0.clone(), vec![1.0; 36])]);
+        assert!(target.unpack(dense).is_none());
+    }
+}

@@ -1,0 +1,339 @@
+//! Layers with their adapters: what each [`Module`] computes.
+//!
+//! Low-rank and Kronecker adapters act on activations, so that ΔW is never built; LoHa, DoRA and OFT need the weight.
+//! Every random draw is a function of the pass and the layer: recomputing a segment draws the same.
+
+use pipe_ops::rng::{self, Purpose};
+use pipe_ops::{DType, Var, op};
+
+use crate::adapters::drawn_slice;
+use crate::net::Net;
+use crate::trainables::{Adapter, Factor, Module, Trainables};
+
+/// What a layer does with its weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Layer {
+    /// `x [.., in]`.
+    Linear,
+    /// `x [B, C, H, W]`.
+    Conv { stride: usize, pad: [usize; 4] },
+}
+
+impl Net<'_> {
+    /// A layer whose input is `x`, with the weight `w` (of a convolution's shape or a matrix') and bias `b`.
+    fn apply(&self, layer: Layer, x: &Var, w: &Var, b: Option<&Var>) -> Var {
+        match layer {
+            // A 1×1 convolution kept as such in the checkpoint acts on tokens as a linear layer.
+            Layer::Linear if w.shape().len() == 4 => {
+                op::linear(self.cx, x, &op::reshape(self.cx, w, &[w.dim(0), w.dim(1)]), b)
+            }
+            Layer::Linear => op::linear(self.cx, x, w, b),
+            Layer::Conv { stride, pad } => op::conv2d(self.cx, x, w, b, stride, pad),
+        }
+    }
+
+    /// A 1×1 layer behind another: of a convolution with stride 1.
+    fn apply_up(&self, layer: Layer, x: &Var, w: &Var) -> Var {
+        match layer {
+            Layer::Linear => self.apply(layer, x, w, None),
+            Layer::Conv { .. } => self.apply(Layer::Conv { stride: 1, pad: [0; 4] }, x, w, None),
+        }
+    }
+
+    /// Layer `path` with its adapter, if it has one.
+    pub(crate) fn layer(&self, path: &str, layer: Layer, x: &Var) -> Var {
+        let w = self.weight(&format!("{path}.weight"));
+        let b = self.optional(&format!("{path}.bias"));
+        let adapter = self.train.and_then(|t| Some((t, t.adapters.get(&Trainables::key(self.part, path))?)));
+        match adapter {
+            Some((train, adapter)) if !self.module_dropped(train, adapter, path) => {
+                Adapted { net: self, train, adapter, path, layer, x }.forward(w, b)
+            }
+            _ => self.apply(layer, x, &w, b.as_ref()),
+        }
+    }
+
+    fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
+        if !self.inputs.training || adapter.dropouts.module == 0.0 {
+            return false;
+        }
+        let mut rng =
+            rng::named_stream(train.seed, Purpose::Dropout, self.inputs.pass, &format!("module {}.{path}", self.part));
+        rng::uniform(&mut rng, 1, 0.0, 1.0)[0] < adapter.dropouts.module
+    }
+}
+
+/// A layer with an adapter, in one pass.
+struct Adapted<'n, 'a> {
+    net: &'n Net<'a>,
+    train: &'n Trainables,
+    adapter: &'n Adapter,
+    path: &'n str,
+    layer: Layer,
+    x: &'n Var,
+}
+
+impl Adapted<'_, '_> {
+    fn forward(&self, w: Var, b: Option<Var>) -> Var {
+        let cx = self.net.cx;
+        let delta = match &self.adapter.module {
+            Module::LowRank(pairs) => self.low_rank(pairs),
+            Module::Nested { down, up, compat } => self.nested(down, up, *compat),
+            Module::Kronecker { w1, w2 } => self.kronecker(w1, w2),
+            Module::Hadamard { w1, w2 } => {
+                let product = |(a, b): &(String, String)| op::matmul(cx, &self.master(a), &self.master(b));
+                let delta = op::scale(cx, &op::mul(cx, &product(w1), &product(w2)), self.adapter.scale);
+                let delta = op::reshape(cx, &self.drop_rows(delta), w.shape());
+                self.net.apply(self.layer, self.x, &op::cast(cx, &delta, cx.compute), None)
+            }
+            Module::Decomposed { down, up, magnitude } => {
+                let w = self.decomposed(&w, down, up, magnitude);
+                return self.net.apply(self.layer, self.x, &w, b.as_ref());
+            }
+            Module::Rotation { blocks, constraint } => {
+                let w = self.rotated(&w, blocks, *constraint);
+                return self.net.apply(self.layer, self.x, &w, b.as_ref());
+            }
+        };
+        let y = self.net.apply(self.layer, self.x, &w, b.as_ref());
+        op::add(cx, &y, &delta)
+    }
+
+    /// A factor in f32: a leaf where it learns.
+    fn master(&self, key: &str) -> Var {
+        match (self.train.tensors.get(key), &self.net.cx.tape) {
+            (Some(master), Some(tape)) => tape.leaf(key, master.clone()),
+            (Some(master), None) => Var::constant(master.clone()),
+            (None, _) => self.constant(key),
+        }
+    }
+
+    /// A factor through which no gradient flows, in f32.
+    fn constant(&self, key: &str) -> Var {
+        match self.train.factor(key) {
+            Some(tensor) => Var::constant(tensor.clone()),
+            None => panic!("factor `{key}` was not made"),
+        }
+    }
+
+    /// A factor in the compute type.
+    fn factor(&self, key: &str) -> Var {
+        op::cast(self.net.cx, &self.master(key), self.net.cx.compute)
+    }
+
+    /// As a matrix: a convolution's factor with its kernel flattened.
+    fn flat(&self, v: Var) -> Var {
+        let rows = v.dim(0);
+        op::reshape(self.net.cx, &v, &[rows, v.value.len() / rows.max(1)])
+    }
+
+    fn low_rank(&self, pairs: &[(String, String)]) -> Var {
+        let parts: Vec<Var> = pairs
+            .iter()
+            .enumerate()
+            .map(|(i, (down, up))| {
+                let name = if pairs.len() == 1 { String::new() } else { format!(" {i}") };
+                let inner = self.net.apply(self.layer, self.x, &self.factor(down), None);
+                let inner = self.rank_space(inner, self.adapter.scale, &name);
+                self.net.apply_up(self.layer, &inner, &self.factor(up))
+            })
+            .collect();
+        self.join(&parts)
+    }
+
+    /// Parts of the output behind each other.
+    fn join(&self, parts: &[Var]) -> Var {
+        match (parts, self.layer) {
+            ([only], _) => only.clone(),
+            (_, Layer::Linear) => {
+                op::concat(self.net.cx, &parts.iter().collect::<Vec<_>>(), parts[0].shape().len() - 1)
+            }
+            (_, Layer::Conv { .. }) => op::concat(self.net.cx, &parts.iter().collect::<Vec<_>>(), 1),
+        }
+    }
+
+    /// DyLoRA. With `n` slices of `u` ranks: slice `j` is drawn; those before it are fixed, those behind it cut off,
+    /// and the scale is that of the rank `(j+1)·u` that is left. Outside of training all ranks act.
+    fn nested(&self, down: &[String], up: &[String], compat: bool) -> Var {
+        let (cx, inputs) = (self.net.cx, self.net.inputs);
+        let n = down.len();
+        let layer = format!("{}.{}", self.net.part, self.path);
+        let layer = compat.then_some(layer.as_str());
+        let drawn = inputs.training.then(|| drawn_slice(self.train.seed, inputs.pass, n, layer));
+        let used = drawn.filter(|_| !compat).map_or(n, |j| j + 1);
+        // α/r; of a shorter rank α/rank, or as sd-scripts has it √(r/rank)·α/r.
+        let scale = match drawn {
+            None => self.adapter.scale,
+            Some(j) => {
+                let ratio = n as f32 / (j + 1) as f32;
+                self.adapter.scale * if compat { ratio.sqrt() } else { ratio }
+            }
+        };
+        let slices = |keys: &[String], axis: usize| {
+            let list: Vec<Var> = keys[..used]
+                .iter()
+                .enumerate()
+                .map(|(i, key)| if drawn.is_none_or(|j| i == j) { self.master(key) } else { self.constant(key) })
+                .collect();
+            op::cast(cx, &op::concat(cx, &list.iter().collect::<Vec<_>>(), axis), cx.compute)
+        };
+        let inner = self.net.apply(self.layer, self.x, &slices(down, 0), None);
+        self.net.apply_up(self.layer, &op::scale(cx, &inner, scale), &slices(up, 1))
+    }
+
+    /// `(w1 ⊗ w2)·x`, without the product of the factors: `x` seen as `m` groups of `n` goes through `w2`, then the
+    /// groups are mixed by `w1`.
+    fn kronecker(&self, w1: &Factor, w2: &Factor) -> Var {
+        let cx = self.net.cx;
+        let mix = match w1 {
+            Factor::Whole(key) => self.master(key),
+            Factor::Product(a, b) => op::matmul(cx, &self.master(a), &self.master(b)),
+        };
+        let mix = op::cast(cx, &mix, cx.compute);
+        let (l, m) = (mix.dim(0), mix.dim(1));
+        let shape = self.x.shape().to_vec();
+        let y = match self.layer {
+            Layer::Linear => {
+                let width = shape[shape.len() - 1];
+                let rows = self.x.value.len() / width;
+                let groups = op::reshape(cx, self.x, &[rows * m, width / m]);
+                let inner = self.large(&groups, w2, width / m);
+                let k = inner.dim(1);
+                let mixed = op::linear(cx, &op::permute(cx, &inner, &[rows, m, k], &[0, 2, 1]), &mix, None);
+                let out = op::permute(cx, &mixed, &[rows, k, l], &[0, 2, 1]);
+                let mut to = shape;
+                if let Some(last) = to.last_mut() {
+                    *last = l * k;
+                }
+                op::reshape(cx, &out, &to)
+            }
+            Layer::Conv { .. } => {
+                let (b, c) = (shape[0], shape[1]);
+                let groups = op::reshape(cx, self.x, &[b * m, c / m, shape[2], shape[3]]);
+                let inner = self.large(&groups, w2, c / m);
+                let (k, h, w) = (inner.dim(1), inner.dim(2), inner.dim(3));
+                let n = k * h * w;
+                let mixed = op::linear(cx, &op::permute(cx, &inner, &[b, m, n], &[0, 2, 1]), &mix, None);
+                let out = op::permute(cx, &mixed, &[b, n, l], &[0, 2, 1]);
+                op::reshape(cx, &out, &[b, l * k, h, w])
+            }
+        };
+        self.drop_outputs(op::scale(cx, &y, self.adapter.scale))
+    }
+
+    /// LoKr's large factor on groups of `n` inputs.
+    fn large(&self, x: &Var, w2: &Factor, n: usize) -> Var {
+        let cx = self.net.cx;
+        match w2 {
+            Factor::Whole(key) => self.net.apply(self.layer, x, &self.factor(key), None),
+            Factor::Product(a, b) => {
+                let (a, b) = (self.factor(a), self.factor(b));
+                if let Layer::Linear = self.layer {
+                    return op::linear(cx, &op::linear(cx, x, &b, None), &a, None);
+                }
+                // Kernels are square.
+                let side = ((b.dim(1) / n) as f64).sqrt().round() as usize;
+                let b = op::reshape(cx, &b, &[b.dim(0), n, side, side]);
+                let a = op::reshape(cx, &a, &[a.dim(0), a.dim(1), 1, 1]);
+                self.net.apply_up(self.layer, &self.net.apply(self.layer, x, &b, None), &a)
+            }
+        }
+    }
+
+    fn decomposed(&self, w: &Var, down: &str, up: &str, magnitude: &str) -> Var {
+        let cx = self.net.cx;
+        let delta = op::matmul(cx, &self.flat(self.master(up)), &self.flat(self.master(down)));
+        let delta = self.drop_rows(op::scale(cx, &delta, self.adapter.scale));
+        let base = self.flat(op::cast(cx, w, DType::F32));
+        let w2 = op::with_row_norms(cx, &op::add(cx, &base, &delta), &self.master(magnitude));
+        op::cast(cx, &op::reshape(cx, &w2, w.shape()), cx.compute)
+    }
+
+    fn rotated(&self, w: &Var, blocks: &[String], constraint: f32) -> Var {
+        let cx = self.net.cx;
+        let base = self.flat(op::cast(cx, w, DType::F32));
+        let width = base.dim(1);
+        let mut start = 0;
+        let parts: Vec<Var> = blocks
+            .iter()
+            .map(|key| {
+                let s = self.master(key);
+                let (k, n) = (s.dim(0), s.dim(1));
+                let rotation = op::cayley_transposed(cx, &s, constraint * (k * n) as f32);
+                let rows = op::narrow(cx, &base, 0, start, k * n);
+                start += k * n;
+                let turned = op::matmul(cx, &rotation, &op::reshape(cx, &rows, &[k, n, width]));
+                op::reshape(cx, &turned, &[k * n, width])
+            })
+            .collect();
+        let turned = op::concat(cx, &parts.iter().collect::<Vec<_>>(), 0);
+        op::cast(cx, &op::reshape(cx, &turned, w.shape()), cx.compute)
+    }
+
+    /// Which of `n` outputs are kept in this pass.
+    fn kept_rows(&self, n: usize) -> Option<Vec<f32>> {
+        let p = self.adapter.dropouts.rank;
+        if !self.net.inputs.training || p == 0.0 {
+            return None;
+        }
+        let name = format!("rows {}.{}", self.net.part, self.path);
+        let mut rng = rng::named_stream(self.train.seed, Purpose::Dropout, self.net.inputs.pass, &name);
+        Some(rng::uniform(&mut rng, n, 0.0, 1.0).iter().map(|&u| if u > p { 1.0 } else { 0.0 }).collect())
+    }
+
+    /// Rank dropout of LyCORIS: rows of ΔW.
+    fn drop_rows(&self, delta: Var) -> Var {
+        let width = delta.value.len() / delta.dim(0);
+        let Some(kept) = self.kept_rows(delta.dim(0)) else { return delta };
+        let mask = kept.iter().flat_map(|&m| std::iter::repeat_n(m, width)).collect();
+        let mask = self.net.cx.device.tensor(mask, delta.shape(), delta.value.dtype());
+        op::mul_const(self.net.cx, &delta, &mask)
+    }
+
+    /// The same on the outputs that those rows make.
+    fn drop_outputs(&self, y: Var) -> Var {
+        let shape = y.shape();
+        let (axis, inner) = match self.layer {
+            Layer::Linear => (shape.len() - 1, 1),
+            Layer::Conv { .. } => (1, shape[2] * shape[3]),
+        };
+        let n = shape[axis];
+        let Some(kept) = self.kept_rows(n) else { return y };
+        let mask = (0..y.value.len()).map(|i| kept[i / inner % n]).collect();
+        let mask = self.net.cx.device.tensor(mask, shape, y.value.dtype());
+        op::mul_const(self.net.cx, &y, &mask)
+    }
+
+    /// Scale and dropouts on the rank-space activations: `[B, .., r]`, or `[B, r, H, W]` of a convolution.
+    fn rank_space(&self, mut x: Var, mut scale: f32, name: &str) -> Var {
+        let (d, net) = (self.adapter.dropouts, self.net);
+        if net.inputs.training && (d.neuron > 0.0 || d.rank > 0.0) {
+            let name = format!("rank {}.{}{name}", net.part, self.path);
+            let mut rng = rng::named_stream(self.train.seed, Purpose::Dropout, net.inputs.pass, &name);
+            let n = x.value.len();
+            let mut mask = vec![1.0f32; n];
+            if d.neuron > 0.0 {
+                let keep = 1.0 / (1.0 - d.neuron);
+                for (m, u) in mask.iter_mut().zip(rng::uniform(&mut rng, n, 0.0, 1.0)) {
+                    *m = if u < d.neuron { 0.0 } else { keep };
+                }
+            }
+            if d.rank > 0.0 {
+                let conv = x.shape().len() == 4;
+                let (b, r) = (x.dim(0), if conv { x.dim(1) } else { x.dim(x.shape().len() - 1) });
+                let kept: Vec<f32> = rng::uniform(&mut rng, b * r, 0.0, 1.0)
+                    .iter()
+                    .map(|&u| if u > d.rank { 1.0 } else { 0.0 })
+                    .collect();
+                let (per, inner) = (n / b, if conv { n / b / r } else { 1 });
+                for (i, m) in mask.iter_mut().enumerate() {
+                    *m *= kept[i / per * r + (i % per) / inner % r];
+                }
+                scale /= 1.0 - d.rank;
+            }
+            let mask = net.cx.device.tensor(mask, x.shape(), x.value.dtype());
+            x = op::mul_const(net.cx, &x, &mask);
+        }
+        op::scale(net.cx, &x, scale)
+    }
+}

@@ -1,0 +1,76 @@
+//! `adapter.dora`: weight-decomposed low-rank adapters.
+
+use pipe_core::node::About;
+use pipe_data::lora_names::LoraTarget;
+use pipe_data::weights::{Component, Header};
+use pipe_networks::Dropouts;
+use pipe_networks::adapters::{Kind, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Parts;
+use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::targeting::{Fault, Plan, Targeting};
+use crate::common::trainable::AdapterAbout;
+
+/// Fields of `adapter.dora`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Rank r. Default 16.
+    #[serde(default = "default_rank")]
+    #[schemars(range(min = 1, max = 4096))]
+    rank: u64,
+    /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    rank_dropout: f64,
+    #[serde(flatten)]
+    targeting: Targeting,
+    #[serde(flatten)]
+    common: Common,
+}
+
+fn default_rank() -> u64 {
+    16
+}
+
+/// The node type.
+pub struct Dora;
+
+impl Recipe for Config {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+        let mut faults = idle(&self.targeting, &self.common, parts);
+        let kind = |_: &LoraTarget, _: Component| Kind::Decomposed;
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        faults.extend(more);
+        (targets, faults)
+    }
+
+    fn dropouts(&self) -> Dropouts {
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.rank_dropout as f32 }
+    }
+
+    fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
+        let mut about = describe(Some("lycoris.kohya"), self.rank, &self.targeting, targets);
+        about.args.insert("algo".into(), "lora".into());
+        about.args.insert("dora_wd".into(), "True".into());
+        dropout_args(&mut about, self.dropouts());
+        about
+    }
+}
+
+adapter_node!(
+    Dora,
+    text: true,
+    About {
+        type_name: "adapter.dora",
+        summary: "DoRA: a LoRA on the direction of each weight row, with the row's length learnt apart.",
+        details: "Liu et al. 2024, in LyCORIS' form and files: `W' = m·(W + ΔW)/‖W + ΔW‖` for each row, `ΔW = (α/r)·up·down`. `m` starts as the \
+                  norms of W's rows, `up` at zero; the gradient goes through the norm.",
+        example: "dora:\n  type: adapter.dora\n  model: unet\n  rank: 16\n  alpha: 16",
+    }
+);

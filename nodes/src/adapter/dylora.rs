@@ -1,0 +1,103 @@
+//! `adapter.dylora`: LoRA that is good at every rank.
+
+use pipe_core::node::About;
+use pipe_data::lora_names::LoraTarget;
+use pipe_data::weights::{Component, Header};
+use pipe_networks::Dropouts;
+use pipe_networks::adapters::{Kind, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Parts;
+use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::targeting::{Fault, Plan, Targeting};
+use crate::common::trainable::AdapterAbout;
+
+/// Fields of `adapter.dylora`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Rank r. Default 16.
+    #[serde(default = "default_rank")]
+    #[schemars(range(min = 1, max = 4096))]
+    rank: u64,
+    /// Ranks that learn together; every rank is a multiple of it. Default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 4096))]
+    unit: u64,
+    /// Whose algorithm: `published`, or `sd_scripts`, where ranks above the drawn one are not cut off and each layer draws
+    /// by itself. Default `published`.
+    #[serde(default)]
+    algorithm: Algorithm,
+    #[serde(flatten)]
+    targeting: Targeting,
+    #[serde(flatten)]
+    common: Common,
+}
+
+fn default_rank() -> u64 {
+    16
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Whose algorithm.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Algorithm {
+    /// The paper's.
+    #[default]
+    Published,
+    /// sd-scripts'.
+    SdScripts,
+}
+
+/// The node type.
+pub struct Dylora;
+
+impl Recipe for Config {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+        let mut faults = idle(&self.targeting, &self.common, parts);
+        let kind = |_: &LoraTarget, _: Component| Kind::Nested {
+            unit: self.unit as usize,
+            compat: matches!(self.algorithm, Algorithm::SdScripts),
+        };
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        faults.extend(more);
+        if let Some(target) = targets.iter().find(|t| !t.rank.is_multiple_of(self.unit as usize)) {
+            let message = format!("rank {} of `{}` is no multiple of `unit`, {}", target.rank, target.name, self.unit);
+            let field = if self.rank.is_multiple_of(self.unit) { "" } else { "unit" };
+            faults.push(Fault::wrong(field, message, None));
+            return (Vec::new(), faults);
+        }
+        (targets, faults)
+    }
+
+    fn dropouts(&self) -> Dropouts {
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: 0.0 }
+    }
+
+    fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
+        let mut about = describe(Some("networks.dylora"), self.rank, &self.targeting, targets);
+        about.args.insert("unit".into(), self.unit.to_string());
+        dropout_args(&mut about, self.dropouts());
+        about
+    }
+}
+
+adapter_node!(
+    Dylora,
+    text: true,
+    About {
+        type_name: "adapter.dylora",
+        summary: "DyLoRA: a LoRA whose first ranks work by themselves, so that any rank can be cut from it afterwards.",
+        details: "Valipour et al. 2023. Each pass draws a rank b, a multiple of `unit`: the first b ranks act with the scale α/b, and the last \
+                  `unit` of them learn. Saved as a LoRA of the full rank; cut off, a file keeps its α. Previews use all ranks.",
+        example: "dylora:\n  type: adapter.dylora\n  model: unet\n  rank: 16\n  unit: 4",
+    }
+);

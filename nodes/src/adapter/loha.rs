@@ -1,0 +1,75 @@
+//! `adapter.loha`: Hadamard products of low-rank matrices.
+
+use pipe_core::node::About;
+use pipe_data::lora_names::LoraTarget;
+use pipe_data::weights::{Component, Header};
+use pipe_networks::Dropouts;
+use pipe_networks::adapters::{Kind, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Parts;
+use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::targeting::{Fault, Plan, Targeting};
+use crate::common::trainable::AdapterAbout;
+
+/// Fields of `adapter.loha`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Rank r. Default 16.
+    #[serde(default = "default_rank")]
+    #[schemars(range(min = 1, max = 4096))]
+    rank: u64,
+    /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    rank_dropout: f64,
+    #[serde(flatten)]
+    targeting: Targeting,
+    #[serde(flatten)]
+    common: Common,
+}
+
+fn default_rank() -> u64 {
+    16
+}
+
+/// The node type.
+pub struct Loha;
+
+impl Recipe for Config {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+        let mut faults = idle(&self.targeting, &self.common, parts);
+        let kind = |_: &LoraTarget, _: Component| Kind::Hadamard;
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        faults.extend(more);
+        (targets, faults)
+    }
+
+    fn dropouts(&self) -> Dropouts {
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.rank_dropout as f32 }
+    }
+
+    fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
+        let mut about = describe(Some("lycoris.kohya"), self.rank, &self.targeting, targets);
+        about.args.insert("algo".into(), "loha".into());
+        dropout_args(&mut about, self.dropouts());
+        about
+    }
+}
+
+adapter_node!(
+    Loha,
+    text: true,
+    About {
+        type_name: "adapter.loha",
+        summary: "LoHa: the change of each layer is the elementwise product of two low-rank matrices.",
+        details: "Hyeon-Woo et al. 2022, in LyCORIS' form and files: `ΔW = (α/r)·(w1a·w1b) ⊙ (w2a·w2b)`, whose rank may be r². `w2a` starts at \
+                  zero. ΔW is built for each layer and pass, which takes more memory than a LoRA.",
+        example: "loha:\n  type: adapter.loha\n  model: unet\n  rank: 8\n  alpha: 4",
+    }
+);

@@ -1,0 +1,108 @@
+//! `adapter.lokr`: Kronecker products.
+
+use pipe_core::node::About;
+use pipe_data::lora_names::LoraTarget;
+use pipe_data::weights::{Component, Header};
+use pipe_networks::Dropouts;
+use pipe_networks::adapters::{Kind, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Parts;
+use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::targeting::{Fault, Plan, Targeting};
+use crate::common::trainable::AdapterAbout;
+
+/// Fields of `adapter.lokr`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Rank r of the large factor, where it is a product. Default 16.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4096))]
+    rank: Option<u64>,
+    /// Size of the small factor of each dimension, where it divides it. Default: as near to a square as divisors allow.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4096))]
+    factor: Option<u64>,
+    /// The small factor is a product of two as well, where the rank makes that smaller. Default false.
+    #[serde(default)]
+    decompose_both: bool,
+    /// Neither factor is a product; the scale is 1. Default false.
+    #[serde(default)]
+    full_matrix: bool,
+    /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    rank_dropout: f64,
+    #[serde(flatten)]
+    targeting: Targeting,
+    #[serde(flatten)]
+    common: Common,
+}
+
+impl Config {
+    fn rank(&self) -> u64 {
+        self.rank.unwrap_or(16)
+    }
+}
+
+/// The node type.
+pub struct Lokr;
+
+impl Recipe for Config {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+        let mut faults = idle(&self.targeting, &self.common, parts);
+        let kind = |_: &LoraTarget, _: Component| Kind::Kronecker {
+            factor: self.factor.map(|f| f as usize),
+            both: self.decompose_both,
+            full: self.full_matrix,
+        };
+        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank(), kind: &kind });
+        faults.extend(more);
+        if self.full_matrix && self.decompose_both {
+            let message = "`decompose_both` has no effect beside `full_matrix`".to_owned();
+            faults.push(Fault::idle("decompose_both", message, Some("leave one of them out".into())));
+        }
+        // Two whole factors have neither rank nor scale; `conv.rank` is needed to say that convolutions are adapted.
+        for (field, set) in [("rank", self.rank.is_some()), ("alpha", self.targeting.alpha.is_some())] {
+            if self.full_matrix && set {
+                let message = format!("`{field}` has no effect beside `full_matrix`");
+                faults.push(Fault::idle(field, message, Some("leave one of them out".into())));
+            }
+        }
+        (targets, faults)
+    }
+
+    fn dropouts(&self) -> Dropouts {
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.rank_dropout as f32 }
+    }
+
+    fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
+        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, targets);
+        about.args.insert("algo".into(), "lokr".into());
+        about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
+        for (name, set) in [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix)] {
+            if set {
+                about.args.insert(name.into(), "True".into());
+            }
+        }
+        dropout_args(&mut about, self.dropouts());
+        about
+    }
+}
+
+adapter_node!(
+    Lokr,
+    text: true,
+    About {
+        type_name: "adapter.lokr",
+        summary: "LoKr: the change of each layer is a Kronecker product of a small and a large factor.",
+        details: "Yeh et al. 2024, in LyCORIS' form and files: `ΔW = (α/r)·w1 ⊗ w2`, where `w2` is a product of rank r unless that is no \
+                  smaller than the whole matrix; with both factors whole the scale is 1. Acts on activations: ΔW is never built.",
+        example: "lokr:\n  type: adapter.lokr\n  model: unet\n  rank: 16\n  alpha: 16\n  factor: 8",
+    }
+);
