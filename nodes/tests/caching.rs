@@ -32,7 +32,7 @@ impl Log {
 }
 
 fn images() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/quickstart/images/heldout")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../pipelines/quickstart/images/heldout")
 }
 
 fn check(folder: &Path, text: &str) -> Checked {

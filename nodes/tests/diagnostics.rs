@@ -15,7 +15,7 @@ use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("..")
 }
 
 fn copy_tree(from: &Path, to: &Path) {

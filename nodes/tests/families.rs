@@ -273,7 +273,8 @@ fn files() -> &'static Path {
             };
             random_file(&file("vae4"), &vae(4).shapes());
             random_file(&file("vae16"), &vae(16).shapes());
-            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gemma_small");
+            let fixtures =
+                Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures/gemma_small");
             std::fs::copy(fixtures.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
             folder
         })
@@ -281,7 +282,7 @@ fn files() -> &'static Path {
 }
 
 fn images() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/quickstart/images/heldout")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../pipelines/quickstart/images/heldout")
 }
 
 /// The document's head: settings, data, encoders, model.

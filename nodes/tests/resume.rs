@@ -52,7 +52,7 @@ fn write_rows(folder: &Path) {
 }
 
 fn document(optimizer: &str, (adapter, model): (&str, &str), saver: &str) -> String {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/diffusers_dir");
+    let fixture = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures/diffusers_dir");
     let model = model.replace("FIXTURE", &fixture.display().to_string());
     format!(
         "version: 1\nname: t\ntrain: {{ device: cpu, steps: {STEPS}, accumulate: 2, save_state: {{ steps: 100 }} }}\nnodes:\n  \

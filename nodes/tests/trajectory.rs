@@ -18,7 +18,7 @@ impl Progress for Quiet {
 }
 
 fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures").join(path)
 }
 
 /// Runs a document; gives the loss and the gradient norm of each step.

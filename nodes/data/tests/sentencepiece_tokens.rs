@@ -23,7 +23,7 @@ fn texts(name: &str, key: &str) -> Vec<(String, Vec<u32>)> {
 
 fn model() -> Vec<u8> {
     use std::io::Read;
-    let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/t5_spiece.model.gz")).unwrap();
+    let packed = std::fs::read("assets/t5_spiece.model.gz").unwrap();
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
     bytes

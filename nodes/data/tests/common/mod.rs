@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A file made by the reference scripts; missing ones fail the test.
 pub fn fixture(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/fixtures").join(name);
     assert!(path.exists(), "`{}` is missing: make the fixtures with the scripts in tests/reference", path.display());
     path
 }

@@ -11,7 +11,7 @@ use pipe_ops::{Cx, DType, Device, Tensor};
 
 /// Path of a fixture.
 pub fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/fixtures").join(path)
 }
 
 /// Tensors of a fixture file, named without a prefix.

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 pub struct Fixture(Vec<u8>);
 
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/fixtures").join(name)
 }
 
 impl Fixture {
