@@ -5,7 +5,10 @@
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{check, completions, doctor, explain, generate, graph, init, inspect, nodes, plan, run, schema};
+use crate::command::{
+    check, completions, convert, doctor, explain, extract, generate, graph, init, inspect, merge, nodes, plan, resize,
+    run, schema,
+};
 
 /// Trains diffusion models from a checked graph of nodes.
 ///
@@ -37,6 +40,10 @@ pub enum Command {
     Nodes(nodes::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
+    Merge(merge::Args),
+    Extract(extract::Args),
+    Convert(convert::Args),
+    Resize(resize::Args),
     Schema(schema::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),

@@ -45,12 +45,16 @@ pub struct Failure {
     pub message: String,
     /// How to mend it.
     pub help: Option<String>,
+    /// Code that `pipe explain` explains.
+    pub code: Option<&'static str>,
+    /// The file to blame.
+    pub place: Option<String>,
 }
 
 impl Failure {
     /// Something could not be done.
     pub fn new(message: impl Into<String>) -> Self {
-        Failure { exit: Exit::Failed, message: message.into(), help: None }
+        Failure { exit: Exit::Failed, message: message.into(), help: None, code: None, place: None }
     }
     /// The command line asks for something that does not exist.
     pub fn usage(message: impl Into<String>) -> Self {
@@ -60,6 +64,13 @@ impl Failure {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+impl From<pipe_tools::ToolError> for Failure {
+    fn from(error: pipe_tools::ToolError) -> Self {
+        let place = error.place.map(|path| path.display().to_string());
+        Failure { help: error.help, code: Some(error.code), place, ..Failure::new(error.message) }
     }
 }
 

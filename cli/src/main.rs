@@ -13,6 +13,7 @@ mod size;
 mod templates;
 mod terminal;
 mod text;
+mod weights;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

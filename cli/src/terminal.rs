@@ -74,8 +74,13 @@ impl Terminal {
     }
     /// Prints why a command failed.
     pub fn fail(&self, failure: &Failure) -> Exit {
-        self.error_text(&format!("{}: {}\n", self.err.red("error"), failure.message));
-        if let Some(help) = &failure.help {
+        let head = failure.code.map_or_else(|| "error".to_owned(), |code| format!("error[{code}]"));
+        self.error_text(&format!("{}: {}\n", self.err.red(&head), failure.message));
+        if let Some(place) = &failure.place {
+            self.error_text(&format!(" {} {place}\n", self.err.cyan("-->")));
+        }
+        let explain = failure.code.map(|code| format!("pipe explain {code}"));
+        for help in failure.help.iter().chain(&explain) {
             self.error_text(&format!("{}: {help}\n", self.err.cyan("help")));
         }
         failure.exit

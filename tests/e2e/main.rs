@@ -1,7 +1,8 @@
 //! End-to-end tests: the real `pipe`, with real files, judged by its output and exit code.
 //!
 //! [`documents`] tests the commands on documents, [`registry`] those on the node types and codes, [`start`] `init` and
-//! what surrounds it, [`weights`] `inspect`, [`train`] whole runs, [`plans`] what they took, [`disk`] runs without room, [`schema`] the schema
+//! what surrounds it, [`weights`] `inspect`, [`weights_tools`], [`weights_ranks`] and [`weights_refused`] the
+//! commands that write weight files, [`train`] whole runs, [`plans`] what they took, [`disk`] runs without room, [`schema`] the schema
 //! against the checker. Only what a user can see is looked at.
 
 #[cfg(target_os = "linux")]
@@ -20,3 +21,6 @@ mod start;
 mod support;
 mod train;
 mod weights;
+mod weights_ranks;
+mod weights_refused;
+mod weights_tools;

@@ -2,14 +2,18 @@
 
 pub mod check;
 pub mod completions;
+pub mod convert;
 pub mod doctor;
 pub mod explain;
+pub mod extract;
 pub mod generate;
 pub mod graph;
 pub mod init;
 pub mod inspect;
+pub mod merge;
 pub mod nodes;
 pub mod plan;
+pub mod resize;
 pub mod run;
 pub mod schema;
 
@@ -33,6 +37,10 @@ pub fn dispatch(command: Command, terminal: &Terminal) -> Outcome {
         Command::Nodes(args) => nodes::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
+        Command::Merge(args) => merge::run(&args, terminal),
+        Command::Extract(args) => extract::run(&args, terminal),
+        Command::Convert(args) => convert::run(&args, terminal),
+        Command::Resize(args) => resize::run(&args, terminal),
         Command::Schema(args) => schema::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Completions(args) => completions::run(&args, terminal),

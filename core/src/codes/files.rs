@@ -54,6 +54,16 @@ pub(super) const CODES: &[Code] = &[
         "The folder exists but may not be listed by this user, or the disk reported an error.",
     ),
     code(
+        "P0320",
+        "names that match nothing",
+        "A weight file has layers or tensors that the model does not have, or that nothing is known about; the first are listed. Leaving them out in silence would give a result that looks complete and is not. Usual causes: an adapter of another model family, of a text encoder that the base file does not hold, or a pruned or extended model. Where the rest is wanted, `--skip-unknown` leaves them out.",
+    ),
+    code(
+        "P0321",
+        "the result would replace a file",
+        "The name given for the result exists already, or is that of a file that is read. Use another name; `--force` replaces an existing result, but never an input, and never a folder that holds no model.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",

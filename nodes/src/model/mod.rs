@@ -8,4 +8,4 @@ pub mod sd1;
 pub mod sd2;
 pub mod sd3;
 pub mod sdxl;
-mod unet;
+pub mod unet;

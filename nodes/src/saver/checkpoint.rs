@@ -10,7 +10,7 @@ use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Positi
 use pipe_core::settings::Every;
 use pipe_data::metadata::{ModelSpec, iso_date};
 use pipe_data::weights::keymap::Form;
-use pipe_data::weights::{Component, DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
+use pipe_data::weights::{DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
 use pipe_networks::Shapes;
 use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
@@ -333,19 +333,7 @@ impl Saver {
             let text = serde_json::to_string_pretty(value).unwrap_or_default();
             pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
-        let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
-        // Parts a pipeline of this family asks for that are not in the folder.
-        let absent: &[&str] = match family {
-            Family::Sd1 | Family::Sd2 => &["feature_extractor", "safety_checker", "tokenizer"],
-            Family::Sdxl => &["feature_extractor", "image_encoder", "tokenizer", "tokenizer_2"],
-            Family::Sd3 => &["tokenizer", "tokenizer_2", "tokenizer_3"],
-            Family::Flux => &["tokenizer", "tokenizer_2"],
-            _ => &["tokenizer"],
-        };
-        let own = family.text_encoders().iter().chain(&[Component::Vae]).filter_map(|c| family.folder(*c));
-        for part in absent.iter().copied().chain(own) {
-            index[part] = json!([null, null]);
-        }
+        let mut index = super::describe::empty_index(family);
         for part in parts {
             let (Some(name), Some((library, class))) = (family.folder(part.component), family.class(part.component))
             else {

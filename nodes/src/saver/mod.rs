@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod checkpoint;
+pub mod describe;
 pub mod metadata;
 mod parts;
 

@@ -7,6 +7,7 @@ use pipe_core::run::RunError;
 use pipe_data::weights::keymap::{self, Form, Recipe, StoredTensor};
 use pipe_data::weights::{Component, DType, Family, TensorOut};
 use pipe_networks::clip::Activation;
+use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Network, Shapes, TextNetwork, Trainables, Weights};
 use pipe_ops::Tensor;
 use pipe_train::ddpm::Prediction;
@@ -48,11 +49,17 @@ impl Part {
     }
     /// A text encoder.
     pub fn of_text(text: &TextEncoder, weights: &Weights, train: Option<&Trainables>) -> Self {
-        Part::new(text.component, text.network.shapes(), weights, train, text_config(text))
+        Part::new(text.component, text.network.shapes(), weights, train, text_config(&text.network))
     }
     /// An autoencoder.
     pub fn of_vae(vae: &Autoencoder, weights: &Weights, train: Option<&Trainables>) -> Self {
-        Part::new(Component::Vae, vae.config.shapes(), weights, train, vae_config(vae))
+        Part::new(
+            Component::Vae,
+            vae.config.shapes(),
+            weights,
+            train,
+            vae_config(&vae.config, vae.scale.into(), vae.shift.into()),
+        )
     }
 
     /// The tensors of a layout, read when their turn comes.
@@ -82,7 +89,8 @@ impl Part {
     }
 }
 
-fn network_config(network: &Network) -> Value {
+/// `config.json` of a denoiser.
+pub(super) fn network_config(network: &Network) -> Value {
     match network {
         Network::Unet(c) => {
             let block = |with: bool, cross: &str, plain: &str| if with { cross.to_string() } else { plain.to_string() };
@@ -129,18 +137,19 @@ fn network_config(network: &Network) -> Value {
     }
 }
 
-fn vae_config(vae: &Autoencoder) -> Value {
-    let c = &vae.config;
+/// `config.json` of an autoencoder.
+pub(super) fn vae_config(c: &VaeConfig, scale: f64, shift: f64) -> Value {
     let levels = c.widths.len();
     json!({"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": c.latent,
         "block_out_channels": c.widths, "layers_per_block": c.layers, "norm_num_groups": c.groups, "act_fn": "silu",
         "down_block_types": vec!["DownEncoderBlock2D"; levels], "up_block_types": vec!["UpDecoderBlock2D"; levels],
-        "sample_size": 512, "scaling_factor": vae.scale, "shift_factor": vae.shift,
+        "sample_size": 512, "scaling_factor": scale, "shift_factor": shift,
         "use_quant_conv": c.quant, "use_post_quant_conv": c.quant, "mid_block_add_attention": c.attention})
 }
 
-fn text_config(text: &TextEncoder) -> Value {
-    match &text.network {
+/// `config.json` of a text encoder.
+pub(super) fn text_config(network: &TextNetwork) -> Value {
+    match network {
         TextNetwork::Clip(c) => {
             let quick = c.activation == Activation::QuickGelu;
             let class = if c.projection.is_some() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
@@ -169,10 +178,15 @@ fn text_config(text: &TextEncoder) -> Value {
 
 /// Class and configuration of the scheduler a pipeline of this model uses.
 pub fn scheduler(model: &Denoiser) -> (&'static str, Value) {
-    match family::flow(model.family) {
+    let guided = matches!(&model.network, Network::Flux(c) if c.guidance);
+    scheduler_of(model.family, model.prediction, model.zero_terminal_snr, guided)
+}
+
+/// The same of a family; `guided` tells FLUX.1 dev from schnell.
+pub(super) fn scheduler_of(family: Family, prediction: Prediction, zero: bool, guided: bool) -> (&'static str, Value) {
+    match family::flow(family) {
         None => {
-            let prediction = if model.prediction == Prediction::V { "v_prediction" } else { "epsilon" };
-            let zero = model.zero_terminal_snr;
+            let prediction = if prediction == Prediction::V { "v_prediction" } else { "epsilon" };
             let config = json!({"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
                 "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "clip_sample": false,
                 "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": prediction,
@@ -180,9 +194,8 @@ pub fn scheduler(model: &Denoiser) -> (&'static str, Value) {
             ("DDIMScheduler", config)
         }
         Some(flow) => {
-            let guided = matches!(&model.network, Network::Flux(c) if c.guidance);
             let config = json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000,
-                "shift": if model.family == Family::Flux && !guided { 1.0 } else { flow.recommended().shift },
+                "shift": if family == Family::Flux && !guided { 1.0 } else { flow.recommended().shift },
                 "use_dynamic_shifting": guided, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256,
                 "max_image_seq_len": 4096});
             ("FlowMatchEulerDiscreteScheduler", config)

@@ -81,15 +81,44 @@ pub fn f32_to_bf16(values: &[f32]) -> Vec<bf16> {
     out
 }
 
-/// Little-endian bytes of `values` cast to `F64`, `F32`, `F16` or `BF16`; nothing for the other types.
+/// Little-endian bytes of `values` cast to a float type; nothing for the other types. What an 8-bit type cannot hold
+/// becomes its largest value: it has no infinity to tell it, or none that a model survives.
 pub fn f32_to_bytes(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
     Some(match dtype {
         DType::F64 => values.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect(),
         DType::F32 => bytemuck::cast_slice(values).to_vec(),
         DType::F16 => bytemuck::cast_slice(&f32_to_f16(values)).to_vec(),
         DType::BF16 => bytemuck::cast_slice(&f32_to_bf16(values)).to_vec(),
+        DType::F8E4M3 | DType::F8E5M2 => f32_to_f8(values, dtype),
         _ => return None,
     })
+}
+
+/// Casts to an 8-bit float type, rounding to nearest even.
+fn f32_to_f8(values: &[f32], dtype: DType) -> Vec<u8> {
+    let table = f8_table(dtype);
+    // Patterns of finite values that are not negative rise with them.
+    let (largest, nan) = if dtype == DType::F8E4M3 { (0x7e, 0x7f) } else { (0x7b, 0x7e) };
+    let positive = &table[..=largest];
+    let cast = |x: &f32| {
+        let (sign, size) = (if x.is_sign_negative() { 0x80 } else { 0 }, x.abs());
+        if x.is_nan() {
+            return sign | nan;
+        }
+        let above = positive.partition_point(|v| *v < size);
+        let pattern = match (above.checked_sub(1), positive.get(above)) {
+            (_, None) => largest,
+            (None, _) => 0,
+            (Some(below), Some(high)) => {
+                // Exact in f64: neighbours have few digits.
+                let (low, high, size) = (f64::from(positive[below]), f64::from(*high), f64::from(size));
+                let (down, up) = (size - low, high - size);
+                if down < up || down == up && below % 2 == 0 { below } else { above }
+            }
+        };
+        sign | pattern as u8
+    };
+    values.iter().map(cast).collect()
 }
 
 /// The value of each of the 256 bit patterns of an 8-bit float type.
@@ -145,6 +174,24 @@ mod tests {
         assert_eq!(f32_to_f16(&[1.0 + 2f32.powi(-11), 1.0 + 3.0 * 2f32.powi(-11)]).map_bits(), [0x3c00, 0x3c02]);
         assert_eq!(f32_to_bf16(&[1.0 + 2f32.powi(-8), 1.0 + 3.0 * 2f32.powi(-8)]).map_bits(), [0x3f80, 0x3f82]);
         assert!(f32_to_bf16(&[f32::NAN])[0].is_nan());
+    }
+
+    #[test]
+    fn eight_bits_round_to_nearest_even_and_back_for_every_pattern() {
+        for dtype in [DType::F8E4M3, DType::F8E5M2] {
+            let patterns: Vec<u8> = (0..=255).collect();
+            let values = to_f32(dtype, &patterns).unwrap();
+            let back = f32_to_bytes(&values, dtype).unwrap();
+            for ((value, pattern), back) in values.iter().zip(&patterns).zip(&back) {
+                assert!(!value.is_finite() || pattern == back, "{dtype} {pattern:#x} {back:#x}");
+                assert!(!value.is_nan() || to_f32(dtype, &[*back]).unwrap()[0].is_nan());
+            }
+        }
+        let e4m3 = |x: f32| f32_to_bytes(&[x], DType::F8E4M3).unwrap()[0];
+        // Half way between 1 and 1.125, and between 1.125 and 1.25; beyond the range; below the smallest.
+        assert_eq!([e4m3(1.0625), e4m3(1.1875), e4m3(1e9), e4m3(-f32::INFINITY)], [0x38, 0x3a, 0x7e, 0xfe]);
+        assert_eq!([e4m3(0.0009), e4m3(0.0010), e4m3(-0.0)], [0, 1, 0x80]);
+        assert_eq!(f32_to_bytes(&[70000.0, 57344.0], DType::F8E5M2).unwrap(), [0x7b, 0x7b]);
     }
 
     trait Bits {

@@ -150,6 +150,11 @@ impl WeightSet {
         self.check_scale(name)?.map(|scale| self.file_of(&scale)?.unscaled(&scale)).transpose()
     }
 
+    /// Whether a tensor is a scale of an 8-bit weight or of its input, or the mark of such files, and so no weight.
+    pub fn is_scale(&self, name: &str) -> bool {
+        scale::is_beside_weight(name, |name| self.info(name))
+    }
+
     /// Name of the scale of a weight, when it has one and that fits; no data are read.
     pub(crate) fn check_scale(&self, name: &str) -> Result<Option<String>, FileError> {
         match (scale::of_weight(name, |name| self.info(name)), self.info(name)) {

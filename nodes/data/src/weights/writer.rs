@@ -51,7 +51,7 @@ pub struct TensorOut<'a> {
 }
 
 impl<'a> TensorOut<'a> {
-    /// A tensor of `f32` values, cast to `dtype` (`F64`, `F32`, `F16` or `BF16`) when written.
+    /// A tensor of `f32` values, cast to `dtype` (a float type) when written.
     pub fn f32(
         name: impl Into<String>,
         dtype: DType,
@@ -81,7 +81,7 @@ impl<'a> TensorOut<'a> {
         TensorOut { name: name.into(), dtype, shape: shape.into(), data: TensorData::Lazy(Box::new(make)) }
     }
 
-    /// A tensor whose numbers are handed over on demand, cast to `dtype` (`F64`, `F32`, `F16` or `BF16`).
+    /// A tensor whose numbers are handed over on demand, cast to `dtype`, a float type.
     pub fn stream(
         name: impl Into<String>,
         dtype: DType,
@@ -101,9 +101,7 @@ impl<'a> TensorOut<'a> {
         let needed = self.len().ok_or_else(|| format!("the shape of `{}` overflows", self.name))?;
         let given = match &self.data {
             TensorData::Bytes(bytes) => bytes.len(),
-            TensorData::F32(_) | TensorData::Stream(_)
-                if !matches!(self.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) =>
-            {
+            TensorData::F32(_) | TensorData::Stream(_) if !self.dtype.is_float() => {
                 return Err(format!("`{}` cannot be cast to {}", self.name, self.dtype));
             }
             TensorData::F32(values) => values.len() * self.dtype.size(),

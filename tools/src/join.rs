@@ -1,0 +1,175 @@
+//! Several LoRAs in one: exactly, with their ranks behind each other, or at a rank of one's choice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use indexmap::IndexMap;
+use pipe_data::weights::DType;
+
+use crate::adapter::{AdapterFile, Names, Naming, Pair, Tensors};
+use crate::error::{Result, ToolError};
+use crate::full::names_for;
+use crate::linear::of_product;
+use crate::merge::Weighted;
+use crate::metadata;
+use crate::model::Model;
+use crate::output::Output;
+use crate::resize::{Kept, Ranks};
+
+/// What is joined, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Join<'a> {
+    /// The files.
+    pub adapters: &'a [Weighted],
+    /// Rank of the result; nothing: the sum of the ranks, which is exact.
+    pub ranks: Option<Ranks>,
+    /// Element type; nothing: that of the first file.
+    pub dtype: Option<DType>,
+    /// The model that the files are for, where their spellings differ and it is of no public size.
+    pub base: Option<&'a Path>,
+}
+
+/// Joins the files: `ΔW = Σ mᵢ·sᵢ·Uᵢ·Dᵢ`. Gives how much of the norm is kept, by block.
+///
+/// # Errors
+/// P0302 for layers that are no pairs of factors, P0305 for those that do not fit each other, P0320 for unknown names.
+pub fn join(what: Join, output: &Output) -> Result<Kept> {
+    let mut inputs: Vec<&Path> = what.adapters.iter().map(|adapter| adapter.path.as_path()).collect();
+    inputs.extend(what.base);
+    output.check(&inputs, false)?;
+    let files: Vec<AdapterFile> =
+        what.adapters.iter().map(|adapter| AdapterFile::open(&adapter.path)).collect::<Result<_>>()?;
+    for file in &files {
+        if !file.others.is_empty() {
+            return Err(file.unknown(&file.others, "are of no layer").help("merge into a base with `--skip-unknown`"));
+        }
+    }
+    let (naming, layers) = layers(&files, what.base)?;
+    let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| files[0].dtype()));
+    let mut kept = Kept::default();
+    let mut sizes = BTreeSet::new();
+    for (name, sources) in &layers {
+        let mut pairs = Vec::new();
+        for (file, own, swap) in sources {
+            let pair = Pair::read(&files[*file], own, &files[*file].layers[own.as_str()])?;
+            if pair.magnitude.is_some() {
+                let message = format!("`{own}` has magnitudes (DoRA), which cannot be added to others");
+                let help = "merge the files into their base with `--base`";
+                return Err(ToolError::new("P0302", message).at(files[*file].path()).help(help));
+            }
+            let pair = if *swap { pair.swapped() } else { pair };
+            pairs.push((pair, what.adapters[*file].ratio, *file));
+        }
+        let sum = sum(name, &pairs, &files)?;
+        let sum = match what.ranks {
+            None => sum,
+            Some(ranks) => {
+                let rank = ranks.of(sum.is_conv());
+                let (up, down) = sum.matrices();
+                let svd = of_product(&up, &down);
+                kept.add(name, svd.kept(rank), sum.rank, rank);
+                let (up, down) = svd.factors(rank);
+                Pair { rank, up, down, alpha: rank as f32, ..sum }
+            }
+        };
+        sizes.insert(sum.rank);
+        tensors.push_pair(name, &sum, naming);
+    }
+    let mut map = common(&files);
+    let rank = |n: &usize| n.to_string();
+    let text = if sizes.len() == 1 { sizes.first().map(rank) } else { None };
+    let text = text.unwrap_or_else(|| "Dynamic".into());
+    map.insert("ss_network_alpha".into(), if text == "Dynamic" { text.clone() } else { format!("{text}.0") });
+    map.insert("ss_network_dim".into(), text);
+    map.insert("modelspec.title".into(), output.title());
+    let merged: Vec<String> = what.adapters.iter().map(Weighted::text).collect();
+    metadata::stamp(&mut map, &merged);
+    tensors.write(output, map)?;
+    kept.layers = layers.len();
+    Ok(kept)
+}
+
+/// What the files' metadata agree in, without what is true of one training only.
+fn common(files: &[AdapterFile]) -> BTreeMap<String, String> {
+    let same = |key: &str, text: &str| files.iter().all(|file| file.metadata().get(key).is_some_and(|t| t == text));
+    let about = [
+        "ss_v2",
+        "ss_base_model_version",
+        "ss_network_module",
+        "ss_sd_model_name",
+        "ss_sd_model_hash",
+        "ss_new_sd_model_hash",
+    ];
+    let kept = |key: &str| about.contains(&key) || key.starts_with("modelspec.");
+    let own = files[0].metadata().iter().filter(|(key, text)| kept(key) && same(key, text));
+    own.map(|(key, text)| (key.clone(), text.clone())).collect()
+}
+
+/// A layer of the result: the files it comes from with its name there, and whether its rows have to be exchanged.
+type Layers = IndexMap<String, Vec<(usize, String, bool)>>;
+
+/// The layers by name. Files of one spelling keep it; others are brought together under kohya's names.
+fn layers(files: &[AdapterFile], base: Option<&Path>) -> Result<(Naming, Layers)> {
+    let dotted = |file: &AdapterFile| file.layers.keys().any(|name| name.contains('.'));
+    let mut layers = Layers::new();
+    if files.iter().all(|file| dotted(file) == dotted(&files[0])) && base.is_none() {
+        for (number, file) in files.iter().enumerate() {
+            for name in file.layers.keys() {
+                let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
+                layers.entry(plain.to_owned()).or_default().push((number, name.clone(), false));
+            }
+        }
+        return Ok((if dotted(&files[0]) { Naming::Peft } else { Naming::Kohya }, layers));
+    }
+    let names: Names = match base {
+        Some(base) => Model::open(base)?.names(),
+        None => names_for(&files.iter().collect::<Vec<_>>())?,
+    };
+    for (number, file) in files.iter().enumerate() {
+        for name in file.layers.keys() {
+            let found = names.find(name).and_then(|place| Some((place, names.kohya(place.component, &place.path)?)));
+            let Some((place, kohya)) = found else {
+                return Err(file.unknown(std::slice::from_ref(name), "match nothing"));
+            };
+            if place.rows.is_some() {
+                let message = format!("`{name}` is for some rows of a weight that another file has as one");
+                let help = "bring the files into one spelling with `pipe convert --format kohya` first";
+                return Err(ToolError::new("P0403", message).at(file.path()).help(help));
+            }
+            layers.entry(kohya.to_owned()).or_default().push((number, name.clone(), place.swapped));
+        }
+    }
+    Ok((Naming::Kohya, layers))
+}
+
+/// The factors of all behind each other, with scale and strength in the up factor.
+fn sum(name: &str, pairs: &[(Pair, f64, usize)], files: &[AdapterFile]) -> Result<Pair> {
+    let (first, _, own) = &pairs[0];
+    let rank: usize = pairs.iter().map(|(pair, ..)| pair.rank).sum();
+    let out = first.weight[0];
+    let (mut up, mut down) = (vec![0.0; out * rank], Vec::with_capacity(rank * first.row()));
+    let mut weight = first.weight.clone();
+    let mut column = 0;
+    for (pair, ratio, file) in pairs {
+        if pair.weight[0] != out || pair.row() != first.row() {
+            let (a, b) = (files[*own].path().display(), files[*file].path().display());
+            let message =
+                format!("`{name}` is for a weight of {:?} in `{a}` and of {:?} in `{b}`", first.weight, pair.weight);
+            let help = "the files are for different models";
+            return Err(ToolError::new("P0305", message).at(files[*file].path()).help(help));
+        }
+        // A 1×1 convolution in one file, a matrix in the other.
+        if pair.weight.len() > weight.len() {
+            weight = pair.weight.clone();
+        }
+        let scale = pair.scale() * ratio;
+        for i in 0..out {
+            for r in 0..pair.rank {
+                up[i * rank + column + r] = (f64::from(pair.up[i * pair.rank + r]) * scale) as f32;
+            }
+        }
+        down.extend(&pair.down);
+        column += pair.rank;
+    }
+    Ok(Pair { rank, weight, down, up, alpha: rank as f32, magnitude: None })
+}
