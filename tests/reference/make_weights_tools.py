@@ -4,6 +4,7 @@ Base is the tiny SD1-shaped U-Net of `diffusers_dir`. LoHa, LoKr, DoRA and LoCon
 are peft's own, singular values torch's; LoRA, OFT and whole differences are written out.
 """
 
+import json
 import os
 
 from common import FIXTURES, gen, save_json, save_tensors, spread, tiny_unet
@@ -77,7 +78,11 @@ def lycoris(kind, chosen, seed):
             for key, parameter in sorted(module.named_parameters()):
                 noise = torch.randn(parameter.shape, generator=g)
                 parameter.copy_(parameter * (1 + 0.05 * noise) if key == "dora_scale" else 0.3 * noise)
-            whole = module.get_merged_weight(multiplier=1, shape=leaf.weight.shape)[0]
+            if kind.startswith("loha"):
+                # As its forward has it; its get_merged_weight multiplies by the scale twice.
+                whole = leaf.weight + module.get_weight(leaf.weight.shape) * module.scalar
+            else:
+                whole = module.get_merged_weight(multiplier=1, shape=leaf.weight.shape)[0]
         # At another strength the weight goes that part of the way; of sums that is the usual multiplier.
         merged[name] = leaf.weight.double() + RATIO * (whole.double() - leaf.weight.double())
         tensors |= {f"{name}.{key}": value.detach().float() for key, value in module.state_dict().items()}
@@ -154,6 +159,17 @@ def paths(count):
     return {name: (found[name][0], path(unet, found[name][1])) for name in chosen}
 
 
+def order_metadata(path):
+    """The writer keeps metadata in a hash map: put in order, the file has the same bytes every time."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    path.write_bytes(data[:8] + text + data[8 + length :])
+
+
 def rank_by(values, method, target):
     """The dynamic rules, on all singular values."""
     if method == "sv_ratio":
@@ -174,6 +190,7 @@ def resizes(chosen):
             name = key.removesuffix(".lora_up.weight")
             deltas[name] = 4.0 / up.shape[1] * product(tensors[f"{name}.lora_down.weight"], tensors[key])
     save_tensors(OUT / "wide.safetensors", tensors, metadata={"ss_network_dim": "8", "ss_network_alpha": "4.0", "ss_training_comment": "cats"})
+    order_metadata(OUT / "wide.safetensors")
     save_tensors(OUT / "wide_deltas.safetensors", {name: delta.float() for name, delta in deltas.items()})
     methods = {"rank": 3, "sv_ratio": 3.0, "sv_fro": 0.9, "sv_cumulative": 0.8}
     out = {method: {} for method in methods}
