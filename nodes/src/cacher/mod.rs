@@ -18,6 +18,7 @@ use crate::common::autoencoder::Network;
 use crate::common::batch::BatchSource;
 use crate::common::batch::batches_per_epoch;
 use crate::common::facts::{TextFacts, texts_of_port};
+use crate::common::texts_fit;
 use crate::loader::images::{CaptionRules, Samples};
 
 /// Ports of every cacher.
@@ -64,6 +65,7 @@ fn check(cx: &mut CheckCx) -> Facts {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
+    texts_fit::emphasis(cx, "samples", &samples, &text);
     let buckets = bucket_list(&samples);
     let repeats = samples.u64("repeats").unwrap_or(1);
     let entries: u64 = buckets.iter().map(|b| b[2] * repeats).sum();
@@ -91,7 +93,9 @@ fn check(cx: &mut CheckCx) -> Facts {
         let sizes: Vec<Vec<u64>> = buckets.iter().map(|b| vec![b[0], b[1]]).collect();
         facts = facts.with("image_sizes", sizes);
     }
-    facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
+    facts
+        .with("texts", serde_json::to_value(&text).unwrap_or_default())
+        .with("emphasis_fault", samples.str("emphasis_fault"))
 }
 
 /// What the user should read again at the end of the run: how many images could not be used.

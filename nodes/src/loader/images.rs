@@ -10,6 +10,7 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::images::buckets::Fit;
 use pipe_data::images::{ImageError, probe, scan};
+use pipe_data::tokenizer::parse_weights;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -377,7 +378,14 @@ fn facts(samples: &Samples) -> Facts {
         *counts.entry(s.fit.bucket).or_default() += 1;
     }
     let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
+    // For text encoders that read emphasis; the others take brackets as text.
+    let fault = samples.items.iter().find_map(|sample| {
+        let fault = parse_weights(&sample.caption).err()?;
+        let name = sample.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Some(format!("the caption of `{name}` cannot be read: {fault}"))
+    });
     Facts::new()
+        .with("emphasis_fault", fault)
         .with("images", samples.items.len() as u64)
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)
