@@ -1,6 +1,6 @@
 //! What a network function is written with.
 
-use pipe_ops::{Cx, Tensor, Var, op};
+use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use crate::text::{TextInput, TextInputs};
 use crate::trainables::Trainables;
@@ -106,9 +106,11 @@ impl Net<'_> {
     }
 
     fn leaf(&self, key: &str, master: &Tensor) -> Var {
+        // A weight kept in less than f32 gets its gradient in the type it is computed in, not rounded once more.
+        let kept = if master.dtype() == DType::F32 { master.clone() } else { master.cast(self.cx.compute) };
         let var = match &self.cx.tape {
-            Some(tape) => tape.leaf(key, master.clone()),
-            None => Var::constant(master.clone()),
+            Some(tape) => tape.leaf(key, kept),
+            None => Var::constant(kept),
         };
         op::cast(self.cx, &var, self.cx.compute)
     }

@@ -85,7 +85,7 @@ pub struct Adapter {
     pub dropouts: Dropouts,
 }
 
-/// All tensors that learn, f32, and the adapters made of them.
+/// All tensors that learn, f32 unless they are kept in bf16, and the adapters made of them.
 #[derive(Clone, Debug, Default)]
 pub struct Trainables {
     /// Masters by key. A network's own weight has the key `part.name`.

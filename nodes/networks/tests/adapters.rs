@@ -133,7 +133,13 @@ fn trajectory(name: &'static str, policy: Policy, device: Device, steps: usize) 
             close(name, &forward.output(unet.out).to_vec(), &io.values("out"), 1e-5);
         }
         let target = rows(&noise, r, &[4, 16, 16]);
-        let (losses, grad) = op::loss_and_grad(&cx, Elementwise::L2, forward.output(unet.out), &target, &[1.0; 2], &[]);
+        let (losses, grad) = op::loss_and_grad(
+            &cx,
+            Elementwise::L2,
+            forward.output(unet.out),
+            &target,
+            op::Weigh { samples: &[1.0; 2], ..Default::default() },
+        );
         let mut leaves = HashMap::new();
         setting.backward(&cx, forward, vec![(unet.out, grad)], &[], &mut leaves);
         let losses = losses.to_vec();
@@ -362,6 +368,7 @@ fn split_parts_are_one_lora_in_the_file() {
     });
     let plain = Target::lora("unet", "lin", "lora_unet_lin", &[6, 5], 6, target.file_alpha());
     let initial = file.collect();
-    let whole = adapters::create(&[plain.clone()], Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
+    let whole =
+        adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
     close("output", &y, &single(&plain, &whole, &weights, 0).0, 1e-6);
 }

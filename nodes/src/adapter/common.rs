@@ -135,6 +135,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     let in_file = |t: &Target| t.file_shapes().iter().map(|(_, s)| size(s)).sum::<u64>();
     facts
         .with("parameters", trained().map(|p| size(&p.shape)).sum::<u64>())
+        .with("norm_limit", recipe.norm_limit().is_some())
         .with("frozen_values", pieces.iter().filter(|p| !p.trains).map(|p| size(&p.shape)).sum::<u64>())
         .with("trainable_tensors", trained().count() as u64)
         .with("modules", targets.len() as u64)
@@ -327,7 +328,7 @@ pub fn describe(module: Option<&'static str>, rank: u64, targeting: &Targeting, 
         about.args.insert("conv_alpha".into(), alpha(true).unwrap_or(own.rank as f64).to_string());
     }
     let ratio = |model: bool| {
-        let of = |t: &&Target| !t.part.starts_with("text_encoder") == model && t.rate.plus != 1.0;
+        let of = |t: &&Target| t.part.starts_with("text_encoder") != model && t.rate.plus != 1.0;
         targets.iter().find(of).map(|t| t.rate.plus)
     };
     for (name, model) in [("loraplus_unet_lr_ratio", true), ("loraplus_text_encoder_lr_ratio", false)] {
