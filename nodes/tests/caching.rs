@@ -329,6 +329,7 @@ fn regularization_images_are_as_many_as_the_others() {
     let file = pipe_data::weights::WeightFile::open(folder.path().join("a/checkpoints/t.safetensors")).unwrap();
     let metadata = &file.header().metadata;
     assert_eq!((&metadata["ss_num_train_images"][..], &metadata["ss_num_reg_images"][..]), ("10", "10"));
+    assert_eq!(metadata["ss_prior_loss_weight"], "0.5");
     assert_eq!(metadata["ss_reg_dataset_dirs"], r#"{"photos":{"n_repeats":1,"img_count":2}}"#);
 }
 
@@ -360,5 +361,5 @@ fn a_class_is_preserved_from_its_own_captions() {
     };
     let (plain, kept, still) = (flops(&plain), flops(&kept), flops(&still));
     assert!(still > 1.1 * plain && still < 1.7 * plain, "{}", still / plain);
-    assert!((kept - plain - still).abs() < 1e-6 * kept, "{} {}", kept / plain, still / plain);
+    assert!((kept - plain - still).abs() < 1e-3 * kept, "{} {}", kept / plain, still / plain);
 }

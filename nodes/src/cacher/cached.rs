@@ -252,6 +252,9 @@ impl BatchSource for Cached {
             let line = (folder.folder.clone(), folder.repeats, own.len() as u64);
             if folder.regularization {
                 about.reg_images += uses;
+                // As it stands in the document, not as an f32 is close to it.
+                let weight = own.first().map(|(i, _)| self.items[*i].sample.weight.to_string());
+                about.prior_weight = weight.and_then(|text| text.parse().ok());
                 about.reg_folders.push(line);
                 continue;
             }

@@ -44,10 +44,11 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         cached.fill_captions(cx, text)?;
         text.weights.unload();
     }
-    if cached.usable.is_empty() {
+    cached.number();
+    // Regularization images alone have nothing to balance.
+    if cached.starts.last().is_none_or(|entries| *entries == 0) {
         return Err(RunError::new("P0306", "no usable image is left").at("samples"));
     }
-    cached.number();
     Ok(cached)
 }
 

@@ -143,6 +143,8 @@ pub struct DataAbout {
     pub images: u64,
     /// Regularization images with repeats.
     pub reg_images: u64,
+    /// What the loss of regularization images is multiplied by.
+    pub prior_weight: Option<f64>,
     /// As `folders`, of regularization images.
     pub reg_folders: Vec<(String, u64, u64)>,
     /// Folder name → (repeats, images).

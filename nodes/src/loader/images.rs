@@ -16,8 +16,9 @@ use serde_json::json;
 
 use super::faults::{Found, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
-use super::sample::{CaptionRules, MaskSource, PreserveClass, Sample, Samples};
-use super::{masks, weights};
+use super::masks;
+use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
+use super::weights::{self, Factor};
 
 /// Fields of `loader.images`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -66,8 +67,7 @@ pub struct Config {
     loss_weight: Option<f64>,
     /// Further factors for single images: file name, in which `*` stands for any characters, and factor.
     #[serde(default)]
-    #[schemars(inner(range(min = 0.000001, max = 1000.0)))]
-    image_weights: Option<BTreeMap<String, f64>>,
+    image_weights: Option<BTreeMap<String, Factor>>,
     /// Folder of masks: for each image a picture of the same name, white where its loss counts and black where not.
     #[serde(default)]
     #[schemars(extend("x-path" = "folder"))]
@@ -86,14 +86,6 @@ pub struct Config {
     /// place of the trigger are predicted, with and without the adapter. Default: off.
     #[serde(default)]
     preserve_class: Option<PreserveClass>,
-}
-
-/// Images of the class.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-struct Regularization {
-    /// What their loss is multiplied by; 1 is usual.
-    #[schemars(range(min = 0.000001, max = 1000.0))]
-    weight: f64,
 }
 
 /// One side or both.
@@ -238,7 +230,12 @@ impl Node for Images {
             let uses = if repeats == 1 { "once".to_string() } else { format!("{repeats} times") };
             let n = buckets.len();
             let plural = if n == 1 { "" } else { "s" };
-            plan.notes.push(format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"));
+            plan.notes.push(match cx.facts.get("regularization") {
+                Some(_) => {
+                    format!("{images} regularization images, used as often as all others, in {n} bucket{plural}")
+                }
+                None => format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"),
+            });
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
             }

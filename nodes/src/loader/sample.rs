@@ -47,6 +47,14 @@ pub struct CaptionRules {
     pub keep_tokens: u64,
 }
 
+/// Images of the class.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub struct Regularization {
+    /// What their loss is multiplied by; 1 is usual.
+    #[schemars(range(min = 0.000001, max = 1000.0))]
+    pub weight: f64,
+}
+
 /// Captions of the class that a concept belongs to, whose images are to stay as the base model makes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PreserveClass {

@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::sample::Sample;
+
+/// What the loss of an image is multiplied by.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct Factor(#[schemars(range(min = 0.000001, max = 1000.0))] f64);
 
 /// Multiplies the weights of images by the factors of the patterns that their file names match. A pattern that no image
 /// matches is a mistake, and so are two that match the same one: their order in a document says nothing.
-pub(super) fn apply(factors: &BTreeMap<String, f64>, items: &mut [Sample]) -> Result<(), (String, String)> {
+pub(super) fn apply(factors: &BTreeMap<String, Factor>, items: &mut [Sample]) -> Result<(), (String, String)> {
     let mut by: Vec<Option<&str>> = vec![None; items.len()];
     for (pattern, factor) in factors {
         let mut used = false;
@@ -20,7 +28,7 @@ pub(super) fn apply(factors: &BTreeMap<String, f64>, items: &mut [Sample]) -> Re
                 return Err((message, "write patterns that have no image in common".into()));
             }
             used = true;
-            item.weight *= *factor as f32;
+            item.weight *= factor.0 as f32;
         }
         if !used {
             let message = format!("no image matches `{pattern}`");
