@@ -3,7 +3,7 @@
 use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use crate::text::{TextInput, TextInputs};
-use crate::trainables::Trainables;
+use crate::trainables::{Module, Trainables};
 use crate::weights::Weights;
 use crate::wrap::Layer;
 
@@ -94,9 +94,23 @@ impl Net<'_> {
             }
         }
         match self.weights.get(name) {
-            Some(tensor) => Var::constant(tensor.clone()),
+            Some(tensor) => self.shifted(name, tensor),
             None => panic!("`{name}` of {} was not verified before use", self.part),
         }
+    }
+
+    /// A frozen weight with what an adapter adds to it.
+    fn shifted(&self, name: &str, tensor: &Tensor) -> Var {
+        let base = Var::constant(tensor.clone());
+        let Some((train, (path, kind))) = self.train.zip(name.rsplit_once('.')) else { return base };
+        let Some(adapter) = train.adapters.get(&Trainables::key(self.part, path)) else { return base };
+        let Module::Shift { weight, bias } = &adapter.module else { return base };
+        let key = if kind == "bias" { bias.as_ref() } else { Some(weight) };
+        let Some((key, master)) = key.and_then(|key| Some((key, train.factor(key)?))) else { return base };
+        if self.module_dropped(train, adapter, path) {
+            return base;
+        }
+        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), tensor.shape()))
     }
 
     /// A weight that may be absent (biases).

@@ -74,9 +74,9 @@ fn start(io: &Io, targets: &[Target]) -> Trainables {
 }
 
 fn kind_of(name: &str) -> (Kind, usize, f32) {
-    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false };
+    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false, tucker: false };
     match name {
-        "loha" => (Kind::Hadamard, 2, 1.5),
+        "loha" => (Kind::Hadamard { tucker: false }, 2, 1.5),
         "lokr" => (lokr(None, false), 2, 1.5),
         "lokr_both" => (lokr(Some(3), true), 1, 1.5),
         "dora" => (Kind::Decomposed, 2, 1.5),
