@@ -222,7 +222,8 @@ fn small_updates_of_bf16_weights_are_not_lost() {
     let random = run("random", "type: adapter.full, storage: bf16", "1e-5");
     let nearest = run("nearest", "type: adapter.full, storage: bf16, rounding: nearest", "1e-5");
     assert!(random.iter().all(|x| half::bf16::from_f32(*x).to_f32() == *x), "kept in bf16");
-    assert!(moved(&exact, &exact_start) > 0.5, "{}", moved(&exact, &exact_start));
+    // At the deepest level the fixture has one pixel: all but the middle of its kernels get no gradient.
+    assert!(moved(&exact, &exact_start) > 0.3, "{}", moved(&exact, &exact_start));
     assert!(
         moved(&random, &start) > 1.5 * moved(&nearest, &start),
         "{} {}",
