@@ -79,6 +79,8 @@ pub enum Arity {
     Optional,
     /// A list of nodes, possibly empty: `text: [clip, t5]`; a single name counts as a list of one.
     Many,
+    /// A list of at least one node: `samples: [photos, others]`.
+    Several,
 }
 
 /// An input of a node type. In the document it is a field of the node that names another node
@@ -97,6 +99,17 @@ pub struct Input {
     pub doc: &'static str,
 }
 
+impl Arity {
+    /// Whether the document must name a node.
+    pub fn required(self) -> bool {
+        matches!(self, Arity::One | Arity::Several)
+    }
+    /// Whether it may name several.
+    pub fn list(self) -> bool {
+        matches!(self, Arity::Many | Arity::Several)
+    }
+}
+
 impl Input {
     /// A required input used at `rate`.
     pub const fn one(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
@@ -109,6 +122,10 @@ impl Input {
     /// A list input.
     pub const fn many(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
         Input { name, accepts, rate, arity: Arity::Many, doc }
+    }
+    /// A list input of at least one node.
+    pub const fn several(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
+        Input { name, accepts, rate, arity: Arity::Several, doc }
     }
 }
 

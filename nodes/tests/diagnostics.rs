@@ -193,6 +193,15 @@ fn files(dir: &Path) {
     }
     fs::write(at("blank/b.txt"), " \n").unwrap();
     fs::write(at("emphasis/b.txt"), "a (face:0) of a cat").unwrap();
+    // Masks: good ones, one too few and one too many, one of another shape.
+    for (folder, names) in [("masks", ["a", "b"]), ("masks-others", ["a", "c"]), ("masks-wide", ["a", "b"])] {
+        fs::create_dir(at(folder)).unwrap();
+        for name in names {
+            let (width, height) = if folder == "masks-wide" && name == "b" { (64, 32) } else { (32, 32) };
+            let picture = pipe_data::images::Rgb8::new(width, height);
+            pipe_data::images::png::write(at(folder).join(format!("{name}.png")), &picture, &[]).unwrap();
+        }
+    }
     #[cfg(unix)]
     std::os::unix::fs::symlink("/nowhere/at/all.png", at("links/c.png")).unwrap();
 
@@ -215,6 +224,8 @@ fn files(dir: &Path) {
     fs::write(at("old.ckpt"), b"PK\x03\x04 and so on, as torch.save writes it").unwrap();
     fs::copy(fixture("lora_trajectory/init.safetensors"), at("lora4.safetensors")).unwrap();
 
+    copy_tree(&fixture("flux"), &at("flux"));
+    fs::copy(fixture("lora_trajectory_flux/replay.safetensors"), at("flux-rows.safetensors")).unwrap();
     replay(&at("replay.safetensors"), [0.0, 999.0], &[]);
     replay(&at("replay-fraction.safetensors"), [3.0, 500.5], &[]);
     replay(&at("replay-late.safetensors"), [3.0, 1000.0], &[]);

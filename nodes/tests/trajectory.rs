@@ -255,6 +255,124 @@ fn five_steps_of_full_fine_tuning() {
     compare_steps(&steps, &expected, ["losses_full", "grad_norms_full"]);
 }
 
+/// The rows of a trajectory with further tensors, `(name, name in the file)`.
+fn joined(folder: &Path, rows: &str, more: &str, keys: &[&str]) -> PathBuf {
+    let path = folder.join("rows.safetensors");
+    let (rows, more) = (WeightFile::open(fixture(rows)).unwrap(), WeightFile::open(fixture(more)).unwrap());
+    let tensor = |file: &WeightFile, name: &str| {
+        let shape = file.info(name).unwrap().shape.clone();
+        let values = file.i64(name).map(|v| v.into_iter().map(|x| x as f32).collect());
+        TensorOut::f32(name, DType::F32, shape, values.or_else(|_| file.f32(name)).unwrap())
+    };
+    let mut tensors: Vec<TensorOut> = rows.names().map(|name| tensor(&rows, name)).collect();
+    tensors.extend(more.names().filter(|name| keys.contains(name)).map(|name| tensor(&more, name)));
+    write_safetensors(&path, tensors, &Default::default()).unwrap();
+    path
+}
+
+const EXTRAS: [&str; 6] = ["loss_mask", "loss_weights", "preserve", "class_context", "class_pooled", "class_weights"];
+
+/// Masks, weights of samples, the base model's output as target, and a second loss on captions of a class.
+#[test]
+fn what_a_loss_weighs_and_preserves() {
+    for (name, case, keys, options) in [
+        ("sd1", "masked", &EXTRAS[..2], ""),
+        ("sd1", "floor", &EXTRAS[..1], ", mask: { floor: 0.1, normalize: true }"),
+        ("sd1", "preserve", &EXTRAS[2..3], ""),
+        ("sd1", "class", &EXTRAS[3..], ""),
+        ("sd1", "all", &EXTRAS[..], ""),
+        ("flux", "all", &EXTRAS[..], ""),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let start = if name == "sd1" { "lora_trajectory" } else { "lora_trajectory_flux" };
+        let more = format!("preserve/{name}_rows.safetensors");
+        let rows = joined(folder.path(), &format!("{start}/replay.safetensors"), &more, keys);
+        let (model, rank, loss) = match name {
+            "sd1" => (format!("type: model.sd1, weights: {}", fixture("diffusers_dir").display()), 4, "diffusion"),
+            _ => (format!("type: model.flux, weights: {}", fixture("flux").display()), 2, "flow"),
+        };
+        let text = format!(
+            "version: 1\nname: parity\ntrain: {{ device: cpu, steps: 8, batch_size: 2 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  \
+             model: {{ {model} }}\n  \
+             learn: {{ type: adapter.lora, model: model, rank: {rank}, weights: {} }}\n  \
+             loss: {{ type: loss.{loss}, model: learn, batch: rows{options} }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-3 }}\n  \
+             metrics: {{ type: logger.metrics, update: adamw }}\n",
+            rows.display(),
+            fixture(&format!("{start}/init.safetensors")).display(),
+        );
+        let steps = train(folder.path(), &text);
+        let metrics = std::fs::read_to_string(folder.path().join("out/metrics.jsonl")).unwrap();
+        let expected = WeightFile::open(fixture(&format!("preserve/{name}.safetensors"))).unwrap();
+        let of = |what: &str| expected.f32(&format!("{case}.{what}")).unwrap();
+        let (losses, norms, class) = (of("losses"), of("norms"), of("class"));
+        assert_eq!(steps.len(), 8);
+        for (k, ((loss, norm), line)) in steps.iter().zip(metrics.lines()).enumerate() {
+            let close = |ours: f64, theirs: f32, share: f64, what: &str| {
+                let off = ours / theirs as f64 - 1.0;
+                assert!(off.abs() < share, "{name} {case}: {what} of step {k}: {ours}, not {theirs}");
+            };
+            close(*loss, losses[k], 2e-5, "loss");
+            close(*norm, norms[k], 1e-3, "gradient norm");
+            let second = serde_json::from_str::<serde_json::Value>(line).unwrap()["preservation_loss"].as_f64();
+            match second {
+                Some(second) => close(second, class[k], 1e-4, "second loss"),
+                None => assert_eq!(class[k], 0.0, "{name} {case}"),
+            }
+        }
+    }
+}
+
+/// An adapter that changes nothing is at the base model already: there is nothing to pull back.
+#[test]
+fn nothing_is_preserved_of_an_adapter_that_adds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = ["class_context", "class_weights"];
+    let rows = joined(folder.path(), "lora_trajectory/replay.safetensors", "preserve/sd1_rows.safetensors", &keys);
+    let replay = fixture("lora_trajectory/replay.safetensors").display().to_string();
+    // A rate too small to move anything: of what does not learn no gradient norm is told.
+    let text = document(2, "type: adapter.lora, model: unet, rank: 4", "", "learning_rate: 1e-30", "", "epsilon");
+    let with = train(folder.path(), &text.replace(&replay, &rows.display().to_string()));
+    let without = train(tempfile::tempdir().unwrap().path(), &text);
+    assert!(without.iter().all(|(loss, norm)| *loss > 0.0 && *norm > 0.0));
+    assert_eq!(with, without);
+}
+
+/// The operation on given numbers, against the same formulas by autograd.
+#[test]
+fn losses_on_given_numbers() {
+    use pipe_ops::op::{Elementwise, Weigh, loss_and_grad};
+    use pipe_ops::{Cx, Device};
+    let f = WeightFile::open(fixture("train/losses.safetensors")).unwrap();
+    let get = |name: &str| f.f32(name).unwrap();
+    let shape = f.info("prediction").unwrap().shape.clone();
+    let (b, places) = (shape[0], get("mask"));
+    let places: Vec<f32> = (0..b).flat_map(|_| places.clone()).collect();
+    for (key, kind, c) in [
+        ("l2.constant", Elementwise::L2, "c.constant"),
+        ("l1.constant", Elementwise::L1, "c.constant"),
+        ("huber.constant", Elementwise::Huber, "c.constant"),
+        ("huber.snr", Elementwise::Huber, "c.snr"),
+        ("smooth_l1.exponential", Elementwise::SmoothL1, "c.exponential"),
+    ] {
+        for device in [Device::Cpu, Device::composed_cpu()] {
+            let cx = Cx::new(device, pipe_ops::DType::F32);
+            let tensor = |name: &str| cx.device.tensor(get(name), &shape, pipe_ops::DType::F32);
+            let (samples, c) = (get("prior"), get(c));
+            let weigh = Weigh { samples: &samples, c: &c, places: Some(&places) };
+            let (each, grad) = loss_and_grad(&cx, kind, &tensor("prediction"), &tensor("target"), weigh);
+            for (ours, name) in [(each, "each"), (grad, "grad")] {
+                let theirs = get(&format!("{key}.{name}"));
+                let largest = theirs.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                for (a, b) in ours.to_vec().iter().zip(&theirs) {
+                    assert!((a - b).abs() <= 1e-6 * largest.max(1e-3), "{key} {name}: {a}, not {b}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn loss_variants_on_fixed_weights() {
     let expected = WeightFile::open(fixture("lora_trajectory/losses.safetensors")).unwrap();

@@ -38,7 +38,7 @@ pub(super) fn connect(
         for input in &kind.inputs {
             let Some(entry) = map.get(input.name) else {
                 // The structural check reports the missing field.
-                graph.dag[index].broken |= input.arity == Arity::One;
+                graph.dag[index].broken |= input.arity.required();
                 continue;
             };
             let mut links: Vec<Link> = Vec::new();
@@ -86,7 +86,7 @@ pub(super) fn connect(
 fn references(tree: &Tree, arity: Arity) -> Vec<(&str, Span)> {
     match &tree.value {
         Value::String(text) => vec![(text.as_str(), tree.span)],
-        Value::Seq(items) if arity == Arity::Many => {
+        Value::Seq(items) if arity.list() => {
             items.iter().filter_map(|item| Some((item.as_str()?, item.span))).collect()
         }
         _ => Vec::new(),

@@ -74,9 +74,9 @@ fn start(io: &Io, targets: &[Target]) -> Trainables {
 }
 
 fn kind_of(name: &str) -> (Kind, usize, f32) {
-    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false };
+    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false, tucker: false };
     match name {
-        "loha" => (Kind::Hadamard, 2, 1.5),
+        "loha" => (Kind::Hadamard { tucker: false }, 2, 1.5),
         "lokr" => (lokr(None, false), 2, 1.5),
         "lokr_both" => (lokr(Some(3), true), 1, 1.5),
         "dora" => (Kind::Decomposed, 2, 1.5),
@@ -133,7 +133,13 @@ fn trajectory(name: &'static str, policy: Policy, device: Device, steps: usize) 
             close(name, &forward.output(unet.out).to_vec(), &io.values("out"), 1e-5);
         }
         let target = rows(&noise, r, &[4, 16, 16]);
-        let (losses, grad) = op::loss_and_grad(&cx, Elementwise::L2, forward.output(unet.out), &target, &[1.0; 2], &[]);
+        let (losses, grad) = op::loss_and_grad(
+            &cx,
+            Elementwise::L2,
+            forward.output(unet.out),
+            &target,
+            op::Weigh { samples: &[1.0; 2], ..Default::default() },
+        );
         let mut leaves = HashMap::new();
         setting.backward(&cx, forward, vec![(unet.out, grad)], &[], &mut leaves);
         let losses = losses.to_vec();

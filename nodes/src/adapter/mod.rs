@@ -3,6 +3,7 @@
 mod base;
 mod blocks;
 pub mod common;
+pub mod diff;
 pub mod dora;
 pub mod dylora;
 mod expressions;
@@ -12,6 +13,7 @@ pub mod lokr;
 pub mod lora;
 pub mod oft;
 mod size;
+mod spelled;
 mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};

@@ -31,6 +31,27 @@ pub struct Batch {
     pub replay: Option<Replay>,
     /// Weight of each sample in the loss.
     pub weights: Vec<f32>,
+    /// `[B, h, w]` of 0 to 1 at the size of the latents: how much each place counts; nothing: all do.
+    pub mask: Option<HostTensor>,
+    /// Samples whose target is what the base model predicts; empty: none.
+    pub preserve: Vec<bool>,
+    /// Captions of the class for a second loss, towards what the base model predicts.
+    pub class: Option<ClassText>,
+}
+
+/// The text of a batch with the class in place of the trigger.
+#[derive(Clone, Debug, Default)]
+pub struct ClassText {
+    /// Captions.
+    pub captions: Vec<String>,
+    /// Outputs of cached text encoders for them.
+    pub text: BTreeMap<Component, TextRows>,
+    /// Embeddings as the denoiser reads them `[B, S, D]`, in a replay.
+    pub context: Option<HostTensor>,
+    /// Pooled text `[B, P]`, in a replay.
+    pub pooled: Option<HostTensor>,
+    /// Weight of each sample in the second loss; 0 where the caption names no trigger.
+    pub weights: Vec<f32>,
 }
 
 /// f32 values with a shape.
@@ -89,6 +110,14 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
+    /// The same images with the captions of the class.
+    pub fn of_class(&self, class: &ClassText) -> Batch {
+        let mut batch = Batch { captions: class.captions.clone(), text: class.text.clone(), ..self.clone() };
+        if let Some(replay) = &mut batch.replay {
+            (replay.context, replay.pooled) = (class.context.clone(), class.pooled.clone());
+        }
+        batch
+    }
 }
 
 /// A source of batches.
@@ -110,8 +139,14 @@ pub trait BatchSource: Send + Sync {
 /// What saved files say of their data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DataAbout {
-    /// Images with repeats.
+    /// Images with repeats, without those of [`DataAbout::reg_folders`].
     pub images: u64,
+    /// Regularization images with repeats.
+    pub reg_images: u64,
+    /// What the loss of regularization images is multiplied by.
+    pub prior_weight: Option<f64>,
+    /// As `folders`, of regularization images.
+    pub reg_folders: Vec<(String, u64, u64)>,
     /// Folder name → (repeats, images).
     pub folders: Vec<(String, u64, u64)>,
     /// Folder name → tag → count.

@@ -14,7 +14,7 @@ use pipe_data::weights::{Header, WeightFile, shown};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::common::batch::{Batch, BatchSource, Batches, DataAbout, HostTensor, Replay};
+use crate::common::batch::{Batch, BatchSource, Batches, ClassText, DataAbout, HostTensor, Replay};
 use crate::common::errors;
 use pipe_train::ddpm::T;
 
@@ -22,7 +22,9 @@ use pipe_train::ddpm::T;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` (0 to 1000; flow models' σ is a
-    /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`.
+    /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`;
+    /// for the loss also `loss_mask [N,H,W]`, `loss_weights [N]`, `preserve [N]` (1: towards the base model's output) and, for a second
+    /// loss that keeps a class, `class_context [N,T,D]`, `class_pooled [N,P]`, `class_weights [N]`.
     /// Where text encoders learn: in place of `context` and `pooled` the `captions [N,L]`, UTF-8 bytes filled up with zeros.
     #[schemars(extend("x-path" = "file"))]
     path: String,
@@ -79,6 +81,15 @@ impl Node for ReplayLoader {
                 if let Some([tokens, width]) = found.context {
                     facts = facts.with("context_dim", width as u64).with("context_tokens", tokens as u64);
                 }
+                for (fact, tensor) in [
+                    ("masked", "loss_mask"),
+                    ("preserve", "preserve"),
+                    ("class", "class_context"),
+                    ("weighs", "loss_weights"),
+                    ("guidance", "guidance"),
+                ] {
+                    facts = facts.with(fact, file.info(tensor).is_some());
+                }
                 if let Some(pooled) = found.pooled {
                     facts = facts.with("pooled_dim", pooled as u64);
                 }
@@ -108,7 +119,7 @@ impl Node for ReplayLoader {
 }
 
 /// Tensors that are used.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 16] = [
     "latents",
     "noise",
     "timesteps",
@@ -119,6 +130,12 @@ const KNOWN: [&str; 10] = [
     "time_ids",
     "guidance",
     "captions",
+    "loss_mask",
+    "loss_weights",
+    "preserve",
+    "class_context",
+    "class_pooled",
+    "class_weights",
 ];
 
 /// Captions that cannot be read, or that embeddings in the same file make idle.
@@ -200,7 +217,7 @@ fn shapes(header: &Header) -> Result<Found, String> {
         return Err(format!("`noise` has shape {noise:?}, `latents` {latents:?}"));
     }
     need("timesteps")?;
-    for name in ["timesteps", "sigmas", "guidance"] {
+    for name in ["timesteps", "sigmas", "guidance", "loss_weights", "preserve", "class_weights"] {
         if let Some(found) = shape(name).filter(|s| *s != [rows]) {
             return Err(format!("`{name}` has shape {found:?}, not [{rows}]"));
         }
@@ -218,6 +235,21 @@ fn shapes(header: &Header) -> Result<Found, String> {
     }
     if let Some(t) = shape("time_ids").filter(|t| *t != [rows, 6]) {
         return Err(format!("`time_ids` has shape {t:?}, not [{rows}, 6]"));
+    }
+    let [_, _, h, w] = latents[..] else { unreachable!("four sizes") };
+    if let Some(m) = shape("loss_mask").filter(|m| *m != [rows, h, w]) {
+        return Err(format!("`loss_mask` has shape {m:?}, not [{rows}, {h}, {w}]"));
+    }
+    for (name, of) in [("class_context", &context), ("class_pooled", &pooled)] {
+        if let Some(found) = shape(name).filter(|found| Some(found) != of.as_ref()) {
+            return Err(format!("`{name}` has shape {found:?}, not that of `{}`", name.trim_start_matches("class_")));
+        }
+    }
+    if shape("class_context").is_some() && pooled.is_some() && shape("class_pooled").is_none() {
+        return Err("`class_context` needs `class_pooled`, as `context` has `pooled`".into());
+    }
+    if shape("class_context").is_none() && (shape("class_pooled").is_some() || shape("class_weights").is_some()) {
+        return Err("`class_pooled` and `class_weights` belong to `class_context`, which the file lacks".into());
     }
     let tokens = context.as_ref().map(|c| c[1]);
     if let Some(m) = shape("context_mask").filter(|m| m.len() != 2 || m[0] != rows || Some(m[1]) != tokens) {
@@ -241,7 +273,7 @@ impl Rows {
         let file = WeightFile::open(path).map_err(error)?;
         let Found { rows, .. } = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
         let mut tensors = BTreeMap::new();
-        for name in ["latents", "noise", "context", "context_mask", "pooled", "time_ids", "guidance"] {
+        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas"].contains(name)) {
             if let Some(info) = file.info(name) {
                 let shape = info.shape.clone();
                 let values = match file.i64(name) {
@@ -284,13 +316,24 @@ impl BatchSource for Rows {
             mask: self.take("context_mask", &rows),
             guidance: self.take("guidance", &rows).map(|g| g.values).unwrap_or_default(),
         };
+        let values = |name: &str| self.take(name, &rows).map(|t| t.values);
+        let class = self.take("class_context", &rows).map(|context| ClassText {
+            captions: vec![String::new(); rows.len()],
+            context: Some(context),
+            pooled: self.take("class_pooled", &rows),
+            weights: values("class_weights").unwrap_or_else(|| vec![1.0; rows.len()]),
+            ..Default::default()
+        });
         let sizes = self.take("time_ids", &rows).map(|t| t.values).unwrap_or_default();
         Ok(Batch {
             names: rows.iter().map(|r| format!("row {r}")).collect(),
             captions: rows.iter().map(|&r| self.captions.get(r).cloned().unwrap_or_default()).collect(),
             sizes: sizes.as_chunks::<6>().0.to_vec(),
             replay: Some(replay),
-            weights: vec![1.0; rows.len()],
+            weights: values("loss_weights").unwrap_or_else(|| vec![1.0; rows.len()]),
+            mask: self.take("loss_mask", &rows),
+            preserve: values("preserve").unwrap_or_default().into_iter().map(|x| x != 0.0).collect(),
+            class,
             ..Default::default()
         })
     }

@@ -6,6 +6,7 @@ use pipe_core::run::RunError;
 use pipe_data::weights::{Component, Family};
 use pipe_ops::op::Elementwise;
 use pipe_ops::rng::{self, Purpose};
+use pipe_train::ddpm::{IpNoise, normal};
 use pipe_train::loss::LossType;
 
 use super::At;
@@ -32,6 +33,20 @@ pub fn element(kind: LossType) -> Elementwise {
         LossType::Huber => Elementwise::Huber,
         LossType::SmoothL1 => Elementwise::SmoothL1,
     }
+}
+
+/// A number of the batch, for options with a random strength.
+pub fn strength(at: &At, purpose: Purpose) -> f64 {
+    let stream = &mut rng::named_stream(at.seed, purpose, at.step, &format!("strength {}", at.first_sample));
+    rng::uniform(stream, 1, 0.0, 1.0)[0] as f64
+}
+
+/// The noise that the model is shown: that which it is to predict, and more of it with input perturbation.
+pub fn seen(ip: Option<&IpNoise>, at: &At, sample: u64, noise: &[f32]) -> Vec<f32> {
+    let Some(ip) = ip else { return noise.to_vec() };
+    let gamma = ip.strength(strength(at, Purpose::InputNoise));
+    let mut stream = rng::stream(at.seed, Purpose::InputNoise, at.step, sample);
+    IpNoise::perturbed(gamma, noise, &normal(&mut stream, noise.len()))
 }
 
 /// Model-space latents of a batch: given ones, or a draw from the cached moments.
@@ -75,7 +90,27 @@ pub fn check(cx: &mut CheckCx, flow: bool) -> Option<(Facts, Facts)> {
         return None;
     }
     fit(cx, family, m, &batch.facts, &batch.node);
+    for (fact, field) in [("preserve", "preserve_output"), ("class", "preserve_class")] {
+        if m.str("method") == Some("full") && batch.facts.get(fact) == Some(&serde_json::json!(true)) {
+            let message =
+                format!("`{field}` keeps what the model without adapter predicts, and here its weights change");
+            cx.error(
+                "P0403",
+                "batch",
+                message,
+                Some(format!("train an adapter, or leave `{field}` out of the loader")),
+            );
+        }
+    }
     Some((m.clone(), batch.facts.clone()))
+}
+
+/// `mask` needs masks.
+pub fn check_mask(cx: &mut CheckCx, set: bool, batch: &Facts) {
+    if set && batch.get("masked") != Some(&serde_json::json!(true)) {
+        let help = "give the loader `masks` or `alpha_mask`, or leave `mask` out";
+        cx.error("P0402", "mask", "`mask` has no effect: the images have no masks", Some(help.into()));
+    }
 }
 
 /// Whether the data fits the model.

@@ -164,7 +164,7 @@ impl Saver {
                 Values::Tensor(tensor) => tensor_out(e.name.clone(), self.dtype, e.shape.clone(), tensor),
                 Values::Made(values) => TensorOut::f32(e.name.clone(), self.dtype, e.shape.clone(), values.clone()),
             });
-            factors.chain(targets.iter().map(alpha))
+            factors.chain(targets.iter().filter(|t| t.has_alpha()).map(alpha))
         };
         let io = |e: std::io::Error| wrong(e.to_string());
         let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(wrong)?;

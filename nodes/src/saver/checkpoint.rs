@@ -289,7 +289,7 @@ impl Saver {
     }
 
     fn write(&self, path: &Path, step: u64) -> Result<(), RunError> {
-        debug_assert!(matches!(*self.trainable.method, Method::Full));
+        debug_assert!(matches!(*self.trainable.method, Method::Full(_)));
         make_folder(path)?;
         let parts = self.parts()?;
         let family = self.family();

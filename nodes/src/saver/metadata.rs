@@ -141,6 +141,8 @@ fn learning(training: &mut AdapterMetadata, trainable: &Trainable, update: &Upda
 /// The images.
 fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) {
     training.num_train_images = Some(about.images);
+    training.num_reg_images = Some(about.reg_images);
+    training.prior_loss_weight = about.prior_weight;
     training.batch_size_per_device = Some(about.batch_size);
     training.total_batch_size = Some(about.batch_size * settings.train.accumulate);
     let (width, height) = about.resolution;
@@ -156,6 +158,8 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     let buckets: Vec<BucketCount> =
         about.buckets.iter().map(|(size, count)| BucketCount { size: *size, count: *count }).collect();
     training.dataset_dirs = Some(dataset_dirs(&folders));
+    let regularization: Vec<DatasetFolder> = about.reg_folders.iter().map(folder).collect();
+    training.reg_dataset_dirs = (!regularization.is_empty()).then(|| dataset_dirs(&regularization));
     training.tag_frequency = Some(tag_frequency(&folders));
     training.bucket_info = Some(bucket_info(&buckets, None));
 }
