@@ -11,7 +11,7 @@ pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod oft;
-mod size;
+pub mod size;
 mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};

@@ -1,6 +1,7 @@
 //! Filling a cache, and serving batches from it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pipe_core::run::{BuildCx, RunError};
@@ -12,7 +13,7 @@ use pipe_ops::rng::{self, Purpose};
 
 use super::store::{Store, key};
 use crate::common::autoencoder::Autoencoder;
-use crate::common::batch::{Batch, BatchSource, DataAbout, HostTensor, TextRows, epoch_order};
+use crate::common::batch::{Batch, BatchSource, DataAbout, DataRules, HostTensor, TextAbout, TextRows, epoch_order};
 use crate::common::text::TextEncoder;
 use crate::loader::images::{Sample, Samples};
 
@@ -28,6 +29,8 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         image_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
+        vae_file: vae.and_then(|v| v.source.path()).map(Path::to_path_buf),
+        texts: texts.iter().map(|text| text.about()).collect(),
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
         order: Mutex::new(None),
@@ -63,6 +66,10 @@ pub struct Cached {
     text_keys: BTreeMap<Component, (Outputs, HashMap<String, String>)>,
     /// Scale and shift of the latents, when images were encoded.
     latent_scale: Option<(f32, f32)>,
+    /// File of the autoencoder that encoded them.
+    vae_file: Option<PathBuf>,
+    /// The text encoders.
+    texts: Vec<TextAbout>,
     seed: u64,
     batch: usize,
     order: Mutex<Option<(u64, Order)>>,
@@ -393,6 +400,15 @@ impl BatchSource for Cached {
             resolution: s.resolution,
             buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
             batch_size: self.batch as u64,
+            rules: Some(DataRules {
+                caption_dropout: s.captions.dropout,
+                shuffle: s.captions.shuffle,
+                keep_tokens: s.captions.keep_tokens,
+                flip: s.flip,
+                buckets: s.buckets,
+            }),
+            vae: self.vae_file.clone(),
+            texts: self.texts.clone(),
         }
     }
 }

@@ -19,6 +19,18 @@ pub fn file_error(error: &FileError, field: &str) -> RunError {
     RunError::new(file_code(error), error.to_string()).at(field)
 }
 
+/// A file that could not be written, with the help that fits what went wrong: room, or anything else.
+pub fn write_error(error: &FileError) -> RunError {
+    let help = match error {
+        FileError::DiskFull { .. } => "free some space, then continue with `--resume`",
+        FileError::BadTensors { .. } => {
+            "two parts of the model would be written under one name, or one of them has no such layout; save them apart"
+        }
+        _ => "see that the run's folder can be written, then continue with `--resume`",
+    };
+    file_error(error, "").help(help)
+}
+
 /// Code of a weights error.
 pub fn weights_code(error: &WeightsError) -> &'static str {
     match error {

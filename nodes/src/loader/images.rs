@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::fitting::Fitting;
+use crate::common::batch::BucketRules;
 use crate::common::plain_value;
 
 /// Fields of `loader.images`.
@@ -116,6 +117,9 @@ impl Config {
             },
             folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             resolution: self.resolution.sides(),
+            buckets: self
+                .buckets
+                .map(|b| BucketRules { sides: (!b.no_upscale).then(|| (b.min.unwrap_or(256), b.max.unwrap_or(1024))) }),
         }
     }
 }
@@ -168,6 +172,8 @@ pub struct Samples {
     pub folder: String,
     /// Requested size.
     pub resolution: (usize, usize),
+    /// Aspect-ratio buckets.
+    pub buckets: Option<BucketRules>,
 }
 
 plain_value!(Samples);

@@ -1,4 +1,7 @@
 //! Samplers: pictures from prompts.
 
 mod draw;
+mod embed;
 pub mod preview;
+mod prompts;
+mod shots;
