@@ -59,8 +59,9 @@ pub struct Train {
     /// When the training state is written, and how many of them are kept. It is also written on Ctrl-C.
     pub save_state: SaveState,
     /// Where to go on. `latest`: from the newest state of the run's folder, if it has one, else from the start; the same
-    /// command then begins a run and continues it. A path: from that state folder (`state/step-00000100` of this or another
-    /// run). Default: from the start; `pipe run --resume` is `latest`.
+    /// command then begins a run and continues it. A path, from the document's folder: that state (`step-00000100` in the
+    /// `state` of a run); in the run's own folder what came after it is dropped, of another run it begins a new folder.
+    /// Default: from the start. `pipe run --resume` is `latest`, whatever stands here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub resume: Option<String>,

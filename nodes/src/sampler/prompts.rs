@@ -168,6 +168,23 @@ const LINE: [(&str, Choice); 12] = [
     ("fs", Choice::Shift),
 ];
 
+/// The name that a field of [`Prompt`] has in a line.
+pub fn option_of(field: &str) -> &'static str {
+    match field {
+        "negative_prompt" => "n",
+        "width" => "w",
+        "height" => "h",
+        "seed" => "d",
+        "steps" => "s",
+        "guidance_scale" => "l",
+        "embedded_guidance" => "g",
+        "sampler" => "ss",
+        "guidance_truncation" => "ctr",
+        "guidance_renorm" => "rcfg",
+        _ => "fs",
+    }
+}
+
 /// Names in a table: those of sd-scripts.
 const TABLE: [(&str, Choice); 13] = [
     ("prompt", Choice::Prompt),

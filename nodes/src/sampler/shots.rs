@@ -112,10 +112,13 @@ pub fn check(
     step: Option<u64>,
 ) {
     let file = config.prompts_file.as_deref().map(|text| cx.path(text)).unwrap_or_default();
-    let report = |cx: &mut CheckCx, place: &Place, field: &str, code, message: String, help: Option<String>| match place
-    {
-        Place::Here(i) => cx.error(code, &format!("prompts.{i}.{field}"), message, help),
-        Place::File(line) => cx.error(code, "prompts_file", told(&file, &Fault { line: *line, message }), help),
+    // `message` says what is wrong after the field's name, which in a file is that of the option.
+    let report = |cx: &mut CheckCx, place: &Place, field: &str, code, message: &str, help: Option<String>| match place {
+        Place::Here(i) => cx.error(code, &format!("prompts.{i}.{field}"), format!("`{field}` {message}"), help),
+        Place::File(line) => {
+            let message = format!("`--{}` {message}", prompts::option_of(field));
+            cx.error(code, "prompts_file", told(&file, &Fault { line: *line, message }), help);
+        }
     };
     let leave = || Some("leave it out".to_owned());
     for (place, prompt) in prompts {
@@ -123,22 +126,16 @@ pub fn check(
             [("width", prompt.width, size(config, prompt).0), ("height", prompt.height, size(config, prompt).1)]
         {
             if let Some(step) = step.filter(|step| own.is_some() && side % step != 0) {
-                let message = format!("`{field}` is {side}, not a multiple of {step}, which the model needs");
+                let message = format!("is {side}, not a multiple of {step}, which the model needs");
                 let near = (side / step * step).max(step);
-                report(cx, place, field, "P0403", message, Some(format!("{near} is one")));
+                report(cx, place, field, "P0403", &message, Some(format!("{near} is one")));
             }
         }
         let Some(family) = family else { continue };
         if guidance(config, prompt, family) == 1.0 && !prompt.negative_prompt.is_empty() {
-            let message = "`negative_prompt` has no effect with a `guidance_scale` of 1".to_owned();
-            report(
-                cx,
-                place,
-                "negative_prompt",
-                "P0402",
-                message,
-                Some("leave it out, or raise `guidance_scale`".into()),
-            );
+            let message = "has no effect with a guidance scale of 1";
+            let help = "leave it out, or raise `guidance_scale`".to_owned();
+            report(cx, place, "negative_prompt", "P0402", message, Some(help));
         }
         let flow = family::flow(family).is_some();
         let lumina = family == Family::Lumina2;
@@ -153,7 +150,7 @@ pub fn check(
             ("flow_shift", prompt.flow_shift.is_some(), shifts, "only SD3 and Lumina have a shift that can be chosen"),
         ] {
             if set && !reads {
-                report(cx, place, field, "P0402", format!("`{field}` has no effect on {family}: {why}"), leave());
+                report(cx, place, field, "P0402", &format!("has no effect on {family}: {why}"), leave());
             }
         }
     }

@@ -387,9 +387,10 @@ mod tests {
             }
         }
         let entries = std::fs::read_dir(dir.path().join("checkpoints")).unwrap();
-        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut names: Vec<String> = entries.map(|entry| stem(&entry.unwrap().path())).collect();
         names.sort();
-        names.iter().map(|name| name.trim_end_matches(".safetensors").to_owned()).collect()
+        names
     }
 
     #[test]

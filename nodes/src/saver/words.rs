@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pipe_core::node::CheckCx;
+use pipe_core::node::{CheckCx, missing_help};
 use pipe_core::run::RunError;
 use pipe_data::metadata::{LARGEST_THUMBNAIL, data_url, image_type};
 use schemars::JsonSchema;
@@ -112,7 +112,10 @@ impl Words {
         let field = "metadata.thumbnail";
         let size = match std::fs::metadata(&path) {
             Ok(about) => about.len(),
-            Err(_) => return cx.error("P0301", field, format!("`{}` does not exist", path.display()), None),
+            Err(_) => {
+                let help = missing_help(&path);
+                return cx.error("P0301", field, format!("`{}` does not exist", path.display()), Some(help));
+            }
         };
         if image_type(&path).is_none() {
             let message = format!("`{}` is no png, jpg, webp or gif", path.display());
