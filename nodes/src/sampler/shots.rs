@@ -10,7 +10,8 @@ use pipe_train::solve::Solver;
 
 use super::draw::{self, Recipe};
 use super::preview::Config;
-use super::prompts::{self, Fault, Prompt};
+use super::prompts::{self, Prompt};
+use super::prompts_file::{self, Fault};
 use crate::common::family;
 
 /// Most pictures of an event.
@@ -43,7 +44,7 @@ pub enum Place {
 pub fn all(config: &Config, resolve: impl Fn(&str) -> PathBuf) -> (Vec<(Place, Prompt)>, Vec<Fault>) {
     let mut list: Vec<(Place, Prompt)> =
         config.prompts.iter().enumerate().map(|(i, prompt)| (Place::Here(i), prompt.clone())).collect();
-    match config.prompts_file.as_deref().map(|text| prompts::read(&resolve(text))) {
+    match config.prompts_file.as_deref().map(|text| prompts_file::read(&resolve(text))) {
         Some(Ok(lines)) => list.extend(lines.into_iter().map(|(line, prompt)| (Place::File(line), prompt))),
         Some(Err(faults)) => return (list, faults),
         None => {}

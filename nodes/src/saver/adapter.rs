@@ -14,7 +14,8 @@ use pipe_networks::adapters::file::{Entry, Values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::files::{Files, Plan};
+use super::cadence::Plan;
+use super::files::Files;
 use super::make_folder;
 use super::metadata::{self, Session, Wanted};
 use super::words::AdapterWords;

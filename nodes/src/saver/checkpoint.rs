@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::files::{Files, Plan};
+use super::cadence::Plan;
+use super::files::Files;
 use super::parts::Part;
 use super::words::Words;
 use super::{make_folder, metadata};

@@ -1,6 +1,7 @@
 //! Savers: write what was learnt.
 
 pub mod adapter;
+pub mod cadence;
 pub mod checkpoint;
 pub mod files;
 pub mod metadata;

@@ -4,7 +4,7 @@
 const LONGEST: usize = 200;
 
 /// A checked template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     pieces: Vec<Piece>,
 }
