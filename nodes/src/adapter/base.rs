@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
 use pipe_data::lora_names::Wanted;
-use pipe_data::weights::{Component, Header, WeightFile};
+use pipe_data::weights::{Component, Header, shown};
 use pipe_networks::adapters::merge::Change;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::common::number;
+use super::spelled::{AdapterFile, View};
 use super::targeting::layers;
 use crate::common::errors;
 
 /// A file to merge.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct BaseWeights {
-    /// LoRA or LoHa file with kohya's names.
+    /// LoRA file with kohya's, PEFT's or Diffusers' names, or LoHa file.
     #[schemars(extend("x-path" = "file"))]
     path: String,
     /// Its strength. Default 1.
@@ -70,10 +70,10 @@ fn faults(header: &Header, names: &HashMap<String, (Component, String, Vec<usize
                 left_out = true;
                 continue;
             }
-            return (Some(format!("this model has no layer `{layer}`")), left_out);
+            return (Some(format!("this model has no layer `{}`", shown(layer))), left_out);
         };
         if !complete(&endings, &LORA) && !complete(&endings, &LOHA) {
-            let list: Vec<String> = endings.iter().map(|e| format!("`{e}`")).collect();
+            let list: Vec<String> = endings.iter().map(|e| format!("`{}`", shown(e))).collect();
             return (Some(format!("`{layer}` is neither a LoRA nor a LoHa: it has {}", list.join(", "))), left_out);
         }
         let size = |ending: &str| header.tensors.get(&format!("{layer}.{ending}")).map_or(0, |t| t.elements());
@@ -108,7 +108,7 @@ pub fn check(cx: &mut CheckCx, list: &[BaseWeights], parts: &Parts) {
         }
         match Header::read(path) {
             Ok(header) => {
-                let (fault, left_out) = faults(&header, &names);
+                let (fault, left_out) = faults(&View::of(&header, parts).header, &names);
                 if let Some(message) = fault {
                     cx.error("P0305", &field, message, Some("`pipe inspect` shows what the file holds".into()));
                 }
@@ -133,7 +133,7 @@ pub fn read(list: &[BaseWeights], parts: &Parts, path: impl Fn(&str) -> PathBuf)
     for (i, base) in list.iter().enumerate() {
         let field = format!("base_weights.{i}.path");
         let error = |e| errors::file_error(&e, &field);
-        let file = WeightFile::open(path(&base.path)).map_err(error)?;
+        let file = AdapterFile::open(path(&base.path), parts).map_err(error)?;
         if let (Some(message), _) = faults(file.header(), &names) {
             return Err(RunError::new("P0305", message).at(&field));
         }
@@ -151,7 +151,7 @@ pub fn read(list: &[BaseWeights], parts: &Parts, path: impl Fn(&str) -> PathBuf)
                 (Change::Hadamard { rank, factors: [get(a)?, get(b)?, get(c)?, get(d)?] }, rank)
             };
             let alpha = match endings.contains(&"alpha") {
-                true => number(&file, &format!("{layer}.alpha"))?,
+                true => file.number(&format!("{layer}.alpha"))?,
                 false => None,
             };
             let scale = base.multiplier * alpha.map_or(1.0, |a| a as f64 / rank.max(1) as f64);

@@ -10,7 +10,7 @@ use pipe_core::node::{CheckCx, Facts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, Header, WeightFile};
+use pipe_data::weights::{Component, Header, shown};
 use pipe_networks::adapters::{self, Kind, Target};
 use pipe_networks::{Dropouts, Weights};
 use pipe_ops::Tensor;
@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::base::{self, BaseWeights};
+use super::spelled::{AdapterFile, View};
 use super::targeting::{Fault, Targeting};
 use super::{Parts, check_texts, pass_on, texts_of, vae_of};
 use crate::common::denoiser::Denoiser;
@@ -34,11 +35,12 @@ pub struct Common {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub module_dropout: f64,
-    /// File of such an adapter to start from. It must have the same modules and ranks; its α replaces `alpha`.
+    /// File of such an adapter to start from. It must have the same modules and ranks; its α replaces `alpha`. A LoRA may also have
+    /// PEFT's or Diffusers' names.
     #[serde(default)]
     #[schemars(extend("x-path" = "file"))]
     pub weights: Option<String>,
-    /// LoRA or LoHa files that are merged into the model before training, in this order.
+    /// LoRA (kohya's, PEFT's or Diffusers' names) or LoHa files that are merged into the model before training, in this order.
     #[serde(default)]
     pub base_weights: Option<Vec<BaseWeights>>,
 }
@@ -118,6 +120,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     }
     let facts = pass_on(cx.inputs).with("method", "adapter");
     let Some(parts) = Parts::of(cx.inputs) else { return facts };
+    let start = start.map(|header| View::of(&header, &parts).header);
     let (targets, faults) = recipe.resolve(&parts, start.as_ref());
     if faults.is_empty()
         && let Some(problem) = start.and_then(|header| misfit(&header, &targets))
@@ -135,6 +138,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     let in_file = |t: &Target| t.file_shapes().iter().map(|(_, s)| size(s)).sum::<u64>();
     facts
         .with("parameters", trained().map(|p| size(&p.shape)).sum::<u64>())
+        .with("norm_limit", recipe.norm_limit().is_some())
         .with("frozen_values", pieces.iter().filter(|p| !p.trains).map(|p| size(&p.shape)).sum::<u64>())
         .with("trainable_tensors", trained().count() as u64)
         .with("modules", targets.len() as u64)
@@ -197,7 +201,7 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
     };
     let common = recipe.common();
     let start = match &common.weights {
-        Some(path) => Some(WeightFile::open(cx.path(path)).map_err(|e| errors::file_error(&e, "weights"))?),
+        Some(path) => Some(AdapterFile::open(cx.path(path), &parts).map_err(|e| errors::file_error(&e, "weights"))?),
         None => None,
     };
     let (mut targets, faults) = recipe.resolve(&parts, start.as_ref().map(|file| file.header()));
@@ -248,7 +252,7 @@ fn misfit(header: &Header, targets: &[Target]) -> Option<String> {
     let unknown: Vec<&String> =
         header.tensors.keys().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k)).collect();
     if missing > 0 || !unknown.is_empty() {
-        let example = unknown.first().map(|k| format!(", such as `{k}`")).unwrap_or_default();
+        let example = unknown.first().map(|k| format!(", such as `{}`", shown(k))).unwrap_or_default();
         let what = match targets.first().map(|t| &t.kind) {
             Some(Kind::Lora { .. }) | None => "LoRA",
             _ => "adapter",
@@ -269,7 +273,7 @@ fn misfit(header: &Header, targets: &[Target]) -> Option<String> {
 }
 
 /// Reads factors and α of a file.
-fn start_from(file: &WeightFile, targets: &mut [Target]) -> Result<HashMap<String, Vec<f32>>, RunError> {
+fn start_from(file: &AdapterFile, targets: &mut [Target]) -> Result<HashMap<String, Vec<f32>>, RunError> {
     let error = |e| errors::file_error(&e, "weights");
     if let Some(problem) = misfit(file.header(), targets) {
         return Err(RunError::new("P0305", problem).at("weights"));
@@ -289,7 +293,7 @@ fn start_from(file: &WeightFile, targets: &mut [Target]) -> Result<HashMap<Strin
         let alpha = target.alpha_name();
         target.alpha = match file.info(&alpha) {
             Some(_) => {
-                let alpha = number(file, &alpha)?.unwrap_or(target.alpha);
+                let alpha = file.number(&alpha)?.unwrap_or(target.alpha);
                 target.alpha_from_file(alpha)
             }
             // Without α the scale is 1; a rotation keeps the constraint it is given.
@@ -300,11 +304,13 @@ fn start_from(file: &WeightFile, targets: &mut [Target]) -> Result<HashMap<Strin
     Ok(initial)
 }
 
-/// A number of a file, whole or not.
-pub fn number(file: &WeightFile, name: &str) -> Result<Option<f32>, RunError> {
-    let whole = || file.i64(name).map(|v| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
-    let values = file.f32(name).or_else(|_| whole()).map_err(|e| errors::file_error(&e, "weights"))?;
-    Ok(values.first().copied())
+/// `tucker` where no adapter has a core.
+pub fn coreless(tucker: bool, targets: &[Target]) -> Option<Fault> {
+    let core = |key: &str| [".hada_t1", ".lokr_t2"].iter().any(|ending| key.ends_with(ending));
+    let any = targets.iter().flat_map(Target::pieces).any(|piece| core(&piece.key));
+    let message = || "`tucker` has no effect: no adapted layer has a kernel that it would change".to_owned();
+    let help = "it needs `conv`, and for LoKr factors that are products";
+    (tucker && !any && !targets.is_empty()).then(|| Fault::idle("tucker", message(), Some(help.into())))
 }
 
 /// Texts of dropouts for metadata.

@@ -8,6 +8,7 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::{Shapes, Trainables, Weights};
 use pipe_ops::{Cx, DType};
+use pipe_train::rounding;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -18,9 +19,57 @@ use crate::common::engine::compute_type;
 use crate::common::trainable::{Held, Method, Subject, Trainable, TrainedText};
 use crate::common::weights_source::bytes;
 
-/// Fields of `adapter.full`: none; everything given to its ports learns.
+/// Fields of `adapter.full`; everything given to its ports learns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct Config {}
+pub struct Config {
+    /// How the weights that learn are kept. `bf16` takes half the memory; the optimizer's state stays f32. Default `f32`.
+    #[serde(default)]
+    storage: Storage,
+    /// How an update is rounded into bf16 weights. Default `stochastic`.
+    #[serde(default)]
+    rounding: Option<Rounding>,
+}
+
+/// Type of the weights that learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Storage {
+    /// Exact.
+    #[default]
+    F32,
+    /// 8 bits of mantissa.
+    Bf16,
+}
+
+impl Storage {
+    fn dtype(self) -> DType {
+        match self {
+            Storage::F32 => DType::F32,
+            Storage::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// How f32 becomes bf16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Rounding {
+    /// Up or down at random, right in the mean: small updates are not lost (Gupta et al. 2015).
+    #[default]
+    Stochastic,
+    /// To the nearest, as PyTorch does: updates smaller than half a step of the weight are lost.
+    Nearest,
+}
+
+impl Config {
+    /// How the run's optimizer writes bf16 weights.
+    fn rounding(&self, seed: u64) -> rounding::Rounding {
+        match self.rounding.unwrap_or_default() {
+            Rounding::Stochastic => rounding::Rounding::Stochastic { seed },
+            Rounding::Nearest => rounding::Rounding::Nearest,
+        }
+    }
+}
 
 /// The node type.
 pub struct Full;
@@ -31,8 +80,10 @@ impl Node for Full {
     const ABOUT: About = About {
         type_name: "adapter.full",
         summary: "Full fine-tuning: every weight of the model learns, and of the text encoders if given.",
-        details: "The weights are kept as f32 masters. Give `text` to train text encoders with the model. An autoencoder can be \
-                  trained too: name it as `model` and use `loss.autoencoder`.",
+        details: "The weights are kept as f32 masters, or with `storage: bf16` in half the memory: an update is then made in f32 \
+                  and rounded at random into bf16, as a function of seed, step and weight, so that a continued run is the same. Give \
+                  `text` to train text encoders with the model. An autoencoder can be trained too: name it as `model` and use \
+                  `loss.autoencoder`.",
         example: "full:\n  type: adapter.full\n  model: unet",
     };
 
@@ -47,7 +98,11 @@ impl Node for Full {
         vec![Output::single(PortType::Trainable, Rate::Setup, "The model, trainable.")]
     }
 
-    fn check(_config: &Config, cx: &mut CheckCx) -> Facts {
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        if config.rounding.is_some() && config.storage == Storage::F32 {
+            let help = "add `storage: bf16`, or leave `rounding` out";
+            cx.error("P0402", "rounding", "`rounding` has no effect on weights in f32", Some(help.into()));
+        }
         if vae_of(cx.inputs).is_some() && !cx.inputs.many("text").is_empty() {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
@@ -56,16 +111,17 @@ impl Node for Full {
         let parameters: usize = list.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
         pass_on(cx.inputs)
             .with("method", "full")
+            .with("half", config.storage == Storage::Bf16)
             .with("parameters", parameters as u64)
             .with("trainable_tensors", list.len() as u64)
     }
 
-    fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let list = shapes(cx.inputs);
         let masters = bytes(&list, DType::F32);
-        // In f32 the masters take the place of the frozen weights, which the model has counted already.
+        // Masters of the compute type take the place of the frozen weights, which the model has counted already.
         let compute = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let extra = if compute == DType::F32 { 0 } else { masters };
+        let extra = if compute == DType::F32 || config.storage == Storage::Bf16 { 0 } else { masters };
         NodePlan {
             resident: vec![Bytes { category: Category::Trainable, bytes: extra }],
             notes: vec![format!("{} trainable values in {} tensors", masters / 4, list.len())],
@@ -73,32 +129,33 @@ impl Node for Full {
         }
     }
 
-    fn build(_config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
+    fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let mut train = Trainables { seed: cx.settings.seed, ..Default::default() };
+        let kept = config.storage.dtype();
         let subject = if let Some(vae) = Held::<Autoencoder>::all(cx, "model").into_iter().next() {
             let weights = vae.weights.take()?;
-            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes());
+            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes(), kept);
             Subject::Autoencoder { vae, weights: Arc::new(rest) }
         } else {
             let model = Held::<Denoiser>::one(cx, "model")?;
             let full = Cx::new(model.engine.device.clone(), DType::F32);
             let shapes = model.network.shapes();
             model.weights.unload();
-            let masters = model.source.load(model.component(), &shapes, &full, DType::F32)?;
-            let weights = Arc::new(adopt(&mut train, model.part(), masters, &shapes));
+            let masters = model.source.load(model.component(), &shapes, &full, kept)?;
+            let weights = Arc::new(adopt(&mut train, model.part(), masters, &shapes, kept));
             let mut texts = Vec::new();
             for encoder in texts_of(cx)? {
                 let shapes = encoder.network.shapes();
                 encoder.weights.unload();
-                let masters = encoder.source.load(encoder.component, &shapes, &full, DType::F32)?;
-                let rest = adopt(&mut train, encoder.part(), masters, &shapes);
+                let masters = encoder.source.load(encoder.component, &shapes, &full, kept)?;
+                let rest = adopt(&mut train, encoder.part(), masters, &shapes, kept);
                 texts.push(TrainedText { encoder, weights: Arc::new(rest) });
             }
             Subject::Denoiser { model, weights, texts }
         };
         let trainable = Trainable {
             subject: Arc::new(subject),
-            method: Arc::new(Method::Full),
+            method: Arc::new(Method::Full(config.rounding(cx.settings.seed))),
             train: Arc::new(RwLock::new(train)),
         };
         Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
@@ -113,11 +170,11 @@ pub(crate) fn learns(name: &str) -> bool {
     !BUFFERS.contains(&name)
 }
 
-/// Moves weights to the trainables; buffers stay frozen.
-fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shapes) -> Weights {
+/// Moves weights to the trainables, in the type they are kept in; buffers stay frozen.
+fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shapes, kept: DType) -> Weights {
     for (name, _) in shapes.iter().filter(|(name, _)| learns(name)) {
         if let Some(tensor) = weights.take(name) {
-            train.tensors.insert(Trainables::key(part, name), tensor);
+            train.tensors.insert(Trainables::key(part, name), tensor.cast(kept));
         }
     }
     weights

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
@@ -24,6 +24,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     rank_dropout: f64,
+    /// 3×3 convolutions: both products have a core of `rank × rank` kernels (LyCORIS' `use_tucker`), which takes fewer values. Default false.
+    #[serde(default)]
+    tucker: bool,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
@@ -44,9 +47,10 @@ impl Recipe for Config {
 
     fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
-        let kind = |_: &LoraTarget, _: Component| Kind::Hadamard;
+        let kind = |_: &LoraTarget, _: Component| Kind::Hadamard { tucker: self.tucker };
         let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
         faults.extend(more);
+        faults.extend(coreless(self.tucker, &targets));
         (targets, faults)
     }
 
@@ -57,6 +61,9 @@ impl Recipe for Config {
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
         let mut about = describe(Some("lycoris.kohya"), self.rank, &self.targeting, targets);
         about.args.insert("algo".into(), "loha".into());
+        if self.tucker {
+            about.args.insert("use_tucker".into(), "True".into());
+        }
         dropout_args(&mut about, self.dropouts());
         about
     }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
@@ -34,6 +34,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     rank_dropout: f64,
+    /// 3×3 convolutions: the large factor has a core of `rank × rank` kernels (LyCORIS' `use_tucker`), which takes fewer values. Default false.
+    #[serde(default)]
+    tucker: bool,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
@@ -60,9 +63,11 @@ impl Recipe for Config {
             factor: self.factor.map(|f| f as usize),
             both: self.decompose_both,
             full: self.full_matrix,
+            tucker: self.tucker,
         };
         let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank(), kind: &kind });
         faults.extend(more);
+        faults.extend(coreless(self.tucker, &targets));
         if self.full_matrix && self.decompose_both {
             let message = "`decompose_both` has no effect beside `full_matrix`".to_owned();
             faults.push(Fault::idle("decompose_both", message, Some("leave one of them out".into())));
@@ -85,7 +90,9 @@ impl Recipe for Config {
         let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, targets);
         about.args.insert("algo".into(), "lokr".into());
         about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
-        for (name, set) in [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix)] {
+        let flags =
+            [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix), ("use_tucker", self.tucker)];
+        for (name, set) in flags {
             if set {
                 about.args.insert(name.into(), "True".into());
             }

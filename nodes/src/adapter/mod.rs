@@ -3,6 +3,7 @@
 mod base;
 mod blocks;
 pub mod common;
+pub mod diff;
 pub mod dora;
 pub mod dylora;
 mod expressions;
@@ -11,7 +12,8 @@ pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod oft;
-mod size;
+pub mod size;
+mod spelled;
 mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};

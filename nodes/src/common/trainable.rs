@@ -12,6 +12,7 @@ use pipe_networks::adapters::Target;
 use pipe_networks::adapters::norms::{NormReport, limit_norms};
 use pipe_networks::{Trainables, Weights};
 use pipe_ops::Cx;
+use pipe_train::rounding::Rounding;
 
 use super::autoencoder::Autoencoder;
 use super::denoiser::Denoiser;
@@ -90,8 +91,8 @@ pub struct AdapterAbout {
 pub enum Method {
     /// Adapters.
     Adapter(Box<Adapted>),
-    /// The weights themselves.
-    Full,
+    /// The weights themselves; how bf16 ones are written.
+    Full(Rounding),
 }
 
 /// A text encoder that learns.
@@ -149,6 +150,13 @@ impl Trainable {
         match &*self.subject {
             Subject::Autoencoder { .. } => "vae",
             Subject::Denoiser { model, .. } => model.part(),
+        }
+    }
+    /// How updates are rounded into weights that are kept in bf16.
+    pub fn rounding(&self) -> Rounding {
+        match &*self.method {
+            Method::Full(rounding) => *rounding,
+            Method::Adapter(_) => Rounding::Nearest,
         }
     }
     /// Scales down what is longer than the adapter allows, after a step.

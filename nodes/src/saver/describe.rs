@@ -72,6 +72,9 @@ pub fn scheduler(family: Family, denoiser: &ComponentWeights) -> (&'static str, 
 /// `model_index.json` of a pipeline of which no part is there yet.
 pub fn empty_index(family: Family) -> Value {
     let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
+    if matches!(family, Family::Sd1 | Family::Sd2) {
+        index["requires_safety_checker"] = json!(false);
+    }
     // Parts a pipeline of this family asks for that are not in the folder.
     let absent: &[&str] = match family {
         Family::Sd1 | Family::Sd2 => &["feature_extractor", "safety_checker", "tokenizer"],
