@@ -156,7 +156,11 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         }
         // The driver's event is the saving of its state.
         let label = if graph.driver == Some(*index) { "save state".into() } else { format!("event {name}") };
-        let needs = graph.dag[*index].inputs.iter().flat_map(|(_, links)| links).map(|link| link.node);
+        // What was used early is not used again.
+        let kind = graph.kind(registry, *index);
+        let later = |port: &str| kind.input(port).is_none_or(|input| !input.early);
+        let ports = graph.dag[*index].inputs.iter().filter(|(port, _)| later(port));
+        let needs = ports.flat_map(|(_, links)| links).map(|link| link.node);
         let mut bytes = resident.clone();
         for source in needs.filter(|source| unloaded[source.index()]) {
             add(&mut bytes, &of(source).resident);
