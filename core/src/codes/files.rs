@@ -54,6 +54,11 @@ pub(super) const CODES: &[Code] = &[
         "The folder exists but may not be listed by this user, or the disk reported an error.",
     ),
     code(
+        "P0311",
+        "a caption whose emphasis cannot be read",
+        "With `weighted_captions` the number in `(words:1.2)` has to be above zero. Brackets that are part of the text are written `\\(` and `\\)`.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",

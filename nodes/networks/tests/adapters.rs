@@ -341,7 +341,8 @@ fn dylora_as_sd_scripts_has_it() {
         seen[j] = true;
         let (y, grads) = single(&target, &train, &weights, pass);
         plain.alpha = 2.0 * (4.0 / (2 * (j + 1)) as f32).sqrt();
-        let whole = adapters::create(&[plain.clone()], Dropouts::default(), 1, &Device::Cpu, &file, &|_, _| None);
+        let whole =
+            adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &file, &|_, _| None);
         let (wanted, all) = single(&plain, &whole, &weights, pass);
         close("output", &y, &wanted, 1e-6);
         let mut keys: Vec<&String> = grads.keys().collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
 use pipe_data::lora_names::Wanted;
-use pipe_data::weights::{Component, Header};
+use pipe_data::weights::{Component, Header, shown};
 use pipe_networks::adapters::merge::Change;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,10 +70,10 @@ fn faults(header: &Header, names: &HashMap<String, (Component, String, Vec<usize
                 left_out = true;
                 continue;
             }
-            return (Some(format!("this model has no layer `{layer}`")), left_out);
+            return (Some(format!("this model has no layer `{}`", shown(layer))), left_out);
         };
         if !complete(&endings, &LORA) && !complete(&endings, &LOHA) {
-            let list: Vec<String> = endings.iter().map(|e| format!("`{e}`")).collect();
+            let list: Vec<String> = endings.iter().map(|e| format!("`{}`", shown(e))).collect();
             return (Some(format!("`{layer}` is neither a LoRA nor a LoHa: it has {}", list.join(", "))), left_out);
         }
         let size = |ending: &str| header.tensors.get(&format!("{layer}.{ending}")).map_or(0, |t| t.elements());

@@ -10,7 +10,7 @@ use pipe_core::node::{CheckCx, Facts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, Header};
+use pipe_data::weights::{Component, Header, shown};
 use pipe_networks::adapters::{self, Kind, Target};
 use pipe_networks::{Dropouts, Weights};
 use pipe_ops::Tensor;
@@ -252,7 +252,7 @@ fn misfit(header: &Header, targets: &[Target]) -> Option<String> {
     let unknown: Vec<&String> =
         header.tensors.keys().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k)).collect();
     if missing > 0 || !unknown.is_empty() {
-        let example = unknown.first().map(|k| format!(", such as `{k}`")).unwrap_or_default();
+        let example = unknown.first().map(|k| format!(", such as `{}`", shown(k))).unwrap_or_default();
         let what = match targets.first().map(|t| &t.kind) {
             Some(Kind::Lora { .. }) | None => "LoRA",
             _ => "adapter",

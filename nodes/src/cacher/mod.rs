@@ -22,6 +22,7 @@ use self::cached::Cached;
 use crate::common::autoencoder::Network;
 use crate::common::batch::batches_per_epoch;
 use crate::common::facts::{TextFacts, read, texts_of_port};
+use crate::common::texts_fit;
 use crate::loader::sample::{CaptionRules, Samples};
 
 /// Ports of every cacher.
@@ -85,6 +86,9 @@ fn check(cx: &mut CheckCx) -> Facts {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
+    for facts in &folders {
+        texts_fit::emphasis(cx, "samples", facts, &text);
+    }
     let buckets = epoch(&folders);
     let entries: u64 = buckets.iter().map(|b| b[2]).sum();
     let batches = batches_per_epoch(buckets.iter().map(|b| b[2]), batch);
@@ -119,7 +123,9 @@ fn check(cx: &mut CheckCx) -> Facts {
         let sizes: Vec<Vec<u64>> = buckets.iter().map(|b| vec![b[0], b[1]]).collect();
         facts = facts.with("image_sizes", sizes);
     }
-    facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
+    facts
+        .with("texts", serde_json::to_value(&text).unwrap_or_default())
+        .with("emphasis_fault", samples.str("emphasis_fault"))
 }
 
 /// What the user should read again at the end of the run: how many images could not be used.

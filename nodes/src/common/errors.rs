@@ -8,6 +8,7 @@ use pipe_networks::WeightsError;
 pub fn file_code(error: &FileError) -> &'static str {
     match error {
         FileError::Missing { .. } => "P0301",
+        FileError::NoScale { .. } => "P0304",
         FileError::Damaged { .. } | FileError::BadJson { .. } => "P0303",
         FileError::DiskFull { .. } | FileError::BadTensors { .. } | FileError::Io { action: "written", .. } => "P0903",
         _ => "P0302",
@@ -23,7 +24,7 @@ pub fn file_error(error: &FileError, field: &str) -> RunError {
 pub fn weights_code(error: &WeightsError) -> &'static str {
     match error {
         WeightsError::File(error) => file_code(error),
-        WeightsError::Missing(_) | WeightsError::Unexpected(_) => "P0304",
+        WeightsError::Missing { .. } | WeightsError::Unexpected(_) => "P0304",
         WeightsError::Shape { .. } => "P0305",
     }
 }

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::faults::{Found, found, uncaptioned, untriggered};
+use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
 use super::masks;
 use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
@@ -384,6 +384,7 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
     facts
         .with("preserve", samples.preserve)
         .with("weighs", samples.items.iter().any(|s| s.weight != 1.0))
+        .with("emphasis_fault", emphasis(&samples.items))
         .with("images", samples.items.len() as u64)
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)

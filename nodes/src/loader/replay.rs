@@ -10,7 +10,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Header, WeightFile};
+use pipe_data::weights::{Header, WeightFile, shown};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -25,6 +25,7 @@ pub struct Config {
     /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`;
     /// for the loss also `loss_mask [N,H,W]`, `loss_weights [N]`, `preserve [N]` (1: towards the base model's output) and, for a second
     /// loss that keeps a class, `class_context [N,T,D]`, `class_pooled [N,P]`, `class_weights [N]`.
+    /// Where text encoders learn: in place of `context` and `pooled` the `captions [N,L]`, UTF-8 bytes filled up with zeros.
     #[schemars(extend("x-path" = "file"))]
     path: String,
 }
@@ -92,6 +93,10 @@ impl Node for ReplayLoader {
                 if let Some(pooled) = found.pooled {
                     facts = facts.with("pooled_dim", pooled as u64);
                 }
+                if file.info("captions").is_some() {
+                    facts = facts.with("captions", true);
+                    check_captions(cx, &file);
+                }
                 facts
             }
             Err(why) => {
@@ -114,7 +119,7 @@ impl Node for ReplayLoader {
 }
 
 /// Tensors that are used.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "latents",
     "noise",
     "timesteps",
@@ -130,7 +135,36 @@ const KNOWN: [&str; 15] = [
     "class_context",
     "class_pooled",
     "class_weights",
+    "captions",
 ];
+
+/// Captions that cannot be read, or that embeddings in the same file make idle.
+fn check_captions(cx: &mut CheckCx, file: &WeightFile) {
+    if let Err(why) = captions(file) {
+        cx.error("P0302", "path", why, Some("a row is a caption's UTF-8 bytes, filled up with zeros".into()));
+    }
+    let idle = ["context", "context_mask", "pooled"].into_iter().find(|name| file.info(name).is_some());
+    if let Some(name) = idle {
+        let message = format!("the file has captions and a tensor `{name}`, which take each other's place");
+        let help = "keep `captions` where text encoders learn, the embeddings where none does";
+        cx.error("P0302", "path", message, Some(help.into()));
+    }
+}
+
+/// The captions of all rows; none where the file has no such tensor.
+fn captions(file: &WeightFile) -> Result<Vec<String>, String> {
+    let Some(info) = file.info("captions") else { return Ok(Vec::new()) };
+    let length = info.shape.get(1).copied().unwrap_or(0);
+    let byte = |v: i64| u8::try_from(v).map_err(|_| format!("`captions` has {v}, which is no byte"));
+    let values = file.i64("captions").map_err(|e| e.to_string())?;
+    let bytes: Vec<u8> = values.into_iter().map(byte).collect::<Result<_, _>>()?;
+    let text = |(row, bytes): (usize, &[u8])| {
+        let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        let text = std::str::from_utf8(&bytes[..used]);
+        text.map(str::to_owned).map_err(|_| format!("row {row} of `captions` is no UTF-8"))
+    };
+    bytes.chunks(length.max(1)).enumerate().map(text).collect()
+}
 
 /// Tensors that nothing would read.
 fn unknown(header: &Header) -> Option<(String, String)> {
@@ -138,7 +172,7 @@ fn unknown(header: &Header) -> Option<(String, String)> {
     let first = names.first()?;
     let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
     let help = did_you_mean(&suggest(first, KNOWN)).unwrap_or_else(|| format!("the tensors are {}", and_list(&KNOWN)));
-    Some((format!("the file has a tensor `{first}`{more} that no run uses"), help))
+    Some((format!("the file has a tensor `{}`{more} that no run uses", shown(first)), help))
 }
 
 /// The timesteps of all rows: 0 to 1000.
@@ -188,6 +222,9 @@ fn shapes(header: &Header) -> Result<Found, String> {
             return Err(format!("`{name}` has shape {found:?}, not [{rows}]"));
         }
     }
+    if let Some(c) = shape("captions").filter(|c| c.len() != 2 || c[0] != rows || c[1] == 0) {
+        return Err(format!("`captions` has shape {c:?}, not [{rows}, L]"));
+    }
     let context = shape("context");
     if let Some(c) = context.as_ref().filter(|c| c.len() != 3 || c[0] != rows) {
         return Err(format!("`context` has shape {c:?}, not [{rows}, T, D]"));
@@ -226,6 +263,8 @@ struct Rows {
     batch: usize,
     tensors: BTreeMap<&'static str, HostTensor>,
     timesteps: Vec<f32>,
+    /// Empty where embeddings are given.
+    captions: Vec<String>,
 }
 
 impl Rows {
@@ -234,7 +273,7 @@ impl Rows {
         let file = WeightFile::open(path).map_err(error)?;
         let Found { rows, .. } = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
         let mut tensors = BTreeMap::new();
-        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas"].contains(name)) {
+        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas", "captions"].contains(name)) {
             if let Some(info) = file.info(name) {
                 let shape = info.shape.clone();
                 let values = match file.i64(name) {
@@ -245,7 +284,8 @@ impl Rows {
             }
         }
         let timesteps = timesteps(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
-        Ok(Rows { rows, batch, tensors, timesteps })
+        let captions = captions(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
+        Ok(Rows { rows, batch, tensors, timesteps, captions })
     }
 
     fn take(&self, name: &str, rows: &[usize]) -> Option<HostTensor> {
@@ -287,7 +327,7 @@ impl BatchSource for Rows {
         let sizes = self.take("time_ids", &rows).map(|t| t.values).unwrap_or_default();
         Ok(Batch {
             names: rows.iter().map(|r| format!("row {r}")).collect(),
-            captions: vec![String::new(); rows.len()],
+            captions: rows.iter().map(|&r| self.captions.get(r).cloned().unwrap_or_default()).collect(),
             sizes: sizes.as_chunks::<6>().0.to_vec(),
             replay: Some(replay),
             weights: values("loss_weights").unwrap_or_else(|| vec![1.0; rows.len()]),
@@ -304,6 +344,10 @@ impl BatchSource for Rows {
             hasher.update(bytemuck::cast_slice(&tensor.values));
         }
         hasher.update(bytemuck::cast_slice(&self.timesteps));
+        for caption in &self.captions {
+            hasher.update(caption.as_bytes());
+            hasher.update(&[0]);
+        }
         hasher.finalize().to_hex().to_string()
     }
 

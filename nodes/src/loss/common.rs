@@ -132,9 +132,7 @@ fn fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &st
     scale_fits(cx, family, batch, name);
     sizes_fit(cx, family, model, batch, name);
     if batch.get("replay").is_some() {
-        let pooled = network_of(model).and_then(|n| n.pooled());
-        conditions_fit(cx, model, pooled, batch, name);
-        return;
+        return replay_fits(cx, family, model, batch, name);
     }
     text_fits(cx, family, model, batch, name);
 }
@@ -180,7 +178,28 @@ fn sizes_fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     }
 }
 
-/// Conditions of a replay.
+/// Conditions of a replay: embeddings, or captions for the text encoders that learn.
+fn replay_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &str) {
+    match (batch.get("captions").is_some(), !trained_texts(model).is_empty()) {
+        (true, true) => text_fits(cx, family, model, batch, name),
+        (true, false) => {
+            let message = format!("`{name}` carries captions, and no text encoder learns that would read them");
+            let help = "give the adapter the text encoders: `text: …`, or put their outputs into the file as `context`";
+            cx.error("P0401", "batch", message, Some(help.into()));
+        }
+        (false, true) => {
+            let message = format!("`{name}` carries text embeddings, so the text encoders would learn nothing");
+            let help = "put `captions` into the file in place of `context`, or leave `text` out of the adapter";
+            cx.error("P0403", "batch", message, Some(help.into()));
+        }
+        (false, false) => {
+            let pooled = network_of(model).and_then(|n| n.pooled());
+            conditions_fit(cx, model, pooled, batch, name);
+        }
+    }
+}
+
+/// Embeddings of a replay.
 fn conditions_fit(cx: &mut CheckCx, model: &Facts, pooled: Option<usize>, batch: &Facts, name: &str) {
     match (batch.u64("context_dim"), model.u64("context_dim")) {
         (None, _) => {
@@ -220,7 +239,9 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     let optional = family == Family::Sd3 && missing.len() < 3;
     if !missing.is_empty() && !optional {
         let types: Vec<String> = missing.iter().map(|c| format!("`{}`", family::encoder_type(family, *c))).collect();
-        let help = format!("give `{name}` the text encoder: `text: …`");
+        let replayed = batch.get("replay").is_some();
+        let to = if replayed { "the adapter".to_owned() } else { format!("`{name}`") };
+        let help = format!("give {to} the text encoder: `text: …`");
         let what = types.join(" and ");
         let message = format!("{family} reads the outputs of {what}, which `{name}` does not carry");
         cx.error("P0401", "batch", message, Some(help));
@@ -235,6 +256,7 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
         let wanted = if single { "sd1" } else { "sdxl" };
         cx.error("P0401", "batch", message, Some(format!("set `family: {wanted}` on `encoder.clip_l`")));
     }
+    texts_fit::emphasis(cx, "batch", batch, &trained);
     let all: Vec<&TextFacts> = cached.iter().chain(&trained).collect();
     texts_fit::check(cx, "batch", family, model, &all);
     let widths: Vec<u64> = family.text_encoders().iter().filter_map(|c| have(*c)).map(|t| t.width).collect();

@@ -9,6 +9,7 @@ use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Positi
 use pipe_core::settings::Every;
 use pipe_data::images::png::{self, Parameters};
 use pipe_data::images::{Rgb8, decode, from_tensor};
+use pipe_data::tokenizer::parse_weights;
 use pipe_data::weights::Family;
 use pipe_networks::Network;
 use pipe_ops::DType;
@@ -82,6 +83,18 @@ impl Config {
         unused.map(|(i, _)| i).collect()
     }
 
+    /// Prompts whose emphasis cannot be read.
+    fn check_emphasis(&self, cx: &mut CheckCx) {
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            for (field, text) in [("prompt", &prompt.prompt), ("negative_prompt", &prompt.negative_prompt)] {
+                if let Err(fault) = parse_weights(text) {
+                    let help = "correct the number, or leave `weighted_captions` out of the text encoder";
+                    cx.error("P0311", &format!("prompts.{i}.{field}"), fault.to_string(), Some(help.into()));
+                }
+            }
+        }
+    }
+
     /// Options that this family does not read, and encoders that it lacks.
     fn check_family(&self, cx: &mut CheckCx, family: Family, model: &Facts) {
         for i in self.unused_negatives(family) {
@@ -99,6 +112,9 @@ impl Config {
             cx.error("P0402", "embedded_guidance", message, Some("only FLUX.1 dev has one".into()));
         }
         let texts = texts_of_port(cx.inputs, "text");
+        if texts.iter().any(|t| t.weighted) {
+            self.check_emphasis(cx);
+        }
         for text in texts.iter().filter(|t| !family.has(t.component())) {
             let message = format!("{family} has no {}", text.component().name());
             cx.error("P0401", "text", message, None);

@@ -58,7 +58,7 @@ enum Format {
     ModelOnly,
     /// A PyTorch `.ckpt` of the whole model; anyone but an allow-list reader must trust such files.
     Ckpt,
-    /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `scheduler/`.
+    /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`.
     Diffusers,
 }
 
@@ -250,10 +250,10 @@ impl Saver {
                     parts.push(Part::of_vae(vae, &*vae.weights.get()?, None));
                 }
                 for text in texts {
-                    parts.push(Part::of_text(&text.encoder, &text.weights, own));
+                    parts.push(Part::of_text(&text.encoder, &text.weights, own)?);
                 }
                 for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
-                    parts.push(Part::of_text(text, &*text.weights.get()?, None));
+                    parts.push(Part::of_text(text, &*text.weights.get()?, None)?);
                 }
             }
         }
@@ -334,6 +334,9 @@ impl Saver {
             pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
         let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
+        if matches!(family, Family::Sd1 | Family::Sd2) {
+            index["requires_safety_checker"] = json!(false);
+        }
         // Parts a pipeline of this family asks for that are not in the folder.
         let absent: &[&str] = match family {
             Family::Sd1 | Family::Sd2 => &["feature_extractor", "safety_checker", "tokenizer"],
@@ -360,6 +363,9 @@ impl Saver {
                 .map_err(|e| errors::file_error(&e, ""))?;
             json(&inner.join("config.json"), &part.config)?;
             index[name] = json!([library, class]);
+            if let Some(class) = part.write_tokenizer(folder, name)? {
+                index[name.replace("text_encoder", "tokenizer")] = json!(["transformers", class]);
+            }
         }
         if let Subject::Denoiser { model, .. } = &*self.trainable.subject {
             let (class, scheduler) = super::parts::scheduler(model);
