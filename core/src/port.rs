@@ -97,6 +97,9 @@ pub struct Input {
     pub arity: Arity,
     /// One line for hover and reference pages.
     pub doc: &'static str,
+    /// The node uses the value alone, before its other inputs are there: [`crate::node::Node::prepare`] reads it, `build`
+    /// does not get it.
+    pub early: bool,
 }
 
 impl Arity {
@@ -113,19 +116,23 @@ impl Arity {
 impl Input {
     /// A required input used at `rate`.
     pub const fn one(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::One, doc }
+        Input { name, accepts, rate, arity: Arity::One, doc, early: false }
     }
     /// An optional input.
     pub const fn optional(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Optional, doc }
+        Input { name, accepts, rate, arity: Arity::Optional, doc, early: false }
     }
     /// A list input.
     pub const fn many(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Many, doc }
+        Input { name, accepts, rate, arity: Arity::Many, doc, early: false }
+    }
+    /// Used once, before the node's other inputs are there.
+    pub const fn early(self) -> Self {
+        Input { rate: Rate::Setup, early: true, ..self }
     }
     /// A list input of at least one node.
     pub const fn several(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Several, doc }
+        Input { name, accepts, rate, arity: Arity::Several, doc, early: false }
     }
 }
 

@@ -150,6 +150,13 @@ fn ranks_of_the_file_and_rates_of_patterns() {
             ),
             "learning_rate: 0.0",
         ),
+        (
+            format!(
+                "type: adapter.lora, rank: from_file, patterns: [{{ match: lora, learning_rate: 1e-3 }}], weights: {}",
+                init()
+            ),
+            "learning_rate: 0.0",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         for (k, loss) in losses(&train(folder.path(), &document(6, &adapter, optimizer))).into_iter().enumerate() {

@@ -192,6 +192,7 @@ fn files(dir: &Path) {
         fs::rename(at("captions").join(format!("{name}.txt")), at("captions").join(format!("{name}.caption"))).unwrap();
     }
     fs::write(at("blank/b.txt"), " \n").unwrap();
+    fs::write(at("emphasis/b.txt"), "a (face:0) of a cat").unwrap();
     // Masks: good ones, one too few and one too many, one of another shape.
     for (folder, names) in [("masks", ["a", "b"]), ("masks-others", ["a", "c"]), ("masks-wide", ["a", "b"])] {
         fs::create_dir(at(folder)).unwrap();
@@ -201,7 +202,6 @@ fn files(dir: &Path) {
             pipe_data::images::png::write(at(folder).join(format!("{name}.png")), &picture, &[]).unwrap();
         }
     }
-    fs::write(at("emphasis/b.txt"), "a (face:0) of a cat").unwrap();
     #[cfg(unix)]
     std::os::unix::fs::symlink("/nowhere/at/all.png", at("links/c.png")).unwrap();
 
@@ -226,6 +226,18 @@ fn files(dir: &Path) {
 
     copy_tree(&fixture("flux"), &at("flux"));
     fs::copy(fixture("lora_trajectory_flux/replay.safetensors"), at("flux-rows.safetensors")).unwrap();
+    // Prompts files.
+    fs::write(
+        at("prompts.txt"),
+        "# faces\na face --n blurry --d 3 --w 128 --h 64 --s 4 --l 5 --ss euler_a\nan apple\n",
+    )
+    .unwrap();
+    fs::write(at("prompts-bad.txt"), "a face --w wide\nan apple --x 3\n\na pear --s 0 --d 1\n").unwrap();
+    fs::write(at("prompts-bad.toml"), "[prompt]\nwidth = 64\n\n[[prompt.subset]]\nprompt = 'a face'\nheigth = 64\n")
+        .unwrap();
+    let others = "[\n  \"a face --w 60\",\n  { \"prompt\": \"an apple\", \"guidance_scale\": 3.5, \"renorm_cfg\": 1 },\n  \"a pear --l 1 --n blurry\"\n]";
+    fs::write(at("prompts-other.json"), others).unwrap();
+
     replay(&at("replay.safetensors"), [0.0, 999.0], &[]);
     replay(&at("replay-fraction.safetensors"), [3.0, 500.5], &[]);
     replay(&at("replay-late.safetensors"), [3.0, 1000.0], &[]);
@@ -280,7 +292,7 @@ fn every_case_reports_as_written() {
     assert!(wrong.is_empty(), "{} cases differ (UPDATE=1 rewrites them)\n\n{}", wrong.len(), wrong.join("\n"));
     let wanted = [
         "P0207", "P0213", "P0301", "P0302", "P0303", "P0304", "P0305", "P0306", "P0307", "P0308", "P0309", "P0311",
-        "P0401", "P0402", "P0403", "P0904",
+        "P0312", "P0401", "P0402", "P0403", "P0904",
     ];
     let missing: Vec<&str> = wanted.into_iter().filter(|code| !codes.contains(code)).collect();
     assert!(missing.is_empty(), "no case shows {missing:?}");

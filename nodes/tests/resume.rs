@@ -240,6 +240,55 @@ fn small_updates_of_bf16_weights_are_not_lost() {
     assert!((along / square - 1.0).abs() < 0.2, "{}", along / square);
 }
 
+/// Every other adapter: each kind, and what LoRA can be told of its layers, with everything that draws numbers.
+const KINDS: [&str; 9] = [
+    "adapter.lora, rank: 4, lora_plus: 16, dropout: 0.1, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.lora, rank: 4, frozen_down: true, dropout: 0.1",
+    "adapter.lora, rank: 4, alpha: 2, conv: { rank: 2 }, scale_weight_norms: 0.05, block_rates: { down: 0.5 }, \
+     patterns: [{ match: to_k, rank: 2, learning_rate: 1e-4 }, { match: ff, rank: false }]",
+    "adapter.loha, rank: 2, conv: { rank: 2 }, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.lokr, rank: 2, factor: 2, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.dora, rank: 2, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.oft, blocks: 2, layers: all, module_dropout: 0.1",
+    "adapter.dylora, rank: 4, unit: 2, module_dropout: 0.1",
+    "adapter.dylora, rank: 4, unit: 1, algorithm: sd_scripts",
+];
+
+#[test]
+fn every_adapter_continues() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let saver = "  save: { type: saver.adapter, adapter: learn, update: optimizer, dtype: f32, every: { steps: 3 } }\n";
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let adapter = format!("type: {kind}");
+        let text = document("adamw, learning_rate: 1e-2", (&adapter, "weights: FIXTURE"), saver);
+        let saved = |name: &str, file: &str| {
+            contents(&WeightFile::open(folder.join(name).join("checkpoints").join(file)).unwrap()).0
+        };
+        let whole = format!("{number}-whole");
+        go(folder, &whole, &text, false, None).unwrap();
+        let expected = contents(&state(folder, &whole, STEPS));
+        for (after, looks) in STOPS {
+            let name = format!("{number}-{after}-{looks}");
+            let stopped = go(folder, &name, &text, false, Some((after, looks))).unwrap();
+            assert_eq!((stopped.status, stopped.position.step), (Status::Interrupted, after), "{kind}");
+            assert_eq!(go(folder, &name, &text, true, None).unwrap().resumed_from, Some(after));
+            assert!(contents(&state(folder, &name, STEPS)) == expected, "{kind}: the state after a stop at {after}");
+            // What does not learn is not in the state: the files hold it.
+            for file in ["t.safetensors", "t-step00000003.safetensors", "t-step00000006.safetensors"] {
+                assert!(saved(&name, file) == saved(&whole, file), "{kind}: {file} after a stop at {after}");
+            }
+        }
+        let moved = saved(&whole, "t.safetensors") != saved(&whole, "t-step00000003.safetensors");
+        assert!(moved, "{kind} learns");
+    }
+    let registry = pipe_nodes::registry();
+    let tested = |name: &str| name == "adapter.full" || KINDS.iter().any(|kind| kind.starts_with(&format!("{name},")));
+    let missing: Vec<&str> = registry.names().filter(|name| name.starts_with("adapter.") && !tested(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// 8-bit state is in 8 bits where the tensors are large enough, with both adapters.
 #[test]
 fn eight_bit_state_is_tested_in_eight_bits() {

@@ -1,7 +1,7 @@
 //! `adapter.lora`: low-rank adapters on a model's linear layers and convolutions.
 
 use pipe_core::node::About;
-use pipe_data::lora_names::{Group, LoraTarget, Wanted};
+use pipe_data::lora_names::{Group, LoraTarget};
 use pipe_data::weights::{Component, Family, Header};
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Target};
@@ -10,14 +10,14 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
-use super::targeting::{Fault, Plan, Targeting, layers};
-use crate::common::family;
+use super::targeting::{Conv, Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
 /// Fields of `adapter.lora`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`. Default 16.
+    /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`; rates (`lora_plus`,
+    /// `block_rates`, those of `patterns`) and dropouts stay the document's. Default 16.
     #[serde(default)]
     rank: Rank,
     /// Probability of zeroing a rank-space activation (neuron dropout). Default 0.
@@ -92,22 +92,19 @@ impl Config {
         Kind::Lora { frozen_down: self.frozen_down, parts }
     }
 
-    /// Modules and ranks of a file.
-    fn file_targets(&self, parts: &Parts, header: &Header) -> Vec<Target> {
-        let all = Wanted { conv: true, embedders: true };
-        let mut targets = Vec::new();
-        for (component, _) in parts.components() {
-            for (layer, weight) in layers(parts, component, all) {
-                let mut target = Target::lora(family::part(component), &layer.path, &layer.name, &weight, 1, 1.0);
-                target.kind = self.kind(parts, &layer, component);
-                let rank = target.rank_in_file(|key| header.tensors.get(key).map(|t| t.shape.clone()));
-                if let Some(rank) = rank.filter(|r| *r > 0) {
-                    (target.rank, target.alpha) = (rank, rank as f32);
-                    targets.push(target);
-                }
-            }
-        }
-        targets
+    /// Modules and ranks of a file, with the rates that the fields give them.
+    fn file_targets(&self, parts: &Parts, header: &Header) -> (Vec<Target>, Vec<Fault>) {
+        let everywhere = Some(Conv { rank: 1, alpha: None, blocks: None });
+        let all = Targeting { conv: everywhere, embedders: true, ..self.targeting.clone() };
+        let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);
+        let (targets, faults) = all.resolve(parts, &Plan { rank: 1, kind: &kind });
+        let in_file = |mut target: Target| {
+            let rank = target.rank_in_file(|key| header.tensors.get(key).map(|t| t.shape.clone()));
+            let rank = rank.filter(|rank| *rank > 0)?;
+            (target.rank, target.alpha) = (rank, rank as f32);
+            Some(target)
+        };
+        (targets.into_iter().filter_map(in_file).collect(), faults)
     }
 }
 
@@ -137,22 +134,26 @@ impl Recipe for Config {
                     ("ranks", t.ranks.is_some()),
                     ("blocks", t.blocks.is_some()),
                     ("text_ranks", t.text_ranks.is_some()),
-                    ("patterns", t.patterns.is_some()),
                     ("include", t.include.is_some()),
                     ("exclude", t.exclude.is_some()),
-                    ("block_rates", t.block_rates.is_some()),
-                    ("lora_plus", t.lora_plus.is_some()),
                 ] {
                     if set {
                         let message = format!("`{field}` has no effect beside `rank: from_file`");
                         faults.push(Fault::idle(field, message, Some("leave it out, or give a rank".into())));
                     }
                 }
+                let ranks = t.patterns.iter().flatten().enumerate().filter(|(_, pattern)| pattern.rank.is_some());
+                for (i, _) in ranks {
+                    let message = "a pattern's `rank` has no effect beside `rank: from_file`".to_owned();
+                    faults.push(Fault::idle(&format!("patterns.{i}.rank"), message, Some("leave it out".into())));
+                }
                 if self.common.weights.is_none() {
                     let message = "`rank: from_file` needs `weights`".to_owned();
                     faults.push(Fault::wrong("rank", message, Some("name the file, or give a rank".into())));
                 }
-                return (start.map(|header| self.file_targets(parts, header)).unwrap_or_default(), faults);
+                let (targets, more) = start.map(|header| self.file_targets(parts, header)).unwrap_or_default();
+                faults.extend(more);
+                return (targets, faults);
             }
         };
         let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);

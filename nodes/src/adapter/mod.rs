@@ -12,7 +12,7 @@ pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod oft;
-mod size;
+pub mod size;
 mod spelled;
 mod targeting;
 

@@ -1,6 +1,7 @@
 //! Batches from a filled cache.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use pipe_core::run::RunError;
@@ -11,7 +12,9 @@ use pipe_ops::rng::{self, Purpose};
 
 use super::store::Store;
 use super::uses;
-use crate::common::batch::{Batch, BatchSource, ClassText, DataAbout, HostTensor, TextRows, epoch_order};
+use crate::common::batch::{
+    Batch, BatchSource, ClassText, DataAbout, DataRules, HostTensor, TextAbout, TextRows, epoch_order,
+};
 use crate::loader::sample::{Sample, Samples};
 
 /// The batches of an epoch, as entry numbers.
@@ -35,6 +38,10 @@ pub struct Cached {
     pub(super) text_keys: BTreeMap<Component, (Outputs, HashMap<String, String>)>,
     /// Scale and shift of the latents, when images were encoded.
     pub(super) latent_scale: Option<(f32, f32)>,
+    /// File of the autoencoder that encoded them.
+    pub(super) vae_file: Option<PathBuf>,
+    /// The text encoders.
+    pub(super) texts: Vec<TextAbout>,
     pub(super) seed: u64,
     pub(super) batch: usize,
     pub(super) order: Mutex<Option<(u64, Order)>>,
@@ -244,6 +251,16 @@ impl BatchSource for Cached {
             resolution: self.folders.first().map_or((0, 0), |f| f.resolution),
             buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
             batch_size: self.batch as u64,
+            // Files have room for one answer: that of the first folder.
+            rules: self.folders.first().map(|f| DataRules {
+                caption_dropout: f.captions.dropout,
+                shuffle: f.captions.shuffle,
+                keep_tokens: f.captions.keep_tokens,
+                flip: f.flip,
+                buckets: f.buckets,
+            }),
+            vae: self.vae_file.clone(),
+            texts: self.texts.clone(),
             ..Default::default()
         };
         for (f, folder) in self.folders.iter().enumerate() {

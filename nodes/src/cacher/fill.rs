@@ -1,6 +1,7 @@
 //! Filling a cache.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Mutex;
 
 use pipe_core::run::{BuildCx, RunError};
@@ -29,6 +30,8 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         mask_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
+        vae_file: vae.and_then(|v| v.source.path()).map(Path::to_path_buf),
+        texts: texts.iter().map(|text| text.about()).collect(),
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
         order: Mutex::new(None),

@@ -86,8 +86,8 @@ fn check(cx: &mut CheckCx) -> Facts {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
-    for facts in &folders {
-        texts_fit::emphasis(cx, "samples", facts, &text);
+    for samples in &folders {
+        texts_fit::emphasis(cx, "samples", samples, &text);
     }
     let buckets = epoch(&folders);
     let entries: u64 = buckets.iter().map(|b| b[2]).sum();
@@ -125,7 +125,7 @@ fn check(cx: &mut CheckCx) -> Facts {
     }
     facts
         .with("texts", serde_json::to_value(&text).unwrap_or_default())
-        .with("emphasis_fault", samples.str("emphasis_fault"))
+        .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
 }
 
 /// What the user should read again at the end of the run: how many images could not be used.
@@ -201,7 +201,8 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
         cached += captions * text.floats() * 4;
         let compute =
             crate::common::engine::compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let (peak, flops) = text_cost(&text, compute);
+        let chunk = fill::captions_at_once(text.tokens as usize);
+        let (peak, flops) = text_cost(&text, compute, chunk);
         plan.build.push(Bytes { category: Category::Activations, bytes: peak });
         plan.build_flops += flops * captions;
     }
@@ -225,8 +226,8 @@ fn vae_config(inputs: &InputFacts) -> Option<(VaeConfig, u64)> {
     Some((config, facts.u64("factor").unwrap_or(8)))
 }
 
-/// Peak bytes of encoding one chunk of captions, and FLOPs of a caption.
-fn text_cost(text: &TextFacts, compute: DType) -> (u64, u64) {
+/// Peak bytes of encoding `chunk` captions at once, and FLOPs of a caption.
+pub fn text_cost(text: &TextFacts, compute: DType, chunk: usize) -> (u64, u64) {
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
     let part = crate::common::family::part(text.component());
@@ -236,7 +237,6 @@ fn text_cost(text: &TextFacts, compute: DType) -> (u64, u64) {
     let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute);
     let base = meter.live();
     meter.reset_peak();
-    let chunk = fill::captions_at_once(text.tokens as usize);
     let (windows, length) = match text.network {
         pipe_networks::TextNetwork::Clip(_) => ((text.tokens as usize - 2) / 75, pipe_networks::clip::WINDOW),
         _ => (1, text.tokens as usize),

@@ -1,6 +1,7 @@
 //! Batches: what a source of training data gives, as a pure function of (epoch, index).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
@@ -157,6 +158,47 @@ pub struct DataAbout {
     pub buckets: Vec<((usize, usize), u64)>,
     /// Images of a batch.
     pub batch_size: u64,
+    /// What is done to images and captions, where they come from a folder.
+    pub rules: Option<DataRules>,
+    /// File of the autoencoder.
+    pub vae: Option<PathBuf>,
+    /// Text encoders whose outputs the batches carry.
+    pub texts: Vec<TextAbout>,
+}
+
+/// What a loader does to images and captions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DataRules {
+    /// Probability of an empty caption.
+    pub caption_dropout: f64,
+    /// Tags are shuffled.
+    pub shuffle: bool,
+    /// Tags that stay in front.
+    pub keep_tokens: u64,
+    /// Images are mirrored at random.
+    pub flip: bool,
+    /// Aspect-ratio buckets.
+    pub buckets: Option<BucketRules>,
+}
+
+/// Limits of aspect-ratio buckets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BucketRules {
+    /// Smallest and largest side; none where images are never enlarged.
+    pub sides: Option<(u64, u64)>,
+}
+
+/// What saved files say of a text encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TextAbout {
+    /// Which.
+    pub component: Component,
+    /// Layer taken, from the end, where it is chosen.
+    pub clip_skip: Option<u64>,
+    /// Tokens of a caption beyond one window of CLIP.
+    pub long_tokens: Option<u64>,
+    /// The model is told which tokens are padding.
+    pub masked: bool,
 }
 
 /// The value of a `Batches` port.

@@ -12,6 +12,7 @@ use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::{Builder, Inputs, Model, TextInput, TextNetwork, TextOut, Trainables, Weights};
 use pipe_ops::Tensor;
 
+use super::batch::TextAbout;
 use super::engine::Engine;
 use super::family;
 use super::lazy::Lazy;
@@ -211,6 +212,20 @@ impl TextEncoder {
             model,
             out,
         }))
+    }
+
+    /// What saved files say of it.
+    pub fn about(&self) -> TextAbout {
+        let clip = matches!(self.prompts, Prompts::Clip { .. });
+        let skip = self.take.clip_skip as u64;
+        let tokens = self.prompts.tokens() as u64;
+        TextAbout {
+            component: self.component,
+            // Families with several encoders read one layer always.
+            clip_skip: (self.component == Component::TextEncoder && self.take.final_norm && skip > 1).then_some(skip),
+            long_tokens: (clip && tokens > 77).then(|| tokens - 2),
+            masked: self.prompts.masks(),
+        }
     }
 
     /// Name of its part in models and trainables.

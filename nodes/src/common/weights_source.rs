@@ -28,6 +28,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// The file or folder, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File(path) => Some(path),
+            Source::Random { .. } => None,
+        }
+    }
+
     /// Reads the tensors onto the device.
     pub fn load(&self, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Result<Weights, RunError> {
         match self {

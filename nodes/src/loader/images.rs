@@ -19,6 +19,7 @@ use super::fitting::Fitting;
 use super::masks;
 use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
 use super::weights::{self, Factor};
+use crate::common::batch::BucketRules;
 
 /// Fields of `loader.images`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -148,6 +149,9 @@ impl Config {
             regularization: self.regularization.is_some(),
             preserve: self.preserve_output,
             class: self.preserve_class.clone(),
+            buckets: self
+                .buckets
+                .map(|b| BucketRules { sides: (!b.no_upscale).then(|| (b.min.unwrap_or(256), b.max.unwrap_or(1024))) }),
         }
     }
 

@@ -129,13 +129,13 @@ const KNOWN: [&str; 16] = [
     "pooled",
     "time_ids",
     "guidance",
+    "captions",
     "loss_mask",
     "loss_weights",
     "preserve",
     "class_context",
     "class_pooled",
     "class_weights",
-    "captions",
 ];
 
 /// Captions that cannot be read, or that embeddings in the same file make idle.

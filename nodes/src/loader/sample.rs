@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cacher::uses::Folder;
+use crate::common::batch::BucketRules;
 use crate::common::plain_value;
 
 /// An image of the data set.
@@ -96,6 +97,8 @@ pub struct Samples {
     pub folder: String,
     /// Requested size.
     pub resolution: (usize, usize),
+    /// Aspect-ratio buckets.
+    pub buckets: Option<BucketRules>,
     /// Images of the class, used as often as the others together.
     pub regularization: bool,
     /// The target is what the base model predicts.

@@ -7,6 +7,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::metadata::{PyText, py_float};
 use pipe_ops::op::Weigh;
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Tensor, op};
@@ -304,14 +305,17 @@ impl LossProgram for Program {
 
     fn metadata(&self) -> Vec<(String, String)> {
         let c = &self.config;
-        let option = |x: Option<f64>| x.map_or("None".to_string(), |x| x.to_string());
-        let python = |b: bool| if b { "True" } else { "False" }.to_string();
+        let option = |x: Option<f64>| x.map_or("None".to_string(), py_float);
+        let python = |b: bool| b.py_text();
         let mut list = vec![
             ("ss_min_snr_gamma".into(), option(c.min_snr_gamma)),
             ("ss_noise_offset".into(), option(c.noise_offset)),
             ("ss_noise_offset_random_strength".into(), python(c.noise_offset_random_strength)),
             ("ss_adaptive_noise_scale".into(), option(c.adaptive_noise_scale)),
-            ("ss_multires_noise_iterations".into(), option(c.multires_noise.as_ref().map(|m| m.iterations as f64))),
+            (
+                "ss_multires_noise_iterations".into(),
+                c.multires_noise.as_ref().map_or("None".into(), |m| m.iterations.to_string()),
+            ),
             ("ss_multires_noise_discount".into(), option(c.multires_noise.as_ref().map(|m| m.discount))),
             ("ss_ip_noise_gamma".into(), option(c.ip_noise_gamma)),
             ("ss_ip_noise_gamma_random_strength".into(), python(c.ip_noise_gamma_random_strength)),
@@ -322,9 +326,14 @@ impl LossProgram for Program {
             let huber = c.huber.clone().unwrap_or_default();
             let schedule = huber.schedule.map_or("snr", |s| s.name());
             list.push(("ss_huber_schedule".into(), schedule.into()));
-            list.push(("ss_huber_c".into(), huber.c.to_string()));
-            list.push(("ss_huber_scale".into(), huber.scale.unwrap_or(1.0).to_string()));
+            list.push(("ss_huber_c".into(), py_float(huber.c)));
+            list.push(("ss_huber_scale".into(), py_float(huber.scale.unwrap_or(1.0))));
         }
         list
+    }
+
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        let range = &self.config.timesteps;
+        (*range != TimestepRange::default()).then_some((range.min as u32, range.max as u32))
     }
 }

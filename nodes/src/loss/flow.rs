@@ -7,6 +7,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::metadata::py_float;
 use pipe_networks::Network;
 use pipe_ops::op::Weigh;
 use pipe_ops::rng::{self, Purpose};
@@ -314,18 +315,44 @@ impl LossProgram for Program {
             ("ss_loss_type".into(), self.config.loss_type.name().into()),
             ("ss_timestep_sampling".into(), name(&t.sampling)),
             ("ss_model_prediction_type".into(), name(&self.config.model_prediction)),
-            ("ss_discrete_flow_shift".into(), t.shift.unwrap_or(self.family.recommended().shift).to_string()),
-            ("ss_sigmoid_scale".into(), t.sigmoid_scale.unwrap_or(1.0).to_string()),
+            ("ss_discrete_flow_shift".into(), py_float(t.shift.unwrap_or(self.family.recommended().shift))),
+            ("ss_sigmoid_scale".into(), py_float(t.sigmoid_scale.unwrap_or(1.0))),
         ];
         if let Some(gamma) = self.config.ip_noise_gamma {
             let random = if self.config.ip_noise_gamma_random_strength { "True" } else { "False" };
-            list.push(("ss_ip_noise_gamma".into(), gamma.to_string()));
+            list.push(("ss_ip_noise_gamma".into(), py_float(gamma)));
             list.push(("ss_ip_noise_gamma_random_strength".into(), random.into()));
         }
-        if self.guided {
-            list.push(("ss_guidance_scale".into(), self.config.guidance_scale.unwrap_or(1.0).to_string()));
+        // Each scheme's own numbers; the others' are sd-scripts' defaults, which it writes as well.
+        let (scheme, mean, std, scale) = match t.scheme {
+            Scheme::Uniform => ("uniform", 0.0, 1.0, 1.29),
+            Scheme::LogitNormal { mean, std } => ("logit_normal", mean, std, 1.29),
+            Scheme::Mode { scale } => ("mode", 0.0, 1.0, scale),
+            Scheme::Cosmap => ("cosmap", 0.0, 1.0, 1.29),
+            Scheme::SigmaSqrt => ("sigma_sqrt", 0.0, 1.0, 1.29),
+        };
+        list.push(("ss_weighting_scheme".into(), scheme.into()));
+        for (key, value) in [("ss_logit_mean", mean), ("ss_logit_std", std), ("ss_mode_scale", scale)] {
+            list.push((key.into(), py_float(value)));
+        }
+        if self.config.loss_type.has_c() {
+            let huber = self.config.huber.clone().unwrap_or_default();
+            list.push(("ss_huber_schedule".into(), huber.schedule.map_or("constant", |s| s.name()).into()));
+            list.push(("ss_huber_c".into(), py_float(huber.c)));
+            list.push(("ss_huber_scale".into(), py_float(huber.scale.unwrap_or(1.0))));
+        }
+        if self.family == flow::Family::Flux {
+            // A model without the embedding is told none.
+            let told = self.guided.then(|| py_float(self.config.guidance_scale.unwrap_or(1.0)));
+            list.push(("ss_guidance_scale".into(), told.unwrap_or_else(|| "None".into())));
         }
         list
+    }
+
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        let t = &self.timesteps;
+        let limited = t.min.is_some() || t.max.is_some();
+        limited.then_some((t.min.unwrap_or(0) as u32, t.max.unwrap_or(1000) as u32))
     }
 }
 

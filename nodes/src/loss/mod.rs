@@ -75,6 +75,10 @@ pub trait LossProgram: Send + Sync {
     fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError>;
     /// Options of the loss that saved files tell, under their usual `ss_` names.
     fn metadata(&self) -> Vec<(String, String)>;
+    /// First and last timestep that are drawn, where the document limits them.
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        None
+    }
 }
 
 /// The value of a `Loss` port.

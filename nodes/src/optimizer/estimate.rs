@@ -49,15 +49,16 @@ fn kept(facts: &Facts) -> DType {
 }
 
 /// Saves of the training state, of `size` bytes each: memory of one, disk of those that are kept, and how often.
-pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, size: u64, plan: &mut NodePlan) {
+pub fn states(settings: &Settings, facts: &Facts, steps: (u64, u64), size: u64, plan: &mut NodePlan) {
+    let (per_epoch, total) = steps;
     let cadence = &settings.train.save_state;
-    // Without a number of steps the clock decides: as many as are ever kept.
-    let by_steps = cadence.steps.filter(|_| cadence.minutes.is_none()).map(|n| total_steps.div_ceil(n.max(1)));
-    let kept = by_steps.unwrap_or(2).min(2);
-    plan.disk += size * kept;
-    plan.disk_passing = if by_steps.is_none_or(|count| count > 2) { size } else { 0 };
+    let keep = cadence.keep_last.count;
+    // Where the clock decides: as many as are ever kept.
+    let counted = cadence.count(0, total, per_epoch);
+    plan.disk += size.saturating_mul(counted.unwrap_or(keep).min(keep));
+    plan.disk_passing = if counted.is_none_or(|count| count > keep) { size } else { 0 };
     plan.event = write::event(settings, write::largest(facts));
-    plan.event_count = by_steps.unwrap_or(1);
+    plan.event_count = counted.unwrap_or(1);
 }
 
 /// What learns: the group that is no text encoder, and every tensor's key and shape. Nothing where the facts do not tell.

@@ -291,7 +291,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let bytes = planned.iter().map(|group| group.bytes).sum();
             plan.shown.push(Bytes { category: Category::Trainable, bytes });
         }
-        estimate::states(cx.settings, &loss.facts, total, state::bytes(&groups, &optimizer), &mut plan);
+        estimate::states(cx.settings, &loss.facts, (per_epoch, total), state::bytes(&groups, &optimizer), &mut plan);
         plan.steps = Some(total);
         plan.epochs = Some(total as f64 / per_epoch as f64);
         plan.notes.push(format!("{per_epoch} steps an epoch"));
