@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_data::tokenizer::parse_weights;
+
 use super::sample::{PreserveClass, Sample};
 
 /// A fault of a field.
@@ -29,6 +31,15 @@ pub(super) fn uncaptioned(folder: &Path, extension: &str, missing: &[PathBuf]) -
     let message =
         format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
     Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
+}
+
+/// What is wrong with a caption for text encoders that read emphasis; the others take brackets as text.
+pub(super) fn emphasis(items: &[Sample]) -> Option<String> {
+    items.iter().find_map(|sample| {
+        let fault = parse_weights(&sample.caption).err()?;
+        let name = sample.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Some(format!("the caption of `{name}` cannot be read: {fault}"))
+    })
 }
 
 /// Captions that lack the trigger of a class: what of them is to be kept is not known.

@@ -10,12 +10,11 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::images::buckets::Fit;
 use pipe_data::images::{ImageError, probe, scan};
-use pipe_data::tokenizer::parse_weights;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::faults::{Found, found, uncaptioned, untriggered};
+use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
 use super::masks;
 use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
@@ -374,13 +373,7 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
         *counts.entry(s.fit.bucket).or_default() += 1;
     }
     let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
-    // For text encoders that read emphasis; the others take brackets as text.
-    let fault = samples.items.iter().find_map(|sample| {
-        let fault = parse_weights(&sample.caption).err()?;
-        let name = sample.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Some(format!("the caption of `{name}` cannot be read: {fault}"))
-    });
-    let mut facts = Facts::new().with("emphasis_fault", fault);
+    let mut facts = Facts::new();
     if samples.regularization {
         // Which of them are used depends on their order.
         let order: Vec<_> = samples.items.iter().map(|s| json!([s.fit.bucket.0, s.fit.bucket.1])).collect();
@@ -395,6 +388,7 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
     facts
         .with("preserve", samples.preserve)
         .with("weighs", samples.items.iter().any(|s| s.weight != 1.0))
+        .with("emphasis_fault", emphasis(&samples.items))
         .with("images", samples.items.len() as u64)
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)

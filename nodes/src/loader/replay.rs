@@ -273,7 +273,7 @@ impl Rows {
         let file = WeightFile::open(path).map_err(error)?;
         let Found { rows, .. } = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
         let mut tensors = BTreeMap::new();
-        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas"].contains(name)) {
+        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas", "captions"].contains(name)) {
             if let Some(info) = file.info(name) {
                 let shape = info.shape.clone();
                 let values = match file.i64(name) {
