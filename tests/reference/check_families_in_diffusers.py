@@ -202,7 +202,15 @@ def documents(pipe, family, folder):
     rank = 4 if family.loss == "diffusion" else 2
     nodes = common | {"learn": f"type: adapter.lora, model: model, rank: {rank}, weights: {fixture / 'final.safetensors'}"}
     nodes["save"] = "type: saver.adapter, adapter: learn, update: adamw, dtype: f32"
-    return whole, run(pipe, folder, "lora", nodes) / "saved.safetensors"
+    lora = run(pipe, folder, "lora", nodes) / "saved.safetensors"
+    if family.name not in ("sd1", "sdxl"):
+        return whole, lora, None
+    # With text encoders, on a few layers of the U-Net.
+    fixture = FIXTURES / f"lora_trajectory_text_{family.name}"
+    nodes |= texts | {"rows": f"type: loader.replay, path: {fixture / 'replay.safetensors'}"}
+    learn = f"type: adapter.lora, model: model, text: [{', '.join(names)}], rank: from_file"
+    nodes["learn"] = f"{learn}, weights: {fixture / 'final.safetensors'}"
+    return whole, lora, run(pipe, folder, "text_lora", nodes) / "saved.safetensors"
 
 
 def reference(family, saved):
@@ -333,15 +341,31 @@ def check_lora(family, pipeline, path):
         compare(f"{family.name} LoRA output", call(denoiser, x["sample"], x), io["out_with_lora"])
 
 
+def check_text_lora(family, pipeline, path):
+    """Layers of each part that a LoRA of text encoders names, and those that are loaded."""
+    pipeline.unload_lora_weights()
+    names = {key.split(".")[0] for key in load_file(path)}
+    pipeline.load_lora_weights(str(path))
+    parts = {"lora_unet_": pipeline.unet, "lora_te_": pipeline.text_encoder, "lora_te1_": pipeline.text_encoder}
+    parts["lora_te2_"] = getattr(pipeline, "text_encoder_2", None)
+    for prefix, part in parts.items():
+        wanted = sum(name.startswith(prefix) for name in names)
+        if wanted:
+            loaded = sum("default_0" in getattr(m, "lora_A", {}) for m in part.modules())
+            verdict(f"{family.name} LoRA with text, {prefix}*", loaded == wanted, f"{loaded} of {wanted}")
+
+
 def check(pipe, family, folder):
     print(family.name)
-    whole, lora = documents(pipe, family, folder)
+    whole, lora, text_lora = documents(pipe, family, folder)
     saved = DiffusionPipeline.from_pretrained(whole / "diffusers")
     want = draw(reference(family, saved), family)
     compare(f"{family.name} Diffusers folder", draw(saved, family), want)
     check_tokenizers(saved, family.name)
     check_single_file(family, whole / "single_file.safetensors", whole / "diffusers", want)
     check_lora(family, saved, lora)
+    if text_lora:
+        check_text_lora(family, saved, text_lora)
 
 
 def main():
