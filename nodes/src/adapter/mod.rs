@@ -83,7 +83,9 @@ pub(crate) fn check_texts(cx: &mut CheckCx) {
 pub(crate) fn pass_on(inputs: &InputFacts) -> Facts {
     let facts = inputs.one("model").map(|s| s.facts.clone()).unwrap_or_default();
     let texts = texts_of_port(inputs, "text");
-    facts.with("trained_texts", serde_json::to_value(&texts).unwrap_or_default())
+    facts
+        .with("trained_texts", serde_json::to_value(&texts).unwrap_or_default())
+        .with("trained_texts_unknown", inputs.many("text").len() > texts.len())
 }
 
 /// The text encoders on the port, as values.

@@ -125,6 +125,7 @@ fn check(cx: &mut CheckCx) -> Facts {
     }
     facts
         .with("texts", serde_json::to_value(&text).unwrap_or_default())
+        .with("texts_unknown", cx.inputs.many("text").len() > text.len())
         .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
 }
 

@@ -43,7 +43,8 @@ pub fn check(cx: &mut CheckCx, port: &str, family: Family, model: &Facts, texts:
         cx.error("P0402", port, message, Some("leave `attention_mask` out".into()));
     }
     if matches!(family, Family::Sd3 | Family::Flux) {
-        for text in [l, g].into_iter().flatten() {
+        // CLIP-L, where it is told what it encodes for, has said so itself.
+        for text in [l.filter(|l| l.assumed), g].into_iter().flatten() {
             let fields = [("max_tokens", text.tokens != 77), ("weighted_captions", text.weighted)];
             for (field, _) in fields.into_iter().filter(|(_, set)| *set) {
                 let message =

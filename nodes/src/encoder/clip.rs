@@ -33,6 +33,16 @@ pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
     }
 }
 
+/// Refuses to skip more layers than there are.
+pub fn check_skip(cx: &mut CheckCx, clip_skip: u64, network: &TextNetwork) {
+    let layers = network.layers() as u64;
+    if clip_skip > layers {
+        let plural = if layers == 1 { "" } else { "s" };
+        let message = format!("`clip_skip` is {clip_skip}, the text encoder has {layers} layer{plural}");
+        cx.error("P0403", "clip_skip", message, None);
+    }
+}
+
 /// Length of the joined windows.
 pub fn length(max_tokens: u64, weighted: bool, hides_padding: bool) -> Length {
     Length { weighted, hides_padding, ..Length::of(75 * windows(max_tokens) + 2, false) }

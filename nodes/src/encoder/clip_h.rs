@@ -75,11 +75,7 @@ impl Node for ClipH {
         let Some((network, _)) = common::check_file(cx, &config.weights, COMPONENT, full, infer) else {
             return Facts::new();
         };
-        if config.clip_skip as usize > network.layers() {
-            let message =
-                format!("`clip_skip` is {}, the text encoder has {} layers", config.clip_skip, network.layers());
-            cx.error("P0403", "clip_skip", message, None);
-        }
+        clip::check_skip(cx, config.clip_skip, &network);
         common::facts(
             Self::ABOUT.type_name,
             COMPONENT,

@@ -140,9 +140,8 @@ impl Config {
             if target != For::Sd1 {
                 let message = "`clip_skip` has no effect: this family reads the layer before the last";
                 cx.error("P0402", "clip_skip", message, Some("leave it out, or set `family: sd1`".into()));
-            } else if skip as usize > network.layers() {
-                let message = format!("`clip_skip` is {skip}, the text encoder has {} layers", network.layers());
-                cx.error("P0403", "clip_skip", message, None);
+            } else {
+                clip::check_skip(cx, skip, network);
             }
         }
         if self.attention_mask && target != For::Sd3 {

@@ -233,6 +233,11 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
             cx.error("P0401", "batch", message, Some(format!("take it out of `text` of `{name}`")));
         }
     }
+    // An encoder that could not be read has been reported where it is.
+    let told = |facts: &Facts, key| facts.get(key) == Some(&serde_json::json!(true));
+    if told(batch, "texts_unknown") || told(model, "trained_texts_unknown") {
+        return;
+    }
     let have = |c: Component| cached.iter().chain(&trained).find(|t| t.component() == c);
     let single = matches!(family, Family::Sd1 | Family::Sd2);
     let missing: Vec<Component> = family.text_encoders().iter().copied().filter(|c| have(*c).is_none()).collect();

@@ -116,6 +116,10 @@ impl Config {
             let message = format!("{family} has no {}", text.component().name());
             cx.error("P0401", "text", message, None);
         }
+        // An encoder that could not be read has been reported where it is.
+        if cx.inputs.many("text").len() > texts.len() {
+            return;
+        }
         texts_fit::check(cx, "text", family, model, &texts.iter().collect::<Vec<_>>());
         let missing: Vec<String> = family
             .text_encoders()

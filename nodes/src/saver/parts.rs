@@ -222,7 +222,9 @@ pub(super) fn text_config(network: &TextNetwork) -> Value {
             "model_type": if c.second { "gemma2" } else { "gemma" }, "hidden_size": c.width,
             "num_hidden_layers": c.layers, "num_attention_heads": c.heads, "num_key_value_heads": c.kv_heads,
             "head_dim": c.head_dim, "intermediate_size": c.mlp, "vocab_size": c.vocab, "rms_norm_eps": 1e-6,
-            "hidden_activation": "gelu_pytorch_tanh", "rope_theta": 10000.0}),
+            "hidden_activation": "gelu_pytorch_tanh", "rope_theta": 10000.0, "max_position_embeddings": 8192,
+            "query_pre_attn_scalar": c.head_dim, "attn_logit_softcapping": c.softcap,
+            "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}),
     }
 }
 
