@@ -90,6 +90,8 @@ struct Found {
     shift: f64,
     /// Neither the document nor the file tells scale and shift.
     assumed: bool,
+    /// It stands in for a file whose name does not tell the number of channels.
+    guessed: bool,
 }
 
 impl Config {
@@ -130,6 +132,7 @@ impl Config {
                 shift
             }),
             assumed: told.is_none() && family.is_none(),
+            guessed: false,
             config,
         }
     }
@@ -140,8 +143,9 @@ impl Config {
         let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
         let sixteen =
             name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
+        let four = ["sd1", "sd_1", "sd-1", "sd2", "v1-", "v2-", "xl"].iter().any(|part| name.contains(part));
         let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), None, None);
-        found.assumed = false;
+        (found.assumed, found.guessed) = (false, !sixteen && !four);
         found
     }
 }
@@ -196,7 +200,8 @@ impl Node for VaeEncoder {
             }
             _ => return Facts::new(),
         };
-        Facts::new()
+        let facts = if found.guessed { Facts::new().with("guessed", true) } else { Facts::new() };
+        facts
             .with("latent_channels", found.config.latent as u64)
             .with("factor", found.config.factor() as u64)
             .with("scale", found.scale)
