@@ -1,5 +1,6 @@
 //! The migrator as its users see it.
 
+mod commands;
 mod common;
 mod coverage;
 mod pages;

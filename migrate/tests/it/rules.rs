@@ -73,15 +73,27 @@ fn values() {
             json!({ "type": "warmup_stable_decay", "decay": { "ratio": 0.2 }, "min_ratio": 0.1 }),
         ),
         // Saving: the window in steps is a number of files.
-        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "nodes.save.keep_last.count", json!(4)),
-        ("@ --save_every_n_steps 500 --save_last_n_steps 3000", "nodes.save.keep_last.count", json!(7)),
+        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "nodes.save.keep_last.step_files", json!(4)),
+        ("@ --save_every_n_steps 500 --save_last_n_steps 3000", "nodes.save.keep_last.step_files", json!(7)),
         (
             "@ --save_every_n_epochs 2 --save_last_n_epochs 5",
             "nodes.save",
-            json!({ "type": "saver.adapter", "adapter": "lora", "update": "optimizer", "every": { "epochs": 2 }, "keep_last": { "count": 5 }, "dtype": "f32" }),
+            json!({ "type": "saver.adapter", "adapter": "lora", "update": "optimizer", "every": { "epochs": 2 }, "keep_last": { "epoch_files": 5 }, "dtype": "f32" }),
         ),
         ("@ --save_n_epoch_ratio 3 --max_train_epochs 10", "nodes.save.every.epochs", json!(3)),
         ("@ --save_state --save_every_n_steps 50", "train.save_state.steps", json!(50)),
+        (
+            "@ --save_state --save_every_n_epochs 2 --save_last_n_epochs 5",
+            "train.save_state",
+            json!({ "epochs": 2, "keep_last": { "count": 5 } }),
+        ),
+        (
+            "@ --save_state --save_every_n_steps 50 --save_last_n_steps_state 100",
+            "train.save_state",
+            json!({ "steps": 50, "keep_last": { "count": 3 } }),
+        ),
+        ("@ --sample_prompts p.txt --sample_every_n_epochs 1", "nodes.preview.prompts_file", json!("p.txt")),
+        ("sdxl_train.py --full_bf16 --mixed_precision bf16", "nodes.full.storage", json!("bf16")),
         // Rates.
         (
             "@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5",
@@ -138,8 +150,34 @@ fn values() {
         (
             "@ --network_args down_lr_weight=linear block_lr_zero_threshold=0.1 --network_dim 8",
             "nodes.lora.block_rates",
-            json!([1, 0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+            json!({ "down": { "curve": "linear" } }),
         ),
+        (
+            "@ --network_args down_lr_weight=linear up_lr_weight=1,0.05 block_lr_zero_threshold=0.2",
+            "nodes.lora.block_rates",
+            json!({ "down": [0, 0, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1], "up": [1, 0, 1, 1, 1, 1, 1, 1, 1] }),
+        ),
+        ("@ --network_train_text_encoder_only", "nodes.lora.include", json!(["^lora_te"])),
+        ("@ --unet_lr 0 --text_encoder_lr 1e-4", "nodes.lora.include", json!(["^lora_te"])),
+        ("@ --mixed_precision fp16", "train.precision", json!("auto")),
+        ("@ --vae v.safetensors", "nodes.vae.scaling_factor", json!(0.13025)),
+        ("@", "nodes.vae.scaling_factor", Json::Null),
+        ("sd3_train.py --vae v.safetensors", "nodes.vae.shift_factor", json!(0.0609)),
+        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", Json::Null),
+        (
+            "lumina_train_network.py --network_module networks.lora_lumina --network_args attn_dim=8 refiner_dim=2",
+            "nodes.lora.patterns",
+            json!([{ "match": "refiner_[0-9]+_attention_", "rank": 8 }]),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 100000 --network_args algo=lokr factor=4",
+            "nodes.lora",
+            json!({
+                "type": "adapter.lokr", "model": "model", "text": ["clip_l", "clip_g"], "full_matrix": true,
+                "conv": { "rank": 1 }, "factor": 4
+            }),
+        ),
+        ("train_network.py --network_module networks.oft --network_alpha 16", "nodes.lora.constraint", json!(1)),
         ("@ --network_weights a.safetensors --network_alpha 8", "nodes.lora.alpha", Json::Null),
         ("@ --network_weights a.safetensors --dim_from_weights --network_dim 8", "nodes.lora.rank", json!("from_file")),
         (
@@ -224,7 +262,7 @@ fn values() {
     for (line, path, value) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);
         let done = run(&line);
-        assert_eq!(done.at(path), *value, "{line}\n{}\n{}", done.outcome.document, done.outcome.render());
+        assert_eq!(done.at(path), *value, "{line}\n{}\n{}", done.outcome.document, done.report());
     }
 }
 
@@ -242,6 +280,18 @@ fn kinds() {
         ("@ --save_last_n_epochs 3", "--save_last_n_epochs", Kind::Ignored),
         ("@ --network_weights a --network_alpha 8", "--network_alpha", Kind::Changed),
         ("@ --resume state", "--resume", Kind::Refused),
+        ("@ --save_last_n_epochs_state 2", "--save_last_n_epochs_state", Kind::Ignored),
+        ("@ --network_train_text_encoder_only", "--network_train_text_encoder_only", Kind::Mapped),
+        ("@ --unet_lr 0 --text_encoder_lr 1e-4", "--unet_lr", Kind::Changed),
+        ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
+        ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
+        ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Refused),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),
+        ("@ --gradient_accumulation_steps 4", "--gradient_accumulation_steps", Kind::Changed),
+        ("@ --network_module networks.lora_fa --scale_weight_norms 1", "--scale_weight_norms", Kind::Refused),
+        ("train_network.py --pretrained_model_name_or_path a/b", "--pretrained_model_name_or_path", Kind::Changed),
+        ("@ --no_half_vae", "--no_half_vae", Kind::Ignored),
         (
             "@ --optimizer_type Prodigy --network_args loraplus_lr_ratio=16",
             "--network_args loraplus_lr_ratio",
@@ -267,7 +317,27 @@ fn kinds() {
     for (line, option, kind) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);
         let done = run(&line);
-        assert_eq!(done.kinds(option).first(), Some(&kind), "{line}\n{}", done.outcome.render());
+        assert_eq!(done.kinds(option).first(), Some(&kind), "{line}\n{}", done.report());
+    }
+}
+
+#[test]
+fn ranks_by_block_name_their_blocks() {
+    let ranks = "2,2,2,2,4,4,4,4,8,8,8,8,8,8,8,8,4,4,4,4,2,2,0";
+    let done = run(&format!("{SDXL} --network_dim 8 --network_alpha 4 --network_args block_dims={ranks}"));
+    assert_eq!(done.at("nodes.lora.blocks").as_array().unwrap()[8..12], [8, 8, 8, 8].map(Json::from));
+    assert!(done.outcome.document.contains("blocks: [2, 2, 2, 2, 4, 4"), "{}", done.outcome.document);
+    let alphas = "1,1,1,1,1,1,1,1,1,1,1,4,1,1,1,1,1,1,1,1,1,1,1";
+    let line =
+        format!("{SDXL} --network_dim 8 --network_alpha 4 --network_args block_dims={ranks} block_alphas={alphas}");
+    let done = run(&line);
+    for text in [
+        "- { rank: 2, alpha: 1 }  # no layers",
+        "- { rank: 8, alpha: 1 }  # down.7",
+        "- 8  # mid.1",
+        "- false  # no layers",
+    ] {
+        assert!(done.outcome.document.contains(text), "{text}\n{}", done.outcome.document);
     }
 }
 
@@ -310,10 +380,13 @@ fn files_are_read_where_they_are_named() {
     assert_eq!(done.at("nodes.lora.rank"), json!(8));
     assert_eq!(done.at("nodes.optimizer.learning_rate"), json!(1e-4));
     assert_eq!(done.at("nodes.images.path"), json!("photos"));
-    let prompts = json!([{ "prompt": "a fox", "negative_prompt": "bad", "seed": 1 }, { "prompt": "a den" }]);
+    let prompts = json!([
+        { "prompt": "a fox", "negative_prompt": "bad", "seed": 1, "width": 768 },
+        { "prompt": "a den", "width": 768 },
+        { "prompt": "a hole" }
+    ]);
     assert_eq!(done.at("nodes.preview.prompts"), prompts);
-    assert_eq!(done.at("nodes.preview_2.width"), json!(512));
-    assert_eq!(done.at("nodes.preview_2.every.epochs"), json!(2));
+    assert_eq!((done.at("nodes.preview.width"), done.at("nodes.preview.every.epochs")), (json!(512), json!(2)));
     assert_eq!(done.kinds("network_dim (file)"), [Kind::Ignored]);
 }
 
@@ -338,7 +411,7 @@ fn what_the_product_lacks_is_refused() {
     let product = Product::from_schema(schema);
     for (option, value) in [("--optimizer_type", "Prodigy"), ("--network_dim", "8"), ("--min_snr_gamma", "5")] {
         let done = run_with(&format!("{SDXL} {option} {value}"), Some(DATASET), &Nothing, &product);
-        assert_eq!(done.kinds(option), [Kind::Refused], "{}", done.outcome.render());
+        assert_eq!(done.kinds(option), [Kind::Refused], "{}", done.report());
         assert!(done.outcome.document.contains(&format!("#   {option}")), "{}", done.outcome.document);
     }
 }
