@@ -5,7 +5,9 @@
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{check, completions, doctor, explain, generate, graph, init, inspect, nodes, plan, run, schema};
+use crate::command::{
+    check, completions, doctor, explain, generate, graph, init, inspect, migrate, nodes, plan, run, schema,
+};
 
 /// Trains diffusion models from a checked graph of nodes.
 ///
@@ -34,6 +36,7 @@ pub enum Command {
     Plan(plan::Args),
     Graph(graph::Args),
     Init(init::Args),
+    Migrate(migrate::Args),
     Nodes(nodes::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
