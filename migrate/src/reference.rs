@@ -158,6 +158,7 @@ fn of(types: &[&str], shown: &str, field: &str, product: &Product) -> String {
         (0, [only]) => code(only),
         (0, _) => code(&format!("{kind}.*")),
         (n, _) if n > 3 && n + 1 >= all => code(&format!("{kind}.*")),
+        (n, _) if n > 3 => format!("{} and {} more", link(&having[0]), n - 1),
         _ => having.iter().map(link).collect::<Vec<_>>().join(", "),
     };
     let yet = if having.is_empty() { YET } else { "" };

@@ -3,6 +3,7 @@
 mod commands;
 mod common;
 mod coverage;
+mod files;
 mod pages;
 mod robust;
 mod rules;
