@@ -143,9 +143,10 @@ impl Config {
         let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
         let sixteen =
             name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
-        let four = ["sd1", "sd_1", "sd-1", "sd2", "v1-", "v2-", "xl"].iter().any(|part| name.contains(part));
         let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), None, None);
-        (found.assumed, found.guessed) = (false, !sixteen && !four);
+        found.assumed = false;
+        let four = ["sd1", "sd_1", "sd-1", "sd2", "v1-", "v2-", "xl"];
+        found.guessed = !sixteen && !four.iter().any(|part| name.contains(part));
         found
     }
 }
