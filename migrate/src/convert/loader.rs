@@ -253,6 +253,10 @@ impl Loader<'_, '_> {
                 self.speak(opt.name, Kind::Ignored, None, "sd-scripts reads masks with `--masked_loss` only");
                 continue;
             }
+            if opt.name == "alpha_mask" && self.job.draft.get(&self.path("masks")).is_some() {
+                self.speak(opt.name, Kind::Ignored, None, "the folder of masks counts, as in sd-scripts");
+                continue;
+            }
             match opt.fate {
                 Fate::Set(path, how) => {
                     let path = path.replacen("nodes.images.", &format!("nodes.{}.", self.node), 1);

@@ -20,8 +20,11 @@ impl Job<'_> {
         self.cadence();
         self.element_type();
         self.state();
-        if self.flag("no_metadata") {
-            self.write("no_metadata", "nodes.save.metadata", json!(false), "");
+        if self.flag("no_metadata") && self.write("no_metadata", "nodes.save.metadata", json!(false), "") {
+            let words: Vec<&'static str> = self.given.keys().copied().collect();
+            for name in words.into_iter().filter(|n| n.starts_with("metadata_") || *n == "training_comment") {
+                self.tell(name, Kind::Refused, None, "not beside `--no_metadata`, which leaves no place for it");
+            }
         }
     }
 

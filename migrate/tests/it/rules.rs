@@ -290,6 +290,8 @@ fn kinds() {
         ("@ --network_module networks.lora_fa --scale_weight_norms 1", "--scale_weight_norms", Kind::Refused),
         ("train_network.py --pretrained_model_name_or_path a/b", "--pretrained_model_name_or_path", Kind::Changed),
         ("@ --no_half_vae", "--no_half_vae", Kind::Ignored),
+        ("@ --no_metadata --metadata_title a", "--metadata_title", Kind::Refused),
+        ("@ --metadata_title a", "--metadata_title", Kind::Mapped),
         (
             "@ --optimizer_type Prodigy --network_args loraplus_lr_ratio=16",
             "--network_args loraplus_lr_ratio",
