@@ -6,8 +6,8 @@
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    check, completions, convert, doctor, explain, extract, generate, graph, init, inspect, merge, nodes, plan, resize,
-    run, schema,
+    check, completions, convert, doctor, explain, extract, generate, graph, init, inspect, merge, migrate, nodes, plan,
+    resize, run, schema,
 };
 
 /// Trains diffusion models from a checked graph of nodes.
@@ -37,6 +37,7 @@ pub enum Command {
     Plan(plan::Args),
     Graph(graph::Args),
     Init(init::Args),
+    Migrate(migrate::Args),
     Nodes(nodes::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),

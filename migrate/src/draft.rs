@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use pipe_core::document::scalar;
 use serde_json::{Map, Value as Json, json};
 
-use crate::product::Product;
+use crate::product::{Fit, Product};
 
 /// A document under construction.
 #[derive(Clone, Debug)]
@@ -16,6 +16,34 @@ pub struct Draft {
     comments: IndexMap<String, String>,
     /// Lines in front of the document.
     pub intro: Vec<String>,
+    /// What is put before relative paths: the way from the document's folder to the one they start from.
+    pub base: String,
+}
+
+/// Fields of nodes that name files and folders.
+const PATHS: [&str; 7] = ["path", "weights", "tokenizer", "masks", "folder", "prompts_file", "thumbnail"];
+
+/// Puts `base` before the relative paths of a table and those inside it.
+fn rebase(value: &mut Json, base: &str) {
+    match value {
+        Json::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match value {
+                    Json::String(path) if PATHS.contains(&key.as_str()) && is_relative(path) => {
+                        *path = format!("{}/{path}", base.trim_end_matches('/'));
+                    }
+                    _ => rebase(value, base),
+                }
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| rebase(item, base)),
+        _ => {}
+    }
+}
+
+/// Neither from a root nor from the user's folder, on any system.
+fn is_relative(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with(['/', '\\', '~', '$']) && path.as_bytes().get(1) != Some(&b':')
 }
 
 /// Why a place cannot be written.
@@ -25,6 +53,8 @@ pub enum Miss {
     NoNode(String),
     /// The product has no such field, or not for this value.
     NotYet(String),
+    /// The product's field has a range, and the value is not in it.
+    Outside(String),
 }
 
 impl std::fmt::Display for Miss {
@@ -32,6 +62,7 @@ impl std::fmt::Display for Miss {
         match self {
             Miss::NoNode(node) => write!(f, "there is no `{node}` here to set it on"),
             Miss::NotYet(what) => write!(f, "not available yet: {what}"),
+            Miss::Outside(what) => write!(f, "{what}"),
         }
     }
 }
@@ -40,7 +71,14 @@ impl Draft {
     /// An empty one.
     pub fn new(product: Product) -> Draft {
         let head = Map::from_iter([("version".to_owned(), json!(1))]);
-        Draft { product, head, nodes: IndexMap::new(), comments: IndexMap::new(), intro: Vec::new() }
+        Draft {
+            product,
+            head,
+            nodes: IndexMap::new(),
+            comments: IndexMap::new(),
+            intro: Vec::new(),
+            base: String::new(),
+        }
     }
 
     /// What the product has.
@@ -70,15 +108,18 @@ impl Draft {
             Json::Bool(_) => format!("`{what}: {value}`"),
             _ => format!("`{what}`"),
         };
-        let Some(rest) = path.strip_prefix("nodes.") else {
-            let takes = self.product.head_takes(path, value);
-            return if takes { Ok(()) } else { Err(Miss::NotYet(place(path))) };
+        let (fit, what) = match path.strip_prefix("nodes.") {
+            None => (self.product.head_fit(path, value), place(path)),
+            Some(rest) => {
+                let (node, field) = rest.split_once('.').unwrap_or((rest, "type"));
+                let Some(node_type) = self.type_of(node) else { return Err(Miss::NoNode(node.into())) };
+                (self.product.fit(node_type, field, value), format!("{} of `{node_type}`", place(field)))
+            }
         };
-        let (node, field) = rest.split_once('.').unwrap_or((rest, "type"));
-        let Some(node_type) = self.type_of(node) else { return Err(Miss::NoNode(node.into())) };
-        match self.product.takes(node_type, field, value) {
-            true => Ok(()),
-            false => Err(Miss::NotYet(format!("{} of `{node_type}`", place(field)))),
+        match fit {
+            Fit::Yes => Ok(()),
+            Fit::Absent => Err(Miss::NotYet(what)),
+            Fit::Outside(range) => Err(Miss::Outside(format!("{what} is {range}"))),
         }
     }
 
@@ -134,7 +175,11 @@ impl Draft {
     pub fn to_json(&self) -> Json {
         let mut root = self.head.clone();
         let nodes = self.nodes.iter().map(|(name, map)| (name.clone(), Json::Object(map.clone())));
-        root.insert("nodes".into(), Json::Object(nodes.collect()));
+        let mut nodes = Json::Object(nodes.collect());
+        if !self.base.is_empty() {
+            rebase(&mut nodes, &self.base);
+        }
+        root.insert("nodes".into(), nodes);
         Json::Object(root)
     }
 
@@ -150,7 +195,8 @@ impl Draft {
     fn table(&self, out: &mut String, map: &Map<String, Json>, indent: usize, path: &str) {
         for (key, value) in map {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let comment = self.comments.get(&path).map(|text| format!("  # {text}")).unwrap_or_default();
+            let comment = self.comments.get(&path).map_or("", String::as_str);
+            let comment = self.beside_or_above(out, comment, indent);
             *out += &format!("{:indent$}{}:", "", text(key));
             match value {
                 Json::Object(inner) if !inner.is_empty() => {
@@ -159,8 +205,8 @@ impl Draft {
                 }
                 Json::Array(items) if items.iter().any(Json::is_object) => {
                     *out += &format!("{comment}\n");
-                    for item in items {
-                        self.item(out, item, indent + 2, &path);
+                    for (i, item) in items.iter().enumerate() {
+                        self.item(out, item, indent + 2, &format!("{path}.{i}"));
                     }
                 }
                 _ => *out += &format!(" {}{comment}\n", flow(value)),
@@ -168,16 +214,49 @@ impl Draft {
         }
     }
 
+    /// A comment for behind a line; a long one is written above it.
+    fn beside_or_above(&self, out: &mut String, comment: &str, indent: usize) -> String {
+        match comment.chars().count() {
+            0 => String::new(),
+            n if n <= SHORT + 10 => format!("  # {comment}"),
+            _ => {
+                let mut line = String::new();
+                for word in comment.split(' ') {
+                    if !line.is_empty() && indent + 3 + line.chars().count() + word.chars().count() > WIDTH {
+                        *out += &format!("{:indent$}# {line}\n", "");
+                        line.clear();
+                    }
+                    line += if line.is_empty() { "" } else { " " };
+                    line += word;
+                }
+                *out += &format!("{:indent$}# {line}\n", "");
+                String::new()
+            }
+        }
+    }
+
+    /// An item of a list: on one line where it is short.
     fn item(&self, out: &mut String, item: &Json, indent: usize, path: &str) {
-        let Json::Object(map) = item else {
-            *out += &format!("{:indent$}- {}\n", "", flow(item));
-            return;
-        };
-        let mut body = String::new();
-        self.table(&mut body, map, indent + 2, &format!("{path}[]"));
-        *out += &format!("{:indent$}- {}", "", body.trim_start());
+        let line = flow(item);
+        match item {
+            Json::Object(map) if line.chars().count() > SHORT => {
+                let mut body = String::new();
+                self.table(&mut body, map, indent + 2, path);
+                *out += &format!("{:indent$}- {}", "", body.trim_start());
+            }
+            _ => {
+                let comment = self.comments.get(path).map(|text| format!("  # {text}")).unwrap_or_default();
+                *out += &format!("{:indent$}- {line}{comment}\n", "");
+            }
+        }
     }
 }
+
+/// Longest table that is written on one line of a list.
+const SHORT: usize = 60;
+
+/// Where comments above a line end.
+const WIDTH: usize = 100;
 
 /// A value on one line.
 fn flow(value: &Json) -> String {
@@ -244,6 +323,38 @@ mod tests {
         let read = Document::parse(&yaml, "a.yaml", Syntax::Yaml, &[]);
         assert!(read.diagnostics.is_empty(), "{:?}\n{yaml}", read.diagnostics);
         assert_eq!(read.tree.unwrap().to_json(), draft.to_json());
+    }
+
+    #[test]
+    fn paths_start_from_the_document() {
+        let mut draft = Draft::new(Product::everything());
+        draft.node("a", "t");
+        draft.base = "../..".into();
+        let paths = [("weights", "m/x.ckpt"), ("path", "/data"), ("tokenizer", r"C:\t"), ("masks", "~/m")];
+        for (field, path) in paths {
+            draft.put(&format!("nodes.a.{field}"), json!(path)).unwrap();
+        }
+        draft.put("nodes.a.base_weights", json!([{ "path": "l.safetensors" }])).unwrap();
+        draft.put("output", json!("out")).unwrap();
+        let json = draft.to_json();
+        assert_eq!(json["output"], "out");
+        assert_eq!(json["nodes"]["a"]["weights"], "../../m/x.ckpt");
+        assert_eq!(json["nodes"]["a"]["base_weights"][0]["path"], "../../l.safetensors");
+        for (field, path) in &paths[1..] {
+            assert_eq!(json["nodes"]["a"][*field], *path);
+        }
+    }
+
+    #[test]
+    fn short_tables_of_a_list_are_lines() {
+        let mut draft = Draft::new(Product::everything());
+        draft.node("a", "t");
+        let long = "a".repeat(70);
+        draft.put("nodes.a.list", json!([{ "rank": 2 }, { "prompt": long }])).unwrap();
+        draft.comment("nodes.a.list.0", "down.0");
+        let yaml = draft.to_yaml();
+        assert!(yaml.contains("      - { rank: 2 }  # down.0\n"), "{yaml}");
+        assert!(yaml.contains(&format!("      - prompt: {long}\n")), "{yaml}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! sd-scripts set-ups into documents of `pipe`, with a report of what became of every option.
 //!
-//! Owns the table of the reference's options ([`reference_table`]), reading its command lines and files, and the
+//! Owns the table of the reference's options ([`reference_page`]), reading its command lines and files, and the
 //! choice of nodes. Does not know how a node works: what exists is asked of the product's JSON Schema ([`Product`]).
 //! Stages: words ([`shell`]) → script and launcher → typed values → data → document and report.
 //!
@@ -29,8 +29,8 @@ mod script;
 pub mod shell;
 
 pub use files::{Disk, Files, Nothing};
-pub use product::Product;
-pub use reference::{names, reference_table};
+pub use product::{Fit, Product};
+pub use reference::{names, reference_page};
 pub use report::{Entry, Kind, Outcome};
 
 use args::{Given, Parsed};
@@ -49,6 +49,9 @@ pub struct Input {
     pub config_toml: Option<(String, String)>,
     /// Path and text of the file of `--dataset_config`.
     pub dataset_toml: Option<(String, String)>,
+    /// The way from the document's folder to the folder that relative paths of the set-up start from; empty where they
+    /// are the same.
+    pub base: String,
 }
 
 impl Input {
@@ -133,7 +136,9 @@ pub fn migrate(input: &Input, files: &dyn Files, product: &Product) -> Result<Ou
         files,
     };
     let data = dataset::load(&given, script, &sources)?;
-    let mut job = Job::new(script, given, data, files, Draft::new(product.clone()));
+    let mut draft = Draft::new(product.clone());
+    draft.base = input.base.clone();
+    let mut job = Job::new(script, given, data, files, draft);
     job.launcher = command.launcher_precision;
     job.report.extend(command.entries.into_iter().chain(wrong).chain(about_file));
     if named.is_none() {
@@ -141,7 +146,8 @@ pub fn migrate(input: &Input, files: &dyn Files, product: &Product) -> Result<Ou
         job.note("script", &script.file(), Kind::Defaulted, None, note);
     }
     job.run();
-    Ok(Outcome { document: job.draft.to_yaml(), report: job.report })
+    let name = job.draft.get("name").and_then(serde_json::Value::as_str).unwrap_or("migrated").to_owned();
+    Ok(Outcome { script: script.file(), name, document: job.draft.to_yaml(), report: job.report })
 }
 
 /// Flattened keys of the configuration file, handed over or named on the command line.

@@ -11,6 +11,17 @@ pub struct Product {
     schema: Option<Json>,
 }
 
+/// Whether a place takes a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It does.
+    Yes,
+    /// There is no such place, or not for values of this kind.
+    Absent,
+    /// The value is out of a range, which is told in words: `from 1 to 4096`.
+    Outside(String),
+}
+
 /// Most schemas that are looked at for one place.
 const LIMIT: usize = 512;
 
@@ -32,9 +43,14 @@ impl Product {
 
     /// Whether a node type's field takes a value; `path` is `timesteps.scheme.type`.
     pub fn takes(&self, node_type: &str, path: &str, value: &Json) -> bool {
-        let Some(schema) = &self.schema else { return true };
-        let Some(start) = schema["definitions"].get(node_type) else { return false };
-        self.walk(schema, start, path, value)
+        self.fit(node_type, path, value) == Fit::Yes
+    }
+
+    /// As [`Product::takes`], with the reason.
+    pub fn fit(&self, node_type: &str, path: &str, value: &Json) -> Fit {
+        let Some(schema) = &self.schema else { return Fit::Yes };
+        let Some(start) = schema["definitions"].get(node_type) else { return Fit::Absent };
+        fit(schema, &find(schema, start, path), value)
     }
 
     /// Whether a node type has a field, whatever it takes.
@@ -44,21 +60,32 @@ impl Product {
     }
 
     /// Whether the document's head takes a value; `path` is `train.precision`.
-    pub fn head_takes(&self, path: &str, value: &Json) -> bool {
-        self.schema.as_ref().is_none_or(|schema| self.walk(schema, schema, path, value))
+    pub fn head_fit(&self, path: &str, value: &Json) -> Fit {
+        self.schema.as_ref().map_or(Fit::Yes, |schema| fit(schema, &find(schema, schema, path), value))
     }
 
-    fn walk(&self, root: &Json, start: &Json, path: &str, value: &Json) -> bool {
-        let here = find(root, start, path);
-        !here.is_empty() && accepts(root, &here, value)
+    /// Whether the document's head has a field, whatever it takes.
+    pub fn has_head(&self, path: &str) -> bool {
+        self.schema.as_ref().is_none_or(|schema| !find(schema, schema, path).is_empty())
+    }
+
+    /// Every node type there is; none where everything is taken.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        let definitions = self.schema.as_ref().and_then(|schema| schema["definitions"].as_object());
+        definitions.into_iter().flatten().map(|(name, _)| name.as_str()).filter(|name| name.contains('.'))
     }
 }
 
-/// The schemas of a field, none where it does not exist.
+/// The schemas of a field, none where it does not exist. `prompts.seed` is a field of a list's items.
 fn find<'s>(root: &'s Json, start: &'s Json, path: &str) -> Vec<&'s Map<String, Json>> {
     let mut here = alternatives(root, vec![start]);
     for key in path.split('.') {
-        here = alternatives(root, below(&here, key));
+        let items: Vec<&Json> = here.iter().filter_map(|map| map.get("items")).filter(|i| i.is_object()).collect();
+        let mut next = below(&here, key);
+        if next.is_empty() {
+            next = below(&alternatives(root, items), key);
+        }
+        here = alternatives(root, next);
     }
     here
 }
@@ -93,25 +120,68 @@ fn alternatives<'s>(root: &'s Json, start: Vec<&'s Json>) -> Vec<&'s Map<String,
     found
 }
 
-/// Whether a value is one of the listed ones and of a listed type, as far as either is said. Looks into tables.
-fn accepts(root: &Json, here: &[&Map<String, Json>], value: &Json) -> bool {
-    let listed: Vec<&Json> =
-        here.iter().flat_map(|m| m.get("enum").and_then(Json::as_array).into_iter().flatten()).collect();
-    let consts: Vec<&Json> = here.iter().filter_map(|m| m.get("const")).collect();
-    let types: Vec<&str> = here.iter().flat_map(|m| names(m.get("type"))).collect();
-    if value.is_string() && !listed.is_empty() && !listed.contains(&value) {
-        return false;
+/// The type that a branch is for: `{ "if": { "type": "boolean" }, "then": { "enum": [false] } }`.
+fn branch(map: &Map<String, Json>) -> Option<&Json> {
+    map.get("then").and(map.get("if")?.get("type"))
+}
+
+/// Whether a value is one of the listed ones, of a listed type and in a range, as far as any is said. Looks into
+/// tables and lists.
+fn fit(root: &Json, here: &[&Map<String, Json>], value: &Json) -> Fit {
+    let types: Vec<&str> = here.iter().flat_map(|m| [m.get("type"), branch(m)]).flat_map(names).collect();
+    let listed = here.iter().flat_map(|m| m.get("enum").and_then(Json::as_array).into_iter().flatten());
+    let listed = listed.chain(here.iter().filter_map(|m| m.get("const")));
+    // Of the listed values those of its own kind count.
+    let kind = std::mem::discriminant(value);
+    let alike: Vec<&Json> = listed.filter(|one| std::mem::discriminant(*one) == kind).collect();
+    let choice = (value.is_string() || value.is_boolean()) && !alike.is_empty() && !alike.contains(&value);
+    let other = choice || !types.is_empty() && !types.iter().any(|name| is(name, value));
+    if here.is_empty() || other {
+        return Fit::Absent;
     }
-    if value.is_boolean() && !consts.is_empty() && !consts.contains(&value) {
-        return false;
+    match value {
+        Json::Number(n) => range(here, n.as_f64().unwrap_or_default()),
+        Json::Object(fields) => {
+            first_fault(fields.iter().map(|(key, value)| fit(root, &alternatives(root, below(here, key)), value)))
+        }
+        Json::Array(list) => {
+            let items: Vec<&Json> = here.iter().filter_map(|m| m.get("items")).filter(|i| i.is_object()).collect();
+            if items.is_empty() {
+                return Fit::Yes;
+            }
+            let items = alternatives(root, items);
+            first_fault(list.iter().map(|value| fit(root, &items, value)))
+        }
+        _ => Fit::Yes,
     }
-    if !types.is_empty() && !types.iter().any(|name| is(name, value)) {
-        return false;
+}
+
+fn first_fault(mut parts: impl Iterator<Item = Fit>) -> Fit {
+    parts.find(|fit| *fit != Fit::Yes).unwrap_or(Fit::Yes)
+}
+
+/// Whether a number is in the range of one of the schemas; those without any say nothing.
+fn range(here: &[&Map<String, Json>], n: f64) -> Fit {
+    let limit = |map: &Map<String, Json>, key: &str| map.get(key).and_then(Json::as_f64);
+    let ranges = here.iter().map(|map| {
+        let (least, most) = (limit(map, "minimum"), limit(map, "maximum"));
+        let above = limit(map, "exclusiveMinimum");
+        (least, most, above)
+    });
+    let ranges: Vec<_> = ranges.filter(|r| *r != (None, None, None)).collect();
+    let inside = |(least, most, above): &(Option<f64>, Option<f64>, Option<f64>)| {
+        least.is_none_or(|l| n >= l) && most.is_none_or(|m| n <= m) && above.is_none_or(|a| n > a)
+    };
+    if ranges.is_empty() || ranges.iter().any(inside) {
+        return Fit::Yes;
     }
-    let Json::Object(fields) = value else { return true };
-    fields.iter().all(|(key, value)| {
-        let next = below(here, key);
-        !next.is_empty() && accepts(root, &alternatives(root, next), value)
+    let words = |x: f64| crate::draft::number(&crate::python::number(x));
+    Fit::Outside(match ranges[0] {
+        (Some(least), Some(most), _) => format!("from {} to {}", words(least), words(most)),
+        (Some(least), None, _) => format!("at least {}", words(least)),
+        (_, Some(most), Some(above)) => format!("above {} and at most {}", words(above), words(most)),
+        (_, Some(most), None) => format!("at most {}", words(most)),
+        (_, None, above) => format!("above {}", words(above.unwrap_or_default())),
     })
 }
 
@@ -158,6 +228,13 @@ mod tests {
                     "times": { "anyOf": [true, { "properties": { "min": { "type": "integer" } } }] },
                     "text": { "type": ["string", "array"] },
                     "ranks": { "type": "object", "additionalProperties": { "type": "integer" } },
+                    "rank": { "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 8 }, { "const": "file" }] },
+                    "size": {
+                        "if": { "type": ["boolean"] }, "then": { "enum": [false] },
+                        "else": { "if": { "type": ["string"] }, "then": { "enum": ["file"] }, "else": { "type": "integer" } },
+                    },
+                    "list": { "type": "array", "items": { "type": "object", "properties": {
+                        "rate": { "type": "number", "exclusiveMinimum": 0 } } } },
                 } },
             },
         }))
@@ -181,14 +258,28 @@ mod tests {
             ("limit", json!(true), false),
             ("limit", json!(1.5), true),
             ("loop", json!(1), true),
+            ("size", json!(false), true),
+            ("size", json!(true), false),
+            ("size", json!("file"), true),
+            ("size", json!("other"), false),
+            ("size", json!(3), true),
+            ("size", json!([3]), false),
             ("ranks.any", json!(1), true),
             ("ranks", json!({ "a": "b" }), false),
         ] {
             assert_eq!(product.takes("loss.flow", path, &value), takes, "{path} {value}");
         }
-        assert!(product.head_takes("train.precision", &json!("f32")));
-        assert!(!product.head_takes("train.precision", &json!("f8")));
-        assert!(product.head_takes("train.epochs", &json!(1)));
+        for (path, value, words) in
+            [("rank", json!(9), "from 1 to 8"), ("list", json!([{ "rate": 1 }, { "rate": 0 }]), "above 0")]
+        {
+            assert_eq!(product.fit("loss.flow", path, &value), Fit::Outside(words.into()), "{path}");
+        }
+        assert_eq!(product.fit("loss.flow", "list", &json!([{ "rat": 1 }])), Fit::Absent);
+        assert_eq!(product.head_fit("train.precision", &json!("f32")), Fit::Yes);
+        assert_eq!(product.head_fit("train.precision", &json!("f8")), Fit::Absent);
+        assert_eq!(product.head_fit("train.epochs", &json!(1)), Fit::Yes);
+        assert!(product.has_head("train.epochs") && !product.has_head("train.resume"));
+        assert_eq!(product.types().collect::<Vec<_>>(), ["loss.flow"]);
         assert!(Product::everything().takes("x", "y", &json!(1)));
     }
 }

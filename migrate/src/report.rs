@@ -1,6 +1,6 @@
 //! What became of every option.
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// What became of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +18,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, the ones to look at first.
-    pub const ALL: [Kind; 5] = [Kind::Refused, Kind::Changed, Kind::Defaulted, Kind::Mapped, Kind::Ignored];
+    /// Every kind; the ones to look at come last, where a terminal shows them.
+    pub const ALL: [Kind; 5] = [Kind::Mapped, Kind::Ignored, Kind::Defaulted, Kind::Changed, Kind::Refused];
 
     /// Its name in reports.
     pub fn name(self) -> &'static str {
@@ -32,7 +32,8 @@ impl Kind {
         }
     }
 
-    fn title(self) -> &'static str {
+    /// What it means, in a few words.
+    pub fn title(self) -> &'static str {
         match self {
             Kind::Mapped => "carried over as they are",
             Kind::Defaulted => "defaults of sd-scripts, written out",
@@ -85,6 +86,10 @@ impl Entry {
 /// Result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// File name of the script it was read for.
+    pub script: String,
+    /// Name of the run.
+    pub name: String,
     /// The document, as YAML with comments.
     pub document: String,
     /// What became of every option that was given, and of defaults that differ.
@@ -97,23 +102,29 @@ impl Outcome {
         self.report.iter().filter(move |entry| entry.kind == kind)
     }
 
-    /// The report for reading in a terminal.
+    /// The report for programs: a list of `{ option, value, kind, target, note }`.
+    pub fn to_json(&self) -> Json {
+        let one = |e: &Entry| json!({ "option": e.option, "value": e.value, "kind": e.kind.name(), "target": e.target, "note": e.note });
+        Json::Array(self.report.iter().map(one).collect())
+    }
+
+    /// The report for reading in a terminal; `paint` may colour the title of a kind.
     ///
     /// ```text
-    /// not carried over: 1
-    ///   --base_weights a.safetensors
-    ///       not available yet: `nodes.model.merge`
     /// carried over as they are: 1
     ///   --network_dim 32 → nodes.lora.rank
+    /// not carried over: 1
+    ///   --fp8_base
+    ///       not available yet: `storage: fp8` of `model.flux`
     /// ```
-    pub fn render(&self) -> String {
+    pub fn render(&self, paint: impl Fn(Kind, &str) -> String) -> String {
         let mut out = String::new();
         for kind in Kind::ALL {
             let list: Vec<&Entry> = self.of(kind).collect();
             if list.is_empty() {
                 continue;
             }
-            out += &format!("{}: {}\n", kind.title(), list.len());
+            out += &format!("{}\n", paint(kind, &format!("{}: {}", kind.title(), list.len())));
             for entry in list {
                 let value = if entry.value.is_empty() { String::new() } else { format!(" {}", entry.value) };
                 let target = entry.target.as_ref().map(|target| format!(" → {target}")).unwrap_or_default();

@@ -126,7 +126,13 @@ impl Scripts {
             ALL => "all".into(),
             NET => "`*_train_network`".into(),
             FULL => "full training".into(),
-            _ => self.list().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", "),
+            _ => {
+                let families = [("SD", SD), ("SDXL", SDXL), ("SD3", SD3), ("FLUX", FLUX), ("Lumina", LUMINA)];
+                let whole = families.into_iter().filter(|(_, set)| self.and(*set) == *set);
+                let rest = whole.clone().fold(self, |rest, (_, set)| rest.but(set));
+                let names = whole.map(|(name, _)| name.to_owned());
+                names.chain(rest.list().map(|s| format!("`{}`", s.name))).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 }
@@ -166,6 +172,9 @@ mod tests {
                 assert_eq!(set.has(script), script.family == family, "{}", script.name);
             }
         }
+        assert_eq!(UNET.describe(), "SD, SDXL");
+        assert_eq!(FLUX.or(TRAIN_DB).describe(), "FLUX, `train_db`");
+        assert_eq!(SD3.and(NET).describe(), "`sd3_train_network`");
         assert_eq!(Script::find("./x/sdxl_train.py").map(|s| s.name), Some("sdxl_train"));
         assert_eq!(Script::find(r"C:\sd\fine_tune.py").map(|s| s.name), Some("fine_tune"));
         assert_eq!(Script::find("train_controlnet.py"), None);

@@ -75,6 +75,8 @@ fn made() -> BTreeMap<String, String> {
         made.insert(format!("docs/reference/{path}"), text);
     }
     made.insert("docs/reference/cli.md".into(), reference::page());
+    let product = pipe_migrate::Product::from_schema(pipe_schema::json_schema(&registry));
+    made.insert("docs/reference/sd-scripts.md".into(), pipe_migrate::reference_page(&product));
     let shells = [
         (Shell::Bash, "pipe.bash"),
         (Shell::Zsh, "_pipe"),

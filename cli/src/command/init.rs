@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use pipe_core::check::check_path;
-use pipe_core::diagnostic::{Severity, did_you_mean, suggest};
+use pipe_core::diagnostic::{did_you_mean, suggest};
 use serde_json::{Value as Json, json};
 
-use super::{json_text, schema, write_file};
+use super::{json_text, missing, schema, write_file};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::templates::{TEMPLATES, Template};
 use crate::terminal::Terminal;
@@ -68,7 +68,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let document = args.dir.join(&name);
     let shown = document.strip_prefix(".").unwrap_or(&document);
     terminal.note("");
-    terminal.note(&text::next_steps(&text::quote(&shown.display().to_string()), &missing(&document)));
+    terminal.note(&text::next_steps(
+        &text::quote(&shown.display().to_string()),
+        &missing(&check_path(&pipe_nodes::registry(), &document, &[])),
+    ));
     Ok(Exit::Done)
 }
 
@@ -97,32 +100,6 @@ fn files(template: &Template, name: &str) -> Vec<(String, Vec<u8>)> {
         vec![(name.to_owned(), template.document(SCHEMA).into_bytes()), (SCHEMA.to_owned(), schema.into_bytes())];
     files.extend(template.assets.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec())));
     files
-}
-
-/// What the new document still needs: weights and folders that are not there, each once with the lines that name it.
-fn missing(document: &Path) -> Vec<String> {
-    let checked = check_path(&pipe_nodes::registry(), document, &[]);
-    let errors = checked.diagnostics.iter().filter(|one| one.severity == Severity::Error);
-    let mut needs: Vec<(String, Vec<String>)> = Vec::new();
-    for one in errors {
-        let need = match one.code {
-            "P0301" => one.message.replace("does not exist", "is for you to bring"),
-            _ => one.message.clone(),
-        };
-        let line = checked.files().places(one.span).map(|(_, at, _)| at.line.to_string());
-        match needs.iter_mut().find(|(other, _)| *other == need) {
-            Some((_, lines)) => lines.extend(line),
-            None => needs.push((need, line.into_iter().collect())),
-        }
-    }
-    needs
-        .into_iter()
-        .map(|(need, lines)| match lines.len() {
-            0 => need,
-            1 => format!("{need} (line {})", lines[0]),
-            _ => format!("{need} (lines {})", lines.join(", ")),
-        })
-        .collect()
 }
 
 /// Writes the settings of editors. Settings that are there already are extended, never overwritten.

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod init;
 pub mod inspect;
 pub mod merge;
+pub mod migrate;
 pub mod nodes;
 pub mod plan;
 pub mod resize;
@@ -20,7 +21,7 @@ pub mod schema;
 use std::path::Path;
 
 use pipe_core::check::Checked;
-use pipe_core::diagnostic::{Format, render};
+use pipe_core::diagnostic::{Format, Severity, render};
 
 use crate::args::Command;
 use crate::exit::{Failure, Outcome};
@@ -41,6 +42,7 @@ pub fn dispatch(command: Command, terminal: &Terminal) -> Outcome {
         Command::Extract(args) => extract::run(&args, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Resize(args) => resize::run(&args, terminal),
+        Command::Migrate(args) => migrate::run(&args, terminal),
         Command::Schema(args) => schema::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Completions(args) => completions::run(&args, terminal),
@@ -62,6 +64,31 @@ pub enum Form {
 fn complain(checked: &Checked, terminal: &Terminal) {
     let color = terminal.paint_err().on();
     terminal.error_text(&render(&checked.diagnostics, checked.files(), Format::Human, color));
+}
+
+/// What a document still needs: weights and folders that are not there, each once with the lines that name it.
+fn missing(checked: &Checked) -> Vec<String> {
+    let errors = checked.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+    let mut needs: Vec<(String, Vec<String>)> = Vec::new();
+    for one in errors {
+        let need = match one.code {
+            "P0301" => one.message.replace("does not exist", "is for you to bring"),
+            _ => one.message.clone(),
+        };
+        let line = checked.files().places(one.span).map(|(_, at, _)| at.line.to_string());
+        match needs.iter_mut().find(|(other, _)| *other == need) {
+            Some((_, lines)) => lines.extend(line),
+            None => needs.push((need, line.into_iter().collect())),
+        }
+    }
+    needs
+        .into_iter()
+        .map(|(need, lines)| match lines.len() {
+            0 => need,
+            1 => format!("{need} (line {})", lines[0]),
+            _ => format!("{need} (lines {})", lines.join(", ")),
+        })
+        .collect()
 }
 
 /// Writes a file, or standard output when no file is named.

@@ -32,6 +32,18 @@ impl Layout {
     fn blocks(self) -> usize {
         self.down + self.mid + self.up + 2 * self.edge
     }
+    /// Name of a block, as the document's maps have it; none for those at the edge.
+    fn name(self, i: usize) -> Option<String> {
+        let i = i.checked_sub(self.edge)?;
+        let (middle, up) = (self.down, self.down + self.mid);
+        match i {
+            _ if i < middle => Some(format!("down.{i}")),
+            _ if i < up && self.mid == 1 => Some("mid".into()),
+            _ if i < up => Some(format!("mid.{}", i - middle)),
+            _ if i < up + self.up => Some(format!("up.{}", i - up)),
+            _ => None,
+        }
+    }
 }
 
 impl Job<'_> {
@@ -44,12 +56,15 @@ impl Job<'_> {
         let (conv, conv_alphas) =
             (self.numbers(of("conv_block_dims"), layout), self.numbers(of("conv_block_alphas"), layout));
         let rank = self.draft.get("nodes.lora.rank").and_then(Json::as_f64).unwrap_or(4.0);
-        let alpha = |path: &str, own: f64| self.draft.get(path).and_then(Json::as_f64).unwrap_or(own);
-        // Where α is not given by block, it is the adapter's, and 1 for convolutions.
-        let (usual, conv_usual) = (alpha("nodes.lora.alpha", rank), alpha("nodes.lora.conv.alpha", 1.0));
-        let conv_rank = self.draft.get("nodes.lora.conv.rank").and_then(Json::as_f64);
+        let number = |path: &str| self.draft.get(path).and_then(Json::as_f64);
+        // A size without α takes the adapter's. Where α is not given by block, it is this one, and 1 for convolutions.
+        let kept = self.has("network_weights");
+        let own = number("nodes.lora.alpha").filter(|_| !kept);
+        let conv_rank = number("nodes.lora.conv.rank");
+        let conv_alpha = number("nodes.lora.conv.alpha").or(if conv_rank.is_none() { Some(1.0) } else { None });
+        let conv_usual = if kept { own } else { conv_alpha };
         let sizes = [
-            (["block_dims", "block_alphas"], "nodes.lora.blocks", ranks, alphas, Some(rank), usual),
+            (["block_dims", "block_alphas"], "nodes.lora.blocks", ranks, alphas, Some(rank), own),
             (
                 ["conv_block_dims", "conv_block_alphas"],
                 "nodes.lora.conv.blocks",
@@ -75,14 +90,21 @@ impl Job<'_> {
                 (None, Ok(None), Ok(_)) if usual_rank.is_none() => (Kind::Ignored, "there are no ranks for it".into()),
                 (None, Ok(ranks), Ok(alphas)) => {
                     let ranks = ranks.unwrap_or_else(|| vec![usual_rank.unwrap_or(rank); layout.blocks()]);
-                    let list = sizes_of(&ranks, alphas.as_deref(), usual_alpha);
+                    let list = sizes_of(&ranks, alphas.as_deref().filter(|_| !kept), usual_alpha, own);
+                    let named = list.iter().any(Json::is_object);
                     if path.contains(".conv.") && self.draft.get("nodes.lora.conv.rank").is_none() {
                         // Every block has its own; the field is needed all the same.
                         let first = ranks.iter().copied().find(|r| *r > 0.0).unwrap_or(1.0);
                         self.put_plain("nodes.lora.conv.rank", python::number(first));
                     }
                     match self.draft.put(path, json!(list)) {
-                        Ok(()) => (Kind::Mapped, String::new()),
+                        Ok(()) => {
+                            for (i, name) in (0..layout.blocks()).filter(|_| named).map(|i| (i, layout.name(i))) {
+                                let name = name.unwrap_or_else(|| "no layers".into());
+                                self.draft.comment(&format!("{path}.{i}"), name);
+                            }
+                            (Kind::Mapped, String::new())
+                        }
                         Err(miss) => (Kind::Refused, miss.to_string()),
                     }
                 }
@@ -103,23 +125,25 @@ impl Job<'_> {
             return;
         }
         let limit = threshold.and_then(|arg| arg.value.as_f64()).unwrap_or(0.0);
-        let mut all = vec![1.0; layout.edge];
+        let mut rates = serde_json::Map::new();
         let mut wrong = None;
-        for (name, n) in weights.into_iter().zip([layout.down, layout.mid, layout.up]) {
-            let part = of(name).map_or(Some(vec![1.0; n]), |arg| part(&arg.text, n, name == "mid_lr_weight"));
-            match part {
-                Some(part) => all.extend(part.into_iter().map(|w| if w <= limit { 0.0 } else { w })),
+        let parts = [("down", layout.down), ("mid", layout.mid), ("up", layout.up)];
+        for (name, (section, n)) in weights.into_iter().zip(parts) {
+            let Some(arg) = of(name) else { continue };
+            match rates_of(&arg.text, n, name == "mid_lr_weight", limit) {
+                Some(value) => {
+                    rates.insert(section.into(), value);
+                }
                 None => wrong = Some(name),
             }
         }
-        all.extend(vec![1.0; layout.edge]);
         let path = "nodes.lora.block_rates";
         let put = match wrong {
             _ if self.ranks_of_file() => Err("not available yet: block rates beside `rank: from_file`".into()),
             Some(name) => {
                 Err(format!("`{name}` is neither a list nor a preset as `sine` or `cosine+0.1`; sd-scripts crashes"))
             }
-            None => self.draft.put(path, json!(all)).map_err(|miss| miss.to_string()),
+            None => self.draft.put(path, Json::Object(rates)).map_err(|miss| miss.to_string()),
         };
         for arg in given.into_iter().chain(threshold) {
             match &put {
@@ -145,18 +169,40 @@ impl Job<'_> {
     }
 }
 
-/// Ranks with α for each block, `false` for none.
-fn sizes_of(ranks: &[f64], alphas: Option<&[f64]>, usual: f64) -> Vec<Json> {
+/// Ranks for each block, `false` for none; with α where it is not the `own` one of the adapter.
+fn sizes_of(ranks: &[f64], alphas: Option<&[f64]>, usual: Option<f64>, own: Option<f64>) -> Vec<Json> {
     let one = |(i, rank): (usize, &f64)| match *rank {
         r if r <= 0.0 => json!(false),
         r => {
-            let alpha = alphas.map_or(usual, |list| list[i]);
-            // 0 stands for the rank.
-            let alpha = if alpha <= 0.0 { r } else { alpha };
-            json!({ "rank": python::number(r), "alpha": python::number(alpha) })
+            // 0 stands for the rank, which is what a size without any α has.
+            let alpha = alphas.map_or(usual, |list| Some(list[i])).map(|a| if a <= 0.0 { r } else { a });
+            match alpha {
+                Some(alpha) if alpha != own.unwrap_or(r) => {
+                    json!({ "rank": python::number(r), "alpha": python::number(alpha) })
+                }
+                None if own.is_some() => json!({ "rank": python::number(r), "alpha": python::number(r) }),
+                _ => python::number(r),
+            }
         }
     };
     ranks.iter().enumerate().map(one).collect()
+}
+
+/// Weights of a part as the document has them: a curve for a preset, one number where all are equal, else a list.
+fn rates_of(text: &str, n: usize, list_only: bool, limit: f64) -> Option<Json> {
+    let weights = part(text, n, list_only)?;
+    let (name, base) = text.split_once('+').unwrap_or((text, ""));
+    let curves = ["sine", "cosine", "linear", "reverse_linear"];
+    if curves.contains(&name) && weights.iter().all(|w| *w > limit || *w == 0.0) {
+        let base = python::float(base).filter(|base| *base != 0.0);
+        return Some(match base {
+            Some(base) => json!({ "curve": name, "base": python::number(base) }),
+            None => json!({ "curve": name }),
+        });
+    }
+    let round = |w: f64| python::number(format!("{w:.9}").parse().unwrap_or(w));
+    let weights: Vec<Json> = weights.into_iter().map(|w| if w <= limit { json!(0) } else { round(w) }).collect();
+    Some(if weights.windows(2).all(|pair| pair[0] == pair[1]) { weights[0].clone() } else { json!(weights) })
 }
 
 /// Weights of a part: a list padded with 1 or cut, or a preset. `None` where the reference crashes.
@@ -184,6 +230,48 @@ fn part(text: &str, n: usize, list_only: bool) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates() {
+        let cases = [
+            (("sine+.25", 12, false, 0.0), Some(json!({ "curve": "sine", "base": 0.25 }))),
+            (("linear", 9, false, 0.0), Some(json!({ "curve": "linear" }))),
+            // Small ones are cut off, which a curve cannot say.
+            (("linear", 3, false, 0.6), Some(json!([0, 0, 1]))),
+            (("zeros+0.5", 3, false, 0.0), Some(json!(0.5))),
+            (("0.5", 1, true, 0.0), Some(json!(0.5))),
+            (("0.5,1", 3, false, 0.0), Some(json!([0.5, 1, 1]))),
+            (("0.5", 3, false, 0.0), None),
+        ];
+        for ((text, n, list_only, limit), value) in cases {
+            assert_eq!(rates_of(text, n, list_only, limit), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let of = |alphas: Option<&[f64]>, usual, own| json!(sizes_of(&[0.0, 2.0, 4.0], alphas, usual, own));
+        assert_eq!(of(None, Some(8.0), Some(8.0)), json!([false, 2, 4]));
+        assert_eq!(of(None, None, None), json!([false, 2, 4]));
+        assert_eq!(
+            of(None, Some(1.0), Some(8.0)),
+            json!([false, { "rank": 2, "alpha": 1 }, { "rank": 4, "alpha": 1 }])
+        );
+        let alphas: &[f64] = &[1.0, 0.0, 8.0];
+        assert_eq!(of(Some(alphas), Some(8.0), Some(8.0)), json!([false, { "rank": 2, "alpha": 2 }, 4]));
+        assert_eq!(of(Some(alphas), None, None), json!([false, 2, { "rank": 4, "alpha": 8 }]));
+    }
+
+    #[test]
+    fn names_of_blocks() {
+        let (sd, xl) = (Layout::of(Family::Sd1), Layout::of(Family::Sdxl));
+        assert_eq!(
+            (sd.name(0).as_deref(), sd.name(12).as_deref(), sd.name(24).as_deref()),
+            (Some("down.0"), Some("mid"), Some("up.11"))
+        );
+        assert_eq!((xl.name(0), xl.name(1).as_deref(), xl.name(11).as_deref()), (None, Some("down.0"), Some("mid.1")));
+        assert_eq!((xl.name(21).as_deref(), xl.name(22)), (Some("up.8"), None));
+    }
 
     #[test]
     fn parts() {

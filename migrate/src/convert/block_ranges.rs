@@ -69,6 +69,7 @@ impl Job<'_> {
                 off.entry(section.to_owned()).or_insert(rank);
             }
             carried.push((arg, ""));
+            self.refiners(list);
         }
         if carried.is_empty() {
             return;
@@ -84,6 +85,24 @@ impl Job<'_> {
         if whole && put.is_ok() {
             // Lumina's last layer belongs to `all` only.
             self.put_plain("nodes.lora.exclude", json!(["final_layer"]));
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Ranks by type come before that of the refiners in sd-scripts; here a block counts more than a type.
+    fn refiners(&mut self, list: &[Arg]) {
+        let types = [("attn_dim", "_attention_"), ("mod_dim", "_adaLN_modulation")];
+        let rules: Vec<Json> = types
+            .into_iter()
+            .filter_map(|(name, part)| Some((list.iter().find(|arg| arg.opt.name == name)?, part)))
+            .map(|(arg, part)| {
+                let rank = if super::off(&arg.value) { json!(false) } else { arg.value.clone() };
+                json!({ "match": format!("refiner_[0-9]+{part}"), "rank": rank })
+            })
+            .collect();
+        if !rules.is_empty() {
+            self.put_plain("nodes.lora.patterns", json!(rules));
         }
     }
 }

@@ -109,7 +109,8 @@ impl Job<'_> {
     /// Where no data is known, the document still says what belongs there.
     fn empty_loader(&mut self) {
         self.draft.node("images", "loader.images");
-        self.put_plain("nodes.images.path", json!("images"));
+        let folder = self.text("train_data_dir").unwrap_or("images").to_owned();
+        self.put_plain("nodes.images.path", json!(folder));
         self.draft.comment("nodes.images.path", "put the folder of the images here");
         let side = if matches!(self.family, Family::Sd1) { 512 } else { 1024 };
         let given = self.text("resolution").and_then(|text| args::typed(options::Type::Size, text).ok());

@@ -76,10 +76,16 @@ impl Job<'_> {
             // SD3's own default is another density.
             if self.has("weighting_scheme") || self.family == Family::Sd3 {
                 let note = match own {
-                    "sigma_sqrt" => "σ is at least 1/1000; in sd-scripts σ = 0 ends the run with NaN",
+                    "sigma_sqrt" => {
+                        "each sample is weighed by its own σ, which is at least 1/1000; sd-scripts multiplies the means of a batch, and σ = 0 ends its run with NaN"
+                    }
+                    "cosmap" => "each sample is weighed by its own σ; sd-scripts multiplies the means of a batch",
                     _ => "",
                 };
-                self.write("weighting_scheme", &path("type"), json!(own), note);
+                match note {
+                    "" => self.write("weighting_scheme", &path("type"), json!(own), ""),
+                    note => self.change("weighting_scheme", &path("type"), json!(own), note),
+                };
             }
         } else if self.has("weighting_scheme") {
             let note = match weight {

@@ -72,7 +72,8 @@ impl Loader<'_, '_> {
         let Some(found) = self.found(key).cloned() else { return false };
         match self.job.draft.put(path, make(&found.value)) {
             Ok(()) => {
-                self.speak(key, Kind::Mapped, Some(path), note);
+                let changed = !note.is_empty() && options::all().any(|o| o.changed && o.note == note);
+                self.speak(key, if changed { Kind::Changed } else { Kind::Mapped }, Some(path), note);
                 true
             }
             Err(miss) => {
@@ -113,6 +114,9 @@ impl Loader<'_, '_> {
             } else {
                 self.put(key, &self.path(&format!("buckets.{field}")), |value| value.clone(), "");
             }
+        }
+        if self.job.draft.get(&path) == Some(&json!({})) && !free {
+            self.job.draft.comment(&path, "sides from 256 to 1024 in steps of 64");
         }
         if free {
             self.put("bucket_no_upscale", &self.path("buckets.no_upscale"), |_| json!(true), "");
@@ -245,6 +249,14 @@ impl Loader<'_, '_> {
     fn plain_keys(&mut self) {
         for opt in options::all().filter(|opt| opt.place == Place::Dataset) {
             let Some(found) = self.found(opt.name).cloned() else { continue };
+            if opt.name == "conditioning_data_dir" && !self.job.flag("masked_loss") {
+                self.speak(opt.name, Kind::Ignored, None, "sd-scripts reads masks with `--masked_loss` only");
+                continue;
+            }
+            if opt.name == "alpha_mask" && self.job.draft.get(&self.path("masks")).is_some() {
+                self.speak(opt.name, Kind::Ignored, None, "the folder of masks counts, as in sd-scripts");
+                continue;
+            }
             match opt.fate {
                 Fate::Set(path, how) => {
                     let path = path.replacen("nodes.images.", &format!("nodes.{}.", self.node), 1);

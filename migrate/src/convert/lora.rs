@@ -3,8 +3,12 @@
 use serde_json::{Value as Json, json};
 
 use super::{Job, off};
+use crate::python;
 use crate::report::Kind;
 use crate::script::Family;
+
+/// Largest rank of an adapter here.
+const LARGEST_RANK: i64 = 4096;
 
 impl Job<'_> {
     pub fn adapter(&mut self) {
@@ -29,6 +33,7 @@ impl Job<'_> {
             }
             self.network_args();
             self.start();
+            self.limits();
             self.kept_in_f32();
         } else {
             self.full_precision();
@@ -42,13 +47,11 @@ impl Job<'_> {
         if self.flag("network_train_unet_only") {
             self.tell("network_train_unet_only", Kind::Mapped, Some(text), "no text encoder is named");
         }
-        if only_text {
-            let note = "not available yet: an adapter without the denoiser";
-            self.tell("network_train_text_encoder_only", Kind::Refused, None, note);
+        if let Some(why) = self.scope.left_out {
+            self.note("--network_train_unet_only (not given)", "", Kind::Refused, None, why);
         }
-        if frozen && !only_text {
-            let name = if self.has("unet_lr") { "unet_lr" } else { "learning_rate" };
-            self.tell(name, Kind::Refused, None, "not available yet: training text encoders without the denoiser");
+        if only_text || frozen {
+            self.only_text(only_text);
         }
         for name in ["train_text_encoder", "train_t5xxl"] {
             if !self.has(name) {
@@ -73,6 +76,30 @@ impl Job<'_> {
         }
     }
 
+    /// Adapters of the text encoders alone: those of the denoiser are left out.
+    fn only_text(&mut self, asked: bool) {
+        let rate = if self.has("unet_lr") { "unet_lr" } else { "learning_rate" };
+        let name = if asked { "network_train_text_encoder_only" } else { rate };
+        let path = "nodes.lora.include";
+        let none = self.scope.trained.is_empty();
+        let put = self.draft.takes(path, &json!(["^lora_te"]));
+        match (none, put) {
+            (true, _) => self.tell(name, Kind::Refused, None, "then nothing is left to learn: no text encoder does"),
+            (false, Err(_)) => {
+                self.tell(name, Kind::Refused, None, "not available yet: training text encoders without the denoiser");
+            }
+            (false, Ok(())) if asked => {
+                self.write(name, path, json!(["^lora_te"]), "only layers of text encoders get an adapter");
+                self.draft.comment(path, "layers of text encoders only");
+            }
+            (false, Ok(())) => {
+                let note = "a rate of 0: the denoiser gets no adapter; sd-scripts makes one and saves it unchanged";
+                self.change(name, path, json!(["^lora_te"]), note);
+                self.draft.comment(path, "layers of text encoders only, as the denoiser's rate is 0");
+            }
+        }
+    }
+
     /// Whether modules and ranks are those of a file.
     pub(super) fn ranks_of_file(&self) -> bool {
         self.draft.get("nodes.lora.rank") == Some(&json!("from_file"))
@@ -87,6 +114,9 @@ impl Job<'_> {
             self.tell("dim_from_weights", Kind::Ignored, None, "without effect without `--network_weights`");
         }
         let rank = self.int("network_dim").filter(|n| *n > 0).unwrap_or(4);
+        if self.draft.type_of("lora") == Some("adapter.lokr") && self.whole_factors(rank) {
+            return;
+        }
         if self.ranks_of_file() {
             if self.has("network_dim") {
                 self.tell("network_dim", Kind::Ignored, None, "`--dim_from_weights` counts");
@@ -116,6 +146,27 @@ impl Job<'_> {
         }
     }
 
+    /// LoKr with both factors whole has neither rank nor α. A rank that no layer has asks for it, too.
+    fn whole_factors(&mut self, rank: i64) -> bool {
+        let path = "nodes.lora.full_matrix";
+        let asked = self.network_arg("full_matrix").is_some_and(super::network_args::yes);
+        let huge = rank > LARGEST_RANK && !self.network_arg("decompose_both").is_some_and(super::network_args::yes);
+        if !(asked || huge) || self.draft.put(path, json!(true)).is_err() {
+            return false;
+        }
+        if self.has("network_dim") {
+            let note = match asked {
+                true => "both factors are whole, so there is no rank",
+                false => "no layer is so large: both factors are whole, so there is no rank",
+            };
+            self.tell("network_dim", Kind::Mapped, Some(path), note);
+        }
+        if self.has("network_alpha") {
+            self.tell("network_alpha", Kind::Ignored, None, "both factors are whole, so the scale is 1");
+        }
+        true
+    }
+
     /// OFT: the number of blocks is the rank option, its constraint the α option.
     fn rotation(&mut self) {
         let blocks = self.int("network_dim").filter(|n| *n > 0).unwrap_or(4);
@@ -124,9 +175,17 @@ impl Job<'_> {
         } else {
             self.put_plain("nodes.lora.blocks", json!(blocks));
         }
-        if self.has("network_alpha") {
-            let value = self.effective("network_alpha");
-            self.write("network_alpha", "nodes.lora.constraint", value, "the longest rotation");
+        if let Some(value) = self.float("network_alpha") {
+            let path = "nodes.lora.constraint";
+            if value > 1.0 {
+                let note = "no rotation is as long, so that nothing is held back; OFT is meant for about 0.001";
+                self.change("network_alpha", path, json!(1), note);
+            } else if value > 0.0 {
+                self.write("network_alpha", path, python::number(value), "the longest rotation");
+            } else {
+                let note = "it would hold every rotation at none; 0.001, which OFT is meant for, is taken";
+                self.tell("network_alpha", Kind::Changed, Some(path), note);
+            }
         } else {
             let note =
                 "without it sd-scripts constrains by 1, far from the 0.001 that OFT is meant for; the latter is taken";
@@ -162,6 +221,15 @@ impl Job<'_> {
         }
     }
 
+    /// Longest ΔW, which LoRA-FA has not.
+    fn limits(&mut self) {
+        let fa = self.draft.get("nodes.lora.frozen_down").is_some();
+        if fa && self.float("scale_weight_norms").is_some_and(|limit| limit > 0.0) {
+            let note = "not with LoRA-FA: its down factors stay as they are, so the norm cannot be shared between both";
+            self.tell("scale_weight_norms", Kind::Refused, None, note);
+        }
+    }
+
     /// The adapter's own weights.
     fn kept_in_f32(&mut self) {
         for name in ["full_bf16", "full_fp16"] {
@@ -176,8 +244,17 @@ impl Job<'_> {
     fn full_precision(&mut self) {
         let path = "nodes.full.storage";
         for (name, kind) in [("full_bf16", "bf16"), ("full_fp16", "f16")] {
-            if self.flag(name) {
+            if !self.flag(name) {
+                continue;
+            }
+            if !self.draft.product().has_field("adapter.full", "rounding") {
                 self.write(name, path, json!(kind), "");
+                continue;
+            }
+            let note = "updates are rounded up or down at random, so that small ones are not lost; sd-scripts rounds to the nearest (`rounding: nearest`)";
+            match self.draft.put(path, json!(kind)) {
+                Ok(()) => self.tell(name, Kind::Changed, Some(path), note),
+                Err(miss) => self.missing(name, &miss),
             }
         }
         let halved = matches!(self.family, Family::Flux | Family::Lumina2 | Family::LuminaNext);

@@ -40,6 +40,11 @@ impl Job<'_> {
     }
 
     fn noise(&mut self) {
+        self.pyramid();
+        let offset = !self.value("noise_offset").is_none_or(off);
+        if offset && self.draft.get("nodes.loss.multires_noise").is_some() {
+            return;
+        }
         self.strength("noise_offset", "noise_offset_random_strength");
         if let Some(value) = self.value("adaptive_noise_scale").cloned() {
             if self.value("noise_offset").is_none_or(off) {
@@ -49,6 +54,10 @@ impl Job<'_> {
                 self.write("adaptive_noise_scale", "nodes.loss.adaptive_noise_scale", value, "");
             }
         }
+    }
+
+    /// Noise of several resolutions; it does not go with an offset.
+    fn pyramid(&mut self) {
         let levels = self.value("multires_noise_iterations").cloned().unwrap_or_default();
         if off(&levels) {
             for name in ["multires_noise_iterations", "multires_noise_discount"] {
@@ -59,8 +68,25 @@ impl Job<'_> {
             }
             return;
         }
-        let note = "each sample is normalised by itself; sd-scripts lets the samples of a batch influence each other";
-        self.write("multires_noise_iterations", "nodes.loss.multires_noise.iterations", levels, note);
+        let (name, path) = ("multires_noise_iterations", "nodes.loss.multires_noise.iterations");
+        let written = match self.draft.put(path, levels) {
+            Ok(()) => {
+                self.tell(name, Kind::Changed, Some(path), self.note_of(name));
+                true
+            }
+            Err(miss) => {
+                self.missing(name, &miss);
+                false
+            }
+        };
+        if written && self.value("noise_offset").is_some_and(|offset| !off(offset)) {
+            let note = "not beside `--multires_noise_iterations`: both shift whole channels";
+            for name in ["noise_offset", "noise_offset_random_strength", "adaptive_noise_scale"] {
+                if self.has(name) {
+                    self.tell(name, Kind::Refused, None, note);
+                }
+            }
+        }
         if self.has("multires_noise_discount") {
             let discount = self.effective("multires_noise_discount");
             self.write("multires_noise_discount", "nodes.loss.multires_noise.discount", discount, "");

@@ -33,7 +33,7 @@ use crate::report::{Entry, Kind};
 use crate::script::{Family, Script};
 use scope::Scope;
 
-pub(crate) use modules::names as modules;
+pub(crate) use modules::{list as module_list, names as modules};
 pub(crate) use optimizers::OPTIMIZERS;
 pub(crate) use prompts::OPTIONS as PROMPT_OPTIONS;
 pub(crate) use schedule::SCHEDULES;
@@ -97,6 +97,10 @@ impl<'a> Job<'a> {
         options::find(Place::Command, name, self.script).expect("a name of the table")
     }
 
+    /// What the table says about an option.
+    pub fn note_of(&self, name: &str) -> &'static str {
+        self.opt(name).note
+    }
     /// Whether it was given.
     pub fn has(&self, name: &str) -> bool {
         self.given.contains_key(name)
@@ -181,7 +185,7 @@ impl<'a> Job<'a> {
     pub fn missing(&mut self, name: &'static str, miss: &Miss) {
         let given = self.has(name);
         match miss {
-            Miss::NotYet(_) => self.tell(name, Kind::Refused, None, &miss.to_string()),
+            Miss::NotYet(_) | Miss::Outside(_) => self.tell(name, Kind::Refused, None, &miss.to_string()),
             Miss::NoNode(_) if given => self.tell(name, Kind::Ignored, None, &miss.to_string()),
             Miss::NoNode(_) => {}
         }
@@ -203,6 +207,10 @@ impl<'a> Job<'a> {
                     let value = self.effective(opt.name);
                     match how {
                         How::OffAtZero if off(&value) => self.tell(opt.name, Kind::Mapped, None, "off, so left out"),
+                        _ if opt.changed && self.has(opt.name) => match self.draft.put(path, value) {
+                            Ok(()) => self.tell(opt.name, Kind::Changed, Some(path), opt.note),
+                            Err(miss) => self.missing(opt.name, &miss),
+                        },
                         _ => {
                             self.write(opt.name, path, value, opt.note);
                         }

@@ -6,6 +6,9 @@ use super::Job;
 use crate::report::Kind;
 use crate::script::Family;
 
+/// Beside a name that may be one on the Hugging Face hub.
+const FETCH: &str = "put the path of the folder or file here; nothing is downloaded";
+
 impl Job<'_> {
     /// Weights of the base model. Without the option the document says what belongs there.
     fn base(&self) -> String {
@@ -27,6 +30,9 @@ impl Job<'_> {
         match (self.text(option).map(str::to_owned), instead) {
             (Some(own), _) => {
                 self.write(option, &path, json!(own), "");
+                if self.on_the_hub(&own) {
+                    self.draft.comment(&path, FETCH);
+                }
             }
             (None, None) => {
                 let base = self.base();
@@ -55,16 +61,25 @@ impl Job<'_> {
             Family::LuminaNext => self.part("ae", "vae", Some("sdxl_vae.safetensors")),
             _ => self.part("vae", "vae", None),
         }
-        if self.family == Family::Sd3 {
-            self.put_plain("nodes.vae.scaling_factor", json!(1.5305));
-            self.put_plain("nodes.vae.shift_factor", json!(0.0609));
-        }
+        self.latent_scale();
         for encoder in self.scope.encoders.clone() {
             self.encoder(encoder);
         }
         self.caption_reading();
-        if self.flag("no_half_vae") && self.value("mixed_precision").is_none() && self.launcher.is_none() {
-            self.tell("no_half_vae", Kind::Mapped, Some("train.precision"), "everything is in f32");
+    }
+
+    /// A file with the autoencoder alone does not tell the scale of its latents; each family has its own.
+    fn latent_scale(&mut self) {
+        let alone = self.has("vae") || self.has("ae");
+        let (scale, shift) = match self.family {
+            Family::Sdxl if alone => (0.13025, None),
+            Family::LuminaNext => (0.13025, None),
+            Family::Sd3 if alone => (1.5305, Some(0.0609)),
+            _ => return,
+        };
+        self.put_plain("nodes.vae.scaling_factor", json!(scale));
+        if let Some(shift) = shift {
+            self.put_plain("nodes.vae.shift_factor", json!(shift));
         }
     }
 
@@ -79,6 +94,7 @@ impl Job<'_> {
             ("clip_g", _) => ("encoder.clip_g", None, None),
             ("t5", Family::Flux) => ("encoder.t5xxl", Some("t5xxl"), Some("t5xxl_fp16.safetensors")),
             ("t5", _) => ("encoder.t5xxl", Some("t5xxl"), None),
+            _ if self.family == Family::LuminaNext => ("encoder.gemma", Some("gemma2"), Some("gemma-2b")),
             _ => ("encoder.gemma", Some("gemma2"), Some("gemma_2_2b_fp16.safetensors")),
         };
         self.draft.node(encoder, node_type);
@@ -139,8 +155,16 @@ impl Job<'_> {
                 }
                 _ => "",
             };
-            let kind = if note.is_empty() { Kind::Mapped } else { Kind::Changed };
             self.put_plain(weights, json!(base));
+            let (kind, note) = match (note, self.on_the_hub(&base)) {
+                ("", true) => {
+                    self.draft.comment(weights, FETCH);
+                    let note = "no such folder is here; if it is a name on the Hugging Face hub: nothing is downloaded, fetch the model and write the path of its folder";
+                    (Kind::Changed, note)
+                }
+                ("", false) => (Kind::Mapped, note),
+                _ => (Kind::Changed, note),
+            };
             self.tell("pretrained_model_name_or_path", kind, Some(weights), note);
         } else {
             self.put_plain(weights, json!(base));
@@ -163,6 +187,10 @@ impl Job<'_> {
         if self.flag("v2") {
             self.tell("v2", Kind::Mapped, Some("nodes.model.type"), "");
         }
+        if self.flag("zero_terminal_snr") && !self.flag("v_parameterization") && !self.family.flow() {
+            let note = "a model that predicts the noise learns nothing where there is no signal; it needs `--v_parameterization`";
+            self.tell("zero_terminal_snr", Kind::Refused, None, note);
+        }
         if self.flag("v_parameterization") {
             self.write("v_parameterization", "nodes.model.prediction", json!("v"), "");
         } else if self.family == Family::Sd2 {
@@ -170,6 +198,14 @@ impl Job<'_> {
             self.put_plain("nodes.model.prediction", json!("epsilon"));
         }
         self.memory();
+    }
+
+    /// Whether a model is named as on the hub, `owner/name`, and no folder has this name.
+    fn on_the_hub(&self, name: &str) -> bool {
+        let plain = |part: &str| !part.is_empty() && !part.starts_with(['.', '~']);
+        let file = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"].iter().any(|end| name.ends_with(end));
+        let named = name.split('/').count() == 2 && name.split('/').all(plain) && !name.contains(['\\', ':']);
+        named && !file && self.files.folders(name).is_err()
     }
 
     /// The value or the default, as text.

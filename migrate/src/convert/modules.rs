@@ -30,7 +30,12 @@ const MODULES: &[Module] = &[
         field: None,
         note: "the published algorithm, which cuts the higher ranks off; sd-scripts lets them act (`algorithm: sd_scripts`)",
     },
-    Module { name: "networks.lora_fa", node: "adapter.lora", field: Some("frozen_down"), note: "" },
+    Module {
+        name: "networks.lora_fa",
+        node: "adapter.lora",
+        field: Some("frozen_down"),
+        note: "only what learns is clipped; in sd-scripts the gradients of the frozen factors pile up and shrink every step",
+    },
     of("networks.oft", "adapter.oft"),
     of("networks.oft_flux", "adapter.oft"),
 ];
@@ -54,6 +59,11 @@ const ALGORITHMS: &[Module] = &[
 pub(crate) fn names() -> impl Iterator<Item = String> {
     let own = MODULES.iter().map(|module| module.name.to_owned());
     own.chain(ALGORITHMS.iter().map(|algo| format!("lycoris.kohya algo={}", algo.name)))
+}
+
+/// Every module with its node type, the field that makes the node this module, and what to know.
+pub(crate) fn list() -> impl Iterator<Item = (String, &'static str, Option<&'static str>, &'static str)> {
+    names().zip(MODULES.iter().chain(ALGORITHMS)).map(|(name, module)| (name, module.node, module.field, module.note))
 }
 
 impl Job<'_> {

@@ -9,6 +9,7 @@ use crate::args;
 use crate::options::{self, Fate, How, Opt, Place, Type};
 use crate::python;
 use crate::report::Kind;
+use crate::script::Family;
 
 /// One argument on its way.
 pub(super) struct Arg {
@@ -39,7 +40,7 @@ impl Job<'_> {
             }
         }
         if self.has("network_args") {
-            self.tell("network_args", Kind::Mapped, Some("nodes.lora"), "each has an entry of its own");
+            self.tell_value("network_args", "", Kind::Mapped, Some("nodes.lora"), "each has an entry of its own");
         }
         let mut done: HashSet<&str> = HashSet::new();
         self.conv(&list, &mut done);
@@ -93,7 +94,8 @@ impl Job<'_> {
     pub(super) fn put_arg(&mut self, arg: &Arg, path: &str, value: Json) -> bool {
         match self.draft.put(path, value) {
             Ok(()) => {
-                self.tell_arg(arg, Kind::Mapped, Some(path), arg.opt.note);
+                let kind = if arg.opt.changed { Kind::Changed } else { Kind::Mapped };
+                self.tell_arg(arg, kind, Some(path), arg.opt.note);
                 true
             }
             Err(miss) => {
@@ -112,6 +114,13 @@ impl Job<'_> {
             }
             (name, _) if dropouts.contains(&name) && self.is_module("dylora") => {
                 self.tell_arg(arg, Kind::Ignored, None, "`networks.dylora` ignores it");
+            }
+            ("split_qkv", _) if self.script.family == Family::Lumina2 && self.is_true(arg) => {
+                let note = "layers of Lumina are not split; sd-scripts accepts it and fails at the first save";
+                self.tell_arg(arg, Kind::Refused, None, note);
+            }
+            ("decompose_both", _) if self.is_true(arg) && self.draft.get("nodes.lora.full_matrix").is_some() => {
+                self.tell_arg(arg, Kind::Ignored, None, "both factors are whole");
             }
             ("algo" | "dora_wd", _) => self.tell_arg(arg, Kind::Mapped, Some("nodes.lora.type"), ""),
             ("preset", _) if arg.text == "full" => self.tell_arg(arg, Kind::Mapped, None, "the default"),
@@ -188,8 +197,9 @@ impl Job<'_> {
                 self.tell_arg(alpha, Kind::Ignored, None, "without effect without `conv_dim`");
             }
             let unet = !self.family.flow();
-            if let Some(rank) = self.draft.get("nodes.lora.rank").cloned().filter(|_| unet && self.is_module("lycoris"))
-            {
+            let whole = self.draft.get("nodes.lora.full_matrix").map(|_| json!(1));
+            let rank = self.draft.get("nodes.lora.rank").cloned().or(whole);
+            if let Some(rank) = rank.filter(|_| unet && self.is_module("lycoris")) {
                 // LyCORIS adapts convolutions with the other layers' rank and α.
                 let alpha = self.draft.get("nodes.lora.alpha").cloned();
                 self.put_plain(rank_path, rank);
@@ -200,6 +210,15 @@ impl Job<'_> {
         };
         if off(&dim.value) {
             self.tell_arg(dim, Kind::Mapped, None, "no rank, so left out");
+            return;
+        }
+        if self.draft.get("nodes.lora.full_matrix").is_some() {
+            // Both factors are whole: the field only says that convolutions are adapted.
+            self.put_plain(rank_path, json!(1));
+            self.tell_arg(dim, Kind::Mapped, Some(rank_path), "both factors are whole, so there is no rank");
+            if let Some(alpha) = alpha {
+                self.tell_arg(alpha, Kind::Ignored, None, "both factors are whole, so the scale is 1");
+            }
             return;
         }
         if !self.put_arg(dim, rank_path, dim.value.clone()) {

@@ -45,7 +45,12 @@ impl Job<'_> {
             Some(Optimizer { stand_in: Some(node), .. }) if exists(node) => (*node, true),
             _ => ("optimizer.adamw", false),
         };
+        let averages =
+            found.is_some_and(|o| o.no_schedule) && ["train_db", "fine_tune", "sdxl_train"].contains(&self.script.name);
         let note = match found {
+            Some(o) if o.node == node && averages => {
+                "the averaged weights are saved and drawn, as they should be; this script of sd-scripts takes those that are trained".to_owned()
+            }
             None => format!("`{name}` is not available; `optimizer.adamw` stands in its place, with its own rate"),
             Some(o) if o.node == node => o.changed.to_owned(),
             Some(o) if own => {
@@ -54,6 +59,7 @@ impl Job<'_> {
             Some(o) => format!("not available yet: `{}`; `{node}` stands in its place, with its own rate", o.node),
         };
         let kind = match found {
+            Some(o) if o.node == node && averages => Kind::Changed,
             Some(o) if o.node == node && o.changed.is_empty() && self.has(option) => Kind::Mapped,
             Some(o) if o.node == node && o.changed.is_empty() => Kind::Defaulted,
             Some(o) if o.node == node => Kind::Changed,
@@ -83,7 +89,8 @@ impl Job<'_> {
             None => Vec::new(),
         };
         if self.has("optimizer_args") {
-            self.tell("optimizer_args", Kind::Mapped, Some("nodes.optimizer"), "each has an entry of its own");
+            let note = "each has an entry of its own";
+            self.tell_value("optimizer_args", "", Kind::Mapped, Some("nodes.optimizer"), note);
         }
         for (field, value) in optimizer.map_or(&[][..], |o| o.fixed) {
             let value = match value {
@@ -207,6 +214,9 @@ impl Job<'_> {
             if let Some(other) = other.filter(|other| self.has(other)) {
                 self.tell(other, Kind::Ignored, None, "`--unet_lr` and `--text_encoder_lr` count");
             }
+        } else if self.has("learning_rate") {
+            let note = "the rate of text encoders without one of their own; the denoiser's is 0";
+            self.tell("learning_rate", Kind::Mapped, Some("nodes.optimizer.text_encoder_learning_rate"), note);
         }
         self.encoder_rates(optimizer, rate, encoders);
     }

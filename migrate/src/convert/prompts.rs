@@ -5,8 +5,21 @@ use serde_json::{Map, Value as Json, json};
 use crate::config;
 use crate::python;
 
-/// Options of a prompt: the last four have no place here.
-pub(crate) const OPTIONS: &[&str] = &["n", "w", "h", "d", "s", "l", "g", "ss", "cn", "ctr", "rcfg", "fs"];
+/// Options of a prompt and where they go; the last have no place here.
+pub(crate) const OPTIONS: &[(&str, &str)] = &[
+    ("n", "nodes.preview.prompts.negative_prompt"),
+    ("w", "nodes.preview.width"),
+    ("h", "nodes.preview.height"),
+    ("d", "nodes.preview.prompts.seed"),
+    ("s", "nodes.preview.steps"),
+    ("l", "nodes.preview.guidance_scale"),
+    ("g", "nodes.preview.embedded_guidance"),
+    ("ss", "nodes.preview.sampler"),
+    ("cn", ""),
+    ("ctr", "nodes.preview.prompts.guidance_truncation"),
+    ("rcfg", "nodes.preview.prompts.guidance_renorm"),
+    ("fs", "nodes.preview.prompts.flow_shift"),
+];
 
 /// A prompt with its settings.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -130,10 +130,12 @@ impl Job<'_> {
         }
     }
 
-    /// bf16 is `auto`: bf16 wherever the device has it, so that the document runs on others too.
+    /// bf16 and fp16 are `auto`: bf16 wherever the device has it, so that the document runs on others too.
     fn precision(&mut self) {
         let of = |name: &str| match name {
-            "fp16" => ("f16", ""),
+            "fp16" => {
+                ("auto", "bf16 on CUDA, which needs no loss scaling, f32 on devices without it; `f16` insists on fp16")
+            }
             "bf16" => ("auto", "bf16 on CUDA, f32 on devices without it"),
             _ => ("f32", ""),
         };
@@ -163,7 +165,9 @@ impl Job<'_> {
                 }
             }
             (own, _) => {
-                if self.write("mixed_precision", path, json!(value), note) && !note.is_empty() {
+                if own.as_deref() == Some("fp16") {
+                    self.change("mixed_precision", path, json!(value), note);
+                } else if self.write("mixed_precision", path, json!(value), note) && !note.is_empty() {
                     self.draft.comment(path, note);
                 }
                 if let Some(told) = launcher {

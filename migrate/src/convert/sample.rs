@@ -51,9 +51,10 @@ impl Job<'_> {
         let list = match self.files.read(&file).map_err(|e| plain(&e)).and_then(|text| prompts::read(&file, &text)) {
             Ok(list) if !list.is_empty() => list,
             Ok(_) => return self.no_prompts(&options, "it holds no prompt"),
+            Err(why) if self.prompts_file(&file, &why) => Vec::new(),
             Err(why) => return self.no_prompts(&options, &why),
         };
-        let names = self.preview_nodes(&list);
+        let names = if list.is_empty() { vec!["preview".to_owned()] } else { self.preview_nodes(&list) };
         let first = names.first().cloned().unwrap_or_default();
         self.tell("sample_prompts", Kind::Mapped, Some(&format!("nodes.{first}.prompts")), "");
         for name in &names {
@@ -97,31 +98,56 @@ impl Job<'_> {
     fn preview_nodes(&mut self, list: &[Prompt]) -> Vec<String> {
         let sampler = self.effective_text("sample_sampler");
         let base = defaults(self.family);
+        let of_prompts = self.draft.product().has_field("sampler.preview", "prompts.width");
+        let usual = self.settings(&Prompt::default(), &sampler, base);
         let mut groups: Vec<(Map<String, Json>, Vec<Json>)> = Vec::new();
         for prompt in list {
-            let settings = self.settings(prompt, &sampler, base);
-            let one = self.prompt(prompt);
+            let mut settings = self.settings(prompt, &sampler, base);
+            let mut one = self.prompt(prompt);
+            if of_prompts {
+                // What is not as usual stands on the prompt.
+                let own = settings.into_iter().filter(|(key, value)| usual.get(key) != Some(value));
+                one.extend(own.collect::<Vec<_>>());
+                settings = usual.clone();
+            }
             match groups.iter_mut().find(|(known, _)| *known == settings) {
-                Some((_, prompts)) => prompts.push(one),
-                None => groups.push((settings, vec![one])),
+                Some((_, prompts)) => prompts.push(Json::Object(one)),
+                None => groups.push((settings, vec![Json::Object(one)])),
             }
         }
         let mut names = Vec::new();
         for (i, (settings, prompts)) in groups.into_iter().enumerate() {
             let name = if i == 0 { "preview".to_owned() } else { format!("preview_{}", i + 1) };
-            self.draft.node(&name, "sampler.preview");
-            let model = if self.script.adapter { "lora" } else { "full" };
-            self.put_plain(&format!("nodes.{name}.model"), json!(model));
-            self.put_plain(&format!("nodes.{name}.vae"), json!("vae"));
-            let encoders = self.scope.encoders.clone();
-            self.put_plain(&format!("nodes.{name}.text"), Self::names(&encoders));
-            for (key, value) in settings {
-                self.put_plain(&format!("nodes.{name}.{key}"), value);
-            }
+            self.preview_node(&name, settings);
             self.put_plain(&format!("nodes.{name}.prompts"), json!(prompts));
             names.push(name);
         }
         names
+    }
+
+    fn preview_node(&mut self, name: &str, settings: Map<String, Json>) {
+        self.draft.node(name, "sampler.preview");
+        let model = if self.script.adapter { "lora" } else { "full" };
+        self.put_plain(&format!("nodes.{name}.model"), json!(model));
+        self.put_plain(&format!("nodes.{name}.vae"), json!("vae"));
+        let encoders = self.scope.encoders.clone();
+        self.put_plain(&format!("nodes.{name}.text"), Self::names(&encoders));
+        for (key, value) in settings {
+            self.put_plain(&format!("nodes.{name}.{key}"), value);
+        }
+    }
+
+    /// A file that cannot be read now is named, to be read by the run.
+    fn prompts_file(&mut self, file: &str, why: &str) -> bool {
+        if !self.draft.product().takes("sampler.preview", "prompts_file", &json!(file)) {
+            return false;
+        }
+        let sampler = self.effective_text("sample_sampler");
+        let settings = self.settings(&Prompt::default(), &sampler, defaults(self.family));
+        self.preview_node("preview", settings);
+        let note = format!("{why}; it is read when the run begins");
+        self.write("sample_prompts", "nodes.preview.prompts_file", json!(file), &note);
+        true
     }
 
     /// What holds for a whole node.
@@ -162,7 +188,7 @@ impl Job<'_> {
         out
     }
 
-    fn prompt(&mut self, prompt: &Prompt) -> Json {
+    fn prompt(&mut self, prompt: &Prompt) -> Map<String, Json> {
         let mut out = Map::from_iter([("prompt".to_owned(), json!(prompt.text))]);
         if let Some(negative) = prompt.negative.as_ref().filter(|text| !text.is_empty()) {
             if self.family == Family::Flux && prompt.scale.unwrap_or(1.0) == 1.0 {
@@ -181,9 +207,19 @@ impl Job<'_> {
             }
         }
         for (name, value) in &prompt.other {
-            let note = "not available yet for previews";
-            self.note(&format!("prompt --{name}"), value, Kind::Refused, None, note);
+            let field = prompts::OPTIONS.iter().find(|(option, _)| option == name).map_or("", |(_, path)| *path);
+            let field = field.strip_prefix("nodes.preview.prompts.").unwrap_or_default();
+            let place = format!("prompts.{field}");
+            match crate::python::float(value).filter(|_| !field.is_empty()) {
+                Some(number) if self.draft.product().has_field("sampler.preview", &place) => {
+                    out.insert(field.to_owned(), crate::python::number(number));
+                }
+                _ => {
+                    let note = "not available yet for previews";
+                    self.note(&format!("prompt --{name}"), value, Kind::Refused, None, note);
+                }
+            }
         }
-        Json::Object(out)
+        out
     }
 }

@@ -20,8 +20,11 @@ impl Job<'_> {
         self.cadence();
         self.element_type();
         self.state();
-        if self.flag("no_metadata") {
-            self.write("no_metadata", "nodes.save.metadata", json!(false), "");
+        if self.flag("no_metadata") && self.write("no_metadata", "nodes.save.metadata", json!(false), "") {
+            let words: Vec<&'static str> = self.given.keys().copied().collect();
+            for name in words.into_iter().filter(|n| n.starts_with("metadata_") || *n == "training_comment") {
+                self.tell(name, Kind::Refused, None, "not beside `--no_metadata`, which leaves no place for it");
+            }
         }
     }
 
@@ -133,6 +136,20 @@ impl Job<'_> {
     }
 
     fn keep(&mut self, counts: &[(i64, &'static str)]) {
+        let window = |n: i64| format!("a number of files, {n}; in sd-scripts it is a window in steps");
+        if self.draft.product().has_field("saver.adapter", "keep_last.epoch_files") {
+            for (n, name) in counts {
+                match *name {
+                    "save_last_n_steps" => {
+                        self.change(name, "nodes.save.keep_last.step_files", json!(n), &window(*n));
+                    }
+                    name => {
+                        self.write(name, "nodes.save.keep_last.epoch_files", json!(n), "");
+                    }
+                }
+            }
+            return;
+        }
         let path = "nodes.save.keep_last.count";
         let Some(most) = counts.iter().map(|(n, _)| *n).max() else { return };
         let both =
@@ -141,10 +158,7 @@ impl Job<'_> {
             let shared = "files of both cadences count together here";
             match *name {
                 "save_last_n_steps" => {
-                    let note = format!(
-                        "a number of files, {n}; in sd-scripts it is a window in steps{}",
-                        if both { "; files of both cadences count together here" } else { "" }
-                    );
+                    let note = if both { format!("{}; {shared}", window(*n)) } else { window(*n) };
                     self.change(name, path, json!(most), &note);
                 }
                 name if both => {
@@ -179,19 +193,52 @@ impl Job<'_> {
         self.write("save_precision", path, json!(own), "");
     }
 
-    fn state(&mut self) {
-        let path = "train.save_state.steps";
-        if self.flag("save_state") {
-            match self.int("save_every_n_steps").filter(|n| *n > 0) {
-                Some(n) => {
-                    self.write("save_state", path, json!(n), "");
+    /// How many states are kept: without options of their own those of the models count for them too.
+    fn states_kept(&mut self, every: Option<i64>, written: bool) {
+        let names =
+            [("save_last_n_epochs_state", "save_last_n_epochs"), ("save_last_n_steps_state", "save_last_n_steps")];
+        let of = |name: &str| self.int(name).filter(|n| *n > 0);
+        let count = |own: &str, other: &str| {
+            let n = of(own).or(of(other))?;
+            // A window in steps holds so many.
+            if own.contains("steps") { every.map(|every| (n + every) / every) } else { Some(n) }
+        };
+        let most = names.iter().filter_map(|(own, other)| count(own, other)).max();
+        let path = "train.save_state.keep_last.count";
+        let put = most.filter(|_| written).map(|n| self.draft.put(path, json!(n)));
+        for (own, _) in names.into_iter().filter(|(own, _)| self.given.contains_key(own)).collect::<Vec<_>>() {
+            match (&put, written) {
+                (Some(Ok(())), _) if own.contains("steps") => {
+                    let note = "a number of states; in sd-scripts it is a window in steps";
+                    self.tell(own, Kind::Changed, Some(path), note);
                 }
-                None => {
-                    let note = "the training state is written by itself, every few minutes and at the end";
-                    self.tell("save_state", Kind::Mapped, None, note);
+                (Some(Ok(())), _) => self.tell(own, Kind::Mapped, Some(path), ""),
+                (_, false) => self.tell(own, Kind::Ignored, None, "without effect without `--save_state`"),
+                _ => {
+                    let note = "the training state is written by itself and the newest ones are kept";
+                    self.tell(own, Kind::Ignored, None, note);
                 }
             }
         }
+    }
+
+    fn state(&mut self) {
+        let on = |name: &str| self.int(name).filter(|n| *n > 0);
+        let (steps, epochs) = (on("save_every_n_steps"), on("save_every_n_epochs"));
+        let counted = self.draft.takes("train.save_state.epochs", &json!(1)).is_ok();
+        let asked = self.flag("save_state");
+        let places = [(epochs.filter(|_| counted), "epochs"), (steps, "steps")];
+        let mut written = false;
+        for (n, unit) in places {
+            if let Some(n) = n.filter(|_| asked) {
+                written |= self.write("save_state", &format!("train.save_state.{unit}"), json!(n), "");
+            }
+        }
+        if asked && !written {
+            let note = "the training state is written by itself, every few minutes and at the end";
+            self.tell("save_state", Kind::Mapped, None, note);
+        }
+        self.states_kept(steps, written);
         if self.has("resume") {
             let note = "a state of sd-scripts cannot be continued here: begin with its weights at `nodes.lora.weights`; runs of `pipe` continue with `pipe run --resume`";
             self.tell("resume", Kind::Refused, None, note);

@@ -135,6 +135,11 @@ impl Job<'_> {
         let arg = |name: &str| args.iter().rev().find(|(arg, _)| arg == name).map(|(_, value)| value.clone());
         let path = |field: &str| format!("{PATH}.{field}");
         for option in scheduler.reads {
+            let falls = scheduler.own == "warmup_stable_decay" && *option == "lr_scheduler_num_cycles";
+            if falls && self.has(option) && arg("decay_type").is_some_and(|form| form != json!("cosine")) {
+                self.tell(option, Kind::Ignored, None, "only a fall of type `cosine` reads it");
+                continue;
+            }
             let field = match *option {
                 "lr_scheduler_num_cycles" => "cycles",
                 "lr_scheduler_power" => "power",
@@ -149,7 +154,8 @@ impl Job<'_> {
         }
         match scheduler.own {
             "polynomial" => {
-                let rate = self.scope.rate;
+                // Of this rate, whatever the groups' own are.
+                let rate = self.effective("learning_rate").as_f64().unwrap_or(0.0);
                 if rate > 1e-7 {
                     self.put_plain(&path("end_ratio"), rounded(1e-7 / rate));
                     self.draft.comment(&path("end_ratio"), "sd-scripts ends at a rate of 1e-7");

@@ -45,7 +45,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     key("caption_dropout_every_n_epochs", Type::Int, "0", unless_zero("nodes.images.caption_dropout_every_epochs")),
     key("caption_tag_dropout_rate", Type::Float, "0.0", unless_zero("nodes.images.tag_dropout_rate")),
     key("color_aug", Type::Flag, "", set("nodes.images.color_aug"))
-        .note("sd-scripts darkens the images by mistake; here the colours turn as intended"),
+        .changed("sd-scripts darkens the images by mistake; here the colours turn as intended"),
     key("flip_aug", Type::Flag, "", set("nodes.images.flip_aug")),
     key("random_crop", Type::Flag, "", set("nodes.images.random_crop")),
     key("face_crop_aug_range", Type::Floats, "", set("nodes.images.face_crop")),

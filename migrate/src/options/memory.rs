@@ -15,7 +15,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("full_bf16", ALL, Part("nodes.full.storage")).only(ALL.but(TRAIN_DB.or(FINE_TUNE))),
     flag("fp8_base", ALL, Part("nodes.model.storage")).only(NET),
     flag("fp8_base_unet", NET, Part("nodes.model.storage")),
-    flag("no_half_vae", NET.or(UNET), set("nodes.vae.full_precision")),
+    flag("no_half_vae", NET.or(UNET), Ignored("the autoencoder computes in f32 on every device")),
     flag("gradient_checkpointing", ALL, Part("nodes.model.checkpointing")),
     flag("cpu_offload_checkpointing", OFFLOAD, Part("nodes.model.checkpointing")).only(FLUX),
     int("blocks_to_swap", "", SWAP, Part("nodes.model.swap_blocks")),

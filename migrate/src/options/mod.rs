@@ -103,11 +103,24 @@ pub struct Opt {
     pub always: bool,
     /// What to know about it.
     pub note: &'static str,
+    /// Whether the note tells of another meaning than the reference's.
+    pub changed: bool,
 }
 
 impl Opt {
     const fn new(name: &'static str, kind: Type, default: &'static str, scripts: Scripts, fate: Fate) -> Opt {
-        Opt { name, place: Place::Command, kind, default, scripts, works: scripts, fate, always: false, note: "" }
+        Opt {
+            name,
+            place: Place::Command,
+            kind,
+            default,
+            scripts,
+            works: scripts,
+            fate,
+            always: false,
+            note: "",
+            changed: false,
+        }
     }
     /// The others accept it and ignore it.
     const fn only(mut self, scripts: Scripts) -> Opt {
@@ -121,6 +134,12 @@ impl Opt {
     }
     const fn note(mut self, note: &'static str) -> Opt {
         self.note = note;
+        self
+    }
+    /// It does what was meant, where the reference does something else.
+    const fn changed(mut self, note: &'static str) -> Opt {
+        self.note = note;
+        self.changed = true;
         self
     }
     const fn at(mut self, place: Place) -> Opt {

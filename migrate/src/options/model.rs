@@ -13,7 +13,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("v_parameterization", ALL, Part("nodes.model.prediction")).only(UNET),
     flag("zero_terminal_snr", ALL, set("nodes.model.zero_terminal_snr"))
         .only(UNET)
-        .note("min-SNR and the other SNR weights use the schedule that is trained; sd-scripts takes the one before the change"),
+        .changed("min-SNR and the other SNR weights use the schedule that is trained; sd-scripts takes the one before the change"),
     text("clip_l", ENCODERS, Part("nodes.clip_l.weights")),
     text("clip_g", SD3, Part("nodes.clip_g.weights")),
     text("t5xxl", ENCODERS, Part("nodes.t5.weights")),
@@ -29,7 +29,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     int("gemma2_max_token_length", "", LUMINA, set("nodes.gemma.max_tokens")),
     text("system_prompt", LUMINA, Set("nodes.gemma.system_prompt", How::OffAtZero)),
     flag("apply_t5_attn_mask", SD3, set("nodes.t5.attention_mask"))
-        .note("sd-scripts applies it only when T5's outputs are cached"),
+        .changed("sd-scripts applies it only when T5's outputs are cached"),
     flag("apply_t5_attn_mask", FLUX, set("nodes.t5.attention_mask")),
     flag("apply_lg_attn_mask", SD3, Part("nodes.clip_l.attention_mask")),
     float("clip_l_dropout_rate", "0.0", SD3, unless_zero("nodes.clip_l.dropout")),

@@ -15,11 +15,11 @@ pub(super) const OPTIONS: &[Opt] = &[
     text("network_weights", NET, Part("nodes.lora.weights")),
     flag("dim_from_weights", NET, Part("nodes.lora.rank")),
     flag("network_train_unet_only", NET, Part("nodes.lora.text")),
-    flag("network_train_text_encoder_only", NET, Part("nodes.lora.model")),
+    flag("network_train_text_encoder_only", NET, Part("nodes.lora.include")),
     Opt::new("base_weights", Type::Texts, "", NET, Part("nodes.lora.base_weights")),
     Opt::new("base_weights_multiplier", Type::Floats, "", NET, Part("nodes.lora.base_weights")),
     float("scale_weight_norms", "", NET, unless_zero("nodes.lora.scale_weight_norms"))
-        .note("applied once a step; sd-scripts applies it after every forward pass of an accumulated step"),
+        .changed("applied once a step; sd-scripts applies it after every forward pass of an accumulated step"),
     float("unet_lr", "", NET, Part("nodes.optimizer.learning_rate")),
     Opt::new("text_encoder_lr", Type::Floats, "", NET, Part("nodes.optimizer.text_encoder_learning_rate")),
     float("learning_rate_te", "", TRAIN_DB.or(FINE_TUNE), Part("nodes.optimizer.text_encoder_learning_rate")),
@@ -32,5 +32,5 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("use_t5xxl_cache_only", SD3.and(FULL), Part("nodes.cached.text")),
     int("stop_text_encoder_training", "", TRAIN_DB, Part("nodes.full.text")),
     int("num_last_block_to_freeze", "", SD3.and(FULL), unless_zero("nodes.full.freeze_last_blocks"))
-        .note("counts blocks; sd-scripts counts single tensors, so its 1 freezes one bias"),
+        .changed("counts blocks; sd-scripts counts single tensors, so its 1 freezes one bias"),
 ];

@@ -60,7 +60,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     arg("network_reg_lrs", Type::Text, "", FLUX_NET, Part("nodes.lora.patterns")),
     arg("ggpo_sigma", Type::Float, "", FLUX_NET, set("nodes.lora.perturbation.sigma")),
     arg("ggpo_beta", Type::Float, "", FLUX_NET, set("nodes.lora.perturbation.beta")),
-    arg("split_qkv", Type::Text, "", DOUBLE.or(LUMINA_NET), Part("nodes.lora.split_qkv")).note(
+    arg("split_qkv", Type::Text, "", DOUBLE.or(LUMINA_NET), Part("nodes.lora.split_qkv")).changed(
         "the file is written with n times α, so that other programs read it with the strength it was trained with",
     ),
     arg("train_t5xxl", Type::Text, "", DOUBLE, Part("nodes.lora.text")),

@@ -14,7 +14,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     float("adaptive_noise_scale", "", ALL, Part("nodes.loss.adaptive_noise_scale")).only(UNET),
     int("multires_noise_iterations", "", ALL, Part("nodes.loss.multires_noise.iterations"))
         .only(UNET)
-        .note("each sample is normalised by itself; sd-scripts lets the samples of a batch influence each other"),
+        .changed("each sample is normalised by itself; sd-scripts lets the samples of a batch influence each other"),
     float("multires_noise_discount", "0.3", ALL, Part("nodes.loss.multires_noise.discount")).only(UNET),
     float("ip_noise_gamma", "", ALL, unless_zero("nodes.loss.ip_noise_gamma")).only(ALL.but(SD3)),
     flag("ip_noise_gamma_random_strength", ALL, Part("nodes.loss.ip_noise_gamma_random_strength")).only(ALL.but(SD3)),

@@ -9,7 +9,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     int("max_train_epochs", "", ALL, Part("train.epochs")),
     int("train_batch_size", "1", ALL, Part("train.batch_size")),
     int("gradient_accumulation_steps", "1", ALL, set("train.accumulate"))
-        .note("a short last group is averaged over its own size; sd-scripts divides it by the full count"),
+        .changed("a short last group is averaged over its own size; sd-scripts divides it by the full count"),
     int("seed", "", ALL, Part("seed")),
     float("max_grad_norm", "1.0", ALL, Part("nodes.optimizer.max_grad_norm")),
     text("config_file", ALL, Part("the whole document")),

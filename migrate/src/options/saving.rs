@@ -5,7 +5,7 @@ use super::*;
 use crate::script::*;
 
 const UPLOAD: &str = "nothing is uploaded; use the Hugging Face command line on the finished file";
-const STATE: &str = "the training state is written by itself and the newest one is kept";
+const STATES: &str = "train.save_state.keep_last.count";
 const RESUME: &str = "a run here continues its own state exactly; the place cannot be set by hand";
 const SAVED_AS: [&[&str]; 2] =
     [&["ckpt", "pt", "safetensors"], &["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]];
@@ -20,8 +20,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     int("save_last_n_steps", "", ALL, Part("nodes.save.keep_last.count")),
     flag("save_state", ALL, Part("train.save_state")),
     flag("save_state_on_train_end", ALL, Ignored("the training state is always written at the end")),
-    int("save_last_n_epochs_state", "", ALL, Ignored(STATE)),
-    int("save_last_n_steps_state", "", ALL, Ignored(STATE)),
+    int("save_last_n_epochs_state", "", ALL, Part(STATES)),
+    int("save_last_n_steps_state", "", ALL, Part(STATES)),
     Opt::new("save_model_as", Type::Choice(SAVED_AS[0]), "safetensors", NET, Part("nodes.save.format")),
     Opt::new("save_model_as", Type::Choice(SAVED_AS[1]), "", FULL, Part("nodes.save.format")),
     flag("use_safetensors", FULL, Part("nodes.save.format")),

@@ -27,6 +27,10 @@ impl Done {
     pub fn at(&self, path: &str) -> Json {
         path.split('.').try_fold(&self.document, |here, key| here.get(key)).cloned().unwrap_or_default()
     }
+    /// The report in words.
+    pub fn report(&self) -> String {
+        self.outcome.render(|_, title| title.to_owned())
+    }
     /// What became of an option.
     pub fn kinds(&self, option: &str) -> Vec<Kind> {
         self.outcome.report.iter().filter(|e| e.option == option).map(|e| e.kind).collect()

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::common::{DATASET, run_with};
-use pipe_migrate::{Nothing, Product, names, reference_table};
+use pipe_migrate::{Nothing, Product, names, reference_page};
 use serde_json::json;
 
 /// One option a line, from the reference's scripts and its description.
@@ -33,9 +33,12 @@ fn every_option_is_known() {
 
 #[test]
 fn the_table_has_a_row_for_each() {
-    let table = reference_table(&Product::everything());
-    for line in OPTIONS.lines().filter(|line| !line.starts_with("prompt") && !line.contains("--network_module ")) {
-        let name = line.trim_start_matches("--").split(' ').next_back().unwrap();
+    let table = reference_page(&Product::everything());
+    for line in OPTIONS.lines() {
+        let name = match line.strip_prefix("--network_module ") {
+            Some(module) => module,
+            None => line.trim_start_matches("--").split(' ').next_back().unwrap(),
+        };
         let row = line.starts_with("--optimizer_args") || table.contains(&format!("| `{name}` |"));
         assert!(row, "{line}");
     }
@@ -81,7 +84,7 @@ fn no_argument_of_an_adapter_is_passed_over() {
                     let line = format!("{script}.py --network_module {module} --network_args '{name}={value}'");
                     let done = run_with(&line, Some(DATASET), &Nothing, &Product::everything());
                     let named = done.outcome.report.iter().any(|e| e.option == option);
-                    assert!(named, "{line}\n{}", done.outcome.render());
+                    assert!(named, "{line}\n{}", done.report());
                 }
             }
         }
@@ -113,7 +116,7 @@ fn no_key_of_a_dataset_is_passed_over() {
                     let nothing = key == "custom_attributes" && value == "{}";
                     // A subset that is left out as a whole is named by its folder.
                     let lost = subset.contains(&key) && done.outcome.report.iter().any(|e| e.value == "x");
-                    assert!(named || nothing || lost, "{wanted} = {value}\n{}", done.outcome.render());
+                    assert!(named || nothing || lost, "{wanted} = {value}\n{}", done.report());
                 }
             }
         }
@@ -132,7 +135,7 @@ fn no_argument_of_an_optimizer_is_passed_over() {
                     let done = run_with(&line, Some(DATASET), &Nothing, &product);
                     let wanted = format!("--optimizer_args {arg}");
                     let named = done.outcome.report.iter().any(|e| e.option.starts_with(&wanted));
-                    assert!(named, "{line}\n{}", done.outcome.render());
+                    assert!(named, "{line}\n{}", done.report());
                 }
             }
         }

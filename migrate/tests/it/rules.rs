@@ -1,12 +1,10 @@
 //! What options become, one by one: sentinels, defaults, and the reference's mistakes that are not copied.
 
-use std::io;
-
-use crate::common::{DATASET, run, run_with};
-use pipe_migrate::{Disk, Files, Input, Kind, Nothing, Product, migrate};
+use crate::common::run;
+use pipe_migrate::Kind;
 use serde_json::{Value as Json, json};
 
-const SDXL: &str =
+pub const SDXL: &str =
     "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_module networks.lora";
 const FLUX: &str =
     "flux_train_network.py --pretrained_model_name_or_path flux1-dev.safetensors --network_module networks.lora_flux";
@@ -73,15 +71,27 @@ fn values() {
             json!({ "type": "warmup_stable_decay", "decay": { "ratio": 0.2 }, "min_ratio": 0.1 }),
         ),
         // Saving: the window in steps is a number of files.
-        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "nodes.save.keep_last.count", json!(4)),
-        ("@ --save_every_n_steps 500 --save_last_n_steps 3000", "nodes.save.keep_last.count", json!(7)),
+        ("@ --save_every_n_steps 10 --save_last_n_steps 30", "nodes.save.keep_last.step_files", json!(4)),
+        ("@ --save_every_n_steps 500 --save_last_n_steps 3000", "nodes.save.keep_last.step_files", json!(7)),
         (
             "@ --save_every_n_epochs 2 --save_last_n_epochs 5",
             "nodes.save",
-            json!({ "type": "saver.adapter", "adapter": "lora", "update": "optimizer", "every": { "epochs": 2 }, "keep_last": { "count": 5 }, "dtype": "f32" }),
+            json!({ "type": "saver.adapter", "adapter": "lora", "update": "optimizer", "every": { "epochs": 2 }, "keep_last": { "epoch_files": 5 }, "dtype": "f32" }),
         ),
         ("@ --save_n_epoch_ratio 3 --max_train_epochs 10", "nodes.save.every.epochs", json!(3)),
         ("@ --save_state --save_every_n_steps 50", "train.save_state.steps", json!(50)),
+        (
+            "@ --save_state --save_every_n_epochs 2 --save_last_n_epochs 5",
+            "train.save_state",
+            json!({ "epochs": 2, "keep_last": { "count": 5 } }),
+        ),
+        (
+            "@ --save_state --save_every_n_steps 50 --save_last_n_steps_state 100",
+            "train.save_state",
+            json!({ "steps": 50, "keep_last": { "count": 3 } }),
+        ),
+        ("@ --sample_prompts p.txt --sample_every_n_epochs 1", "nodes.preview.prompts_file", json!("p.txt")),
+        ("sdxl_train.py --full_bf16 --mixed_precision bf16", "nodes.full.storage", json!("bf16")),
         // Rates.
         (
             "@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5",
@@ -138,8 +148,34 @@ fn values() {
         (
             "@ --network_args down_lr_weight=linear block_lr_zero_threshold=0.1 --network_dim 8",
             "nodes.lora.block_rates",
-            json!([1, 0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+            json!({ "down": { "curve": "linear" } }),
         ),
+        (
+            "@ --network_args down_lr_weight=linear up_lr_weight=1,0.05 block_lr_zero_threshold=0.2",
+            "nodes.lora.block_rates",
+            json!({ "down": [0, 0, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1], "up": [1, 0, 1, 1, 1, 1, 1, 1, 1] }),
+        ),
+        ("@ --network_train_text_encoder_only", "nodes.lora.include", json!(["^lora_te"])),
+        ("@ --unet_lr 0 --text_encoder_lr 1e-4", "nodes.lora.include", json!(["^lora_te"])),
+        ("@ --mixed_precision fp16", "train.precision", json!("auto")),
+        ("@ --vae v.safetensors", "nodes.vae.scaling_factor", json!(0.13025)),
+        ("@", "nodes.vae.scaling_factor", Json::Null),
+        ("sd3_train.py --vae v.safetensors", "nodes.vae.shift_factor", json!(0.0609)),
+        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", Json::Null),
+        (
+            "lumina_train_network.py --network_module networks.lora_lumina --network_args attn_dim=8 refiner_dim=2",
+            "nodes.lora.patterns",
+            json!([{ "match": "refiner_[0-9]+_attention_", "rank": 8 }]),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 100000 --network_args algo=lokr factor=4",
+            "nodes.lora",
+            json!({
+                "type": "adapter.lokr", "model": "model", "text": ["clip_l", "clip_g"], "full_matrix": true,
+                "conv": { "rank": 1 }, "factor": 4
+            }),
+        ),
+        ("train_network.py --network_module networks.oft --network_alpha 16", "nodes.lora.constraint", json!(1)),
         ("@ --network_weights a.safetensors --network_alpha 8", "nodes.lora.alpha", Json::Null),
         ("@ --network_weights a.safetensors --dim_from_weights --network_dim 8", "nodes.lora.rank", json!("from_file")),
         (
@@ -224,7 +260,7 @@ fn values() {
     for (line, path, value) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);
         let done = run(&line);
-        assert_eq!(done.at(path), *value, "{line}\n{}\n{}", done.outcome.document, done.outcome.render());
+        assert_eq!(done.at(path), *value, "{line}\n{}\n{}", done.outcome.document, done.report());
     }
 }
 
@@ -242,6 +278,20 @@ fn kinds() {
         ("@ --save_last_n_epochs 3", "--save_last_n_epochs", Kind::Ignored),
         ("@ --network_weights a --network_alpha 8", "--network_alpha", Kind::Changed),
         ("@ --resume state", "--resume", Kind::Refused),
+        ("@ --save_last_n_epochs_state 2", "--save_last_n_epochs_state", Kind::Ignored),
+        ("@ --network_train_text_encoder_only", "--network_train_text_encoder_only", Kind::Mapped),
+        ("@ --unet_lr 0 --text_encoder_lr 1e-4", "--unet_lr", Kind::Changed),
+        ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
+        ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
+        ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Refused),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),
+        ("@ --gradient_accumulation_steps 4", "--gradient_accumulation_steps", Kind::Changed),
+        ("@ --network_module networks.lora_fa --scale_weight_norms 1", "--scale_weight_norms", Kind::Refused),
+        ("train_network.py --pretrained_model_name_or_path a/b", "--pretrained_model_name_or_path", Kind::Changed),
+        ("@ --no_half_vae", "--no_half_vae", Kind::Ignored),
+        ("@ --no_metadata --metadata_title a", "--metadata_title", Kind::Refused),
+        ("@ --metadata_title a", "--metadata_title", Kind::Mapped),
         (
             "@ --optimizer_type Prodigy --network_args loraplus_lr_ratio=16",
             "--network_args loraplus_lr_ratio",
@@ -267,7 +317,27 @@ fn kinds() {
     for (line, option, kind) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);
         let done = run(&line);
-        assert_eq!(done.kinds(option).first(), Some(&kind), "{line}\n{}", done.outcome.render());
+        assert_eq!(done.kinds(option).first(), Some(&kind), "{line}\n{}", done.report());
+    }
+}
+
+#[test]
+fn ranks_by_block_name_their_blocks() {
+    let ranks = "2,2,2,2,4,4,4,4,8,8,8,8,8,8,8,8,4,4,4,4,2,2,0";
+    let done = run(&format!("{SDXL} --network_dim 8 --network_alpha 4 --network_args block_dims={ranks}"));
+    assert_eq!(done.at("nodes.lora.blocks").as_array().unwrap()[8..12], [8, 8, 8, 8].map(Json::from));
+    assert!(done.outcome.document.contains("blocks: [2, 2, 2, 2, 4, 4"), "{}", done.outcome.document);
+    let alphas = "1,1,1,1,1,1,1,1,1,1,1,4,1,1,1,1,1,1,1,1,1,1,1";
+    let line =
+        format!("{SDXL} --network_dim 8 --network_alpha 4 --network_args block_dims={ranks} block_alphas={alphas}");
+    let done = run(&line);
+    for text in [
+        "- { rank: 2, alpha: 1 }  # no layers",
+        "- { rank: 8, alpha: 1 }  # down.7",
+        "- 8  # mid.1",
+        "- false  # no layers",
+    ] {
+        assert!(done.outcome.document.contains(text), "{text}\n{}", done.outcome.document);
     }
 }
 
@@ -279,90 +349,4 @@ fn the_launcher_does_not_decide_in_silence() {
     let done = run(&format!("accelerate launch --mixed_precision fp16 {SDXL} --mixed_precision bf16"));
     assert_eq!(done.at("train.precision"), json!("auto"));
     assert_eq!(done.kinds("launcher --mixed_precision"), [Kind::Ignored]);
-}
-
-/// Files by name.
-struct Shelf(&'static [(&'static str, &'static str)]);
-
-impl Files for Shelf {
-    fn read(&self, path: &str) -> io::Result<String> {
-        let found = self.0.iter().find(|(name, _)| *name == path);
-        found.map(|(_, text)| (*text).to_owned()).ok_or(io::ErrorKind::NotFound.into())
-    }
-    fn folders(&self, path: &str) -> io::Result<Vec<String>> {
-        let inside = self.0.iter().filter_map(|(name, _)| name.strip_prefix(path)?.strip_prefix('/'));
-        Ok(inside.map(str::to_owned).collect())
-    }
-}
-
-#[test]
-fn files_are_read_where_they_are_named() {
-    let shelf = Shelf(&[
-        (
-            "train.toml",
-            "[a]\nnetwork_dim = 32\nlearning_rate = 1e-4\ndataset_config = \"d.toml\"\nsample_prompts = \"p.txt\"",
-        ),
-        ("d.toml", DATASET),
-        ("p.txt", "a fox --w 768 --d 1 --n bad\na den --w 768\n# no\na hole --w 512"),
-    ]);
-    let line = format!("{SDXL} --config_file train --network_dim 8 --sample_every_n_epochs 2");
-    let done = run_with(&line, None, &shelf, &Product::everything());
-    assert_eq!(done.at("nodes.lora.rank"), json!(8));
-    assert_eq!(done.at("nodes.optimizer.learning_rate"), json!(1e-4));
-    assert_eq!(done.at("nodes.images.path"), json!("photos"));
-    let prompts = json!([{ "prompt": "a fox", "negative_prompt": "bad", "seed": 1 }, { "prompt": "a den" }]);
-    assert_eq!(done.at("nodes.preview.prompts"), prompts);
-    assert_eq!(done.at("nodes.preview_2.width"), json!(512));
-    assert_eq!(done.at("nodes.preview_2.every.epochs"), json!(2));
-    assert_eq!(done.kinds("network_dim (file)"), [Kind::Ignored]);
-}
-
-#[test]
-fn folders_with_counts_are_data() {
-    let shelf = Shelf(&[("photos/10_fox", ""), ("photos/3_den", ""), ("photos/other", "")]);
-    let line = "train_network.py --train_data_dir photos --resolution 512,768 --train_batch_size 4";
-    let done = run_with(line, None, &shelf, &Product::everything());
-    assert_eq!(done.at("nodes.images.path"), json!("photos/10_fox"));
-    assert_eq!(done.at("nodes.images.default_caption"), json!("fox"));
-    assert_eq!(done.at("nodes.images_2.repeats"), json!(3));
-    assert_eq!(done.at("nodes.images.resolution"), json!([512, 768]));
-    assert_eq!(done.at("nodes.images.caption_extension"), json!(".caption"));
-    assert_eq!(done.at("nodes.cached.samples"), json!(["images", "images_2"]));
-    assert_eq!(done.at("train.batch_size"), json!(4));
-    assert_eq!(done.kinds("--train_batch_size"), [Kind::Mapped]);
-}
-
-#[test]
-fn what_the_product_lacks_is_refused() {
-    let schema = json!({ "definitions": { "optimizer.adamw": { "properties": { "loss": {} } }, "adapter.lora": {} } });
-    let product = Product::from_schema(schema);
-    for (option, value) in [("--optimizer_type", "Prodigy"), ("--network_dim", "8"), ("--min_snr_gamma", "5")] {
-        let done = run_with(&format!("{SDXL} {option} {value}"), Some(DATASET), &Nothing, &product);
-        assert_eq!(done.kinds(option), [Kind::Refused], "{}", done.outcome.render());
-        assert!(done.outcome.document.contains(&format!("#   {option}")), "{}", done.outcome.document);
-    }
-}
-
-#[test]
-fn what_cannot_be_migrated_says_why() {
-    for (line, part) in [
-        ("train_textual_inversion.py", "textual inversion"),
-        ("hunyuan_image_train_network.py", "family of models"),
-        ("--network_dim 4 --network_module networks.lora", "does not say"),
-        ("sdxl_train.py --config_file none.toml", "no such file"),
-    ] {
-        let input = Input::from_command(line).unwrap();
-        let error = migrate(&input, &Disk::at("."), &Product::everything()).unwrap_err().to_string();
-        assert!(error.contains(part), "{line}: {error}");
-    }
-    let toml = Input { config_toml: Some(("a.toml".into(), "a = = 1".into())), ..Input::default() };
-    assert!(migrate(&toml, &Nothing, &Product::everything()).unwrap_err().to_string().contains("`a.toml`, line 1"));
-}
-
-#[test]
-fn a_file_alone_tells_its_script() {
-    let text = "network_module = \"networks.lora_flux\"\nguidance_scale = 1.0";
-    let input = Input { config_toml: Some(("a.toml".into(), text.into())), ..Input::default() };
-    let outcome = migrate(&input, &Nothing, &Product::everything()).unwrap();
-    assert!(outcome.document.starts_with("# Migrated from `flux_train_network.py`"), "{}", outcome.document);
 }

@@ -119,6 +119,9 @@ fn check(cx: &mut CheckCx) -> Facts {
             .with("latent_scale", vae.f64("scale").unwrap_or(1.0))
             .with("latent_scale_assumed", vae.get("scale_assumed") == Some(&json!(true)))
             .with("latent_shift", vae.f64("shift").unwrap_or(0.0));
+        if vae.get("guessed").is_some() {
+            facts = facts.with("latents_guessed", true);
+        }
     } else {
         let sizes: Vec<Vec<u64>> = buckets.iter().map(|b| vec![b[0], b[1]]).collect();
         facts = facts.with("image_sizes", sizes);

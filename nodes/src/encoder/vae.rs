@@ -90,6 +90,8 @@ struct Found {
     shift: f64,
     /// Neither the document nor the file tells scale and shift.
     assumed: bool,
+    /// It stands in for a file whose name does not tell the number of channels.
+    guessed: bool,
 }
 
 impl Config {
@@ -124,6 +126,7 @@ impl Config {
             scale: told.unwrap_or(scale),
             shift: self.shift_factor.or(known[1]).unwrap_or(if told.is_some() { 0.0 } else { shift }),
             assumed: told.is_none() && family.is_none(),
+            guessed: false,
             config,
         }
     }
@@ -136,6 +139,8 @@ impl Config {
             name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
         let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), [None; 2], None);
         found.assumed = false;
+        let four = ["sd1", "sd_1", "sd-1", "sd2", "v1-", "v2-", "xl"];
+        found.guessed = !sixteen && !four.iter().any(|part| name.contains(part));
         found
     }
 }
@@ -190,7 +195,8 @@ impl Node for VaeEncoder {
             }
             _ => return Facts::new(),
         };
-        Facts::new()
+        let facts = if found.guessed { Facts::new().with("guessed", true) } else { Facts::new() };
+        facts
             .with("latent_channels", found.config.latent as u64)
             .with("factor", found.config.factor() as u64)
             .with("scale", found.scale)

@@ -213,6 +213,7 @@ impl Node for Preview {
                 cx.error("P0401", "model", "an autoencoder draws nothing from prompts", None);
             } else if let (Some(v), Some(wanted)) = (&vae, model.facts.u64("latent_channels"))
                 && v.facts.u64("latent_channels").is_some_and(|c| c != wanted)
+                && v.facts.get("guessed").is_none()
             {
                 cx.error(
                     "P0401",

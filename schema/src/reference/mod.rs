@@ -41,6 +41,7 @@ fn index(registry: &Registry) -> String {
          Generated from the node registry by `pipe generate`; the texts are in the sources of the nodes.\n\n\
          - [Settings](settings.md): everything outside `nodes`\n\
          - [Commands](cli.md)\n\
+         - [Options of sd-scripts](sd-scripts.md): where each of them is here\n\
          - [Diagnostic codes](codes.md)\n\n\
          ## Nodes\n",
     );
