@@ -78,8 +78,8 @@ def lycoris(kind, chosen, seed):
             for key, parameter in sorted(module.named_parameters()):
                 noise = torch.randn(parameter.shape, generator=g)
                 parameter.copy_(parameter * (1 + 0.05 * noise) if key == "dora_scale" else 0.3 * noise)
-            if kind.startswith("loha"):
-                # As its forward has it; its get_merged_weight multiplies by the scale twice.
+            if kind.startswith("lo") and kind != "locon":
+                # As their forward has it; the get_merged_weight of LoHa and LoKr multiplies by the scale twice.
                 whole = leaf.weight + module.get_weight(leaf.weight.shape) * module.scalar
             else:
                 whole = module.get_merged_weight(multiplier=1, shape=leaf.weight.shape)[0]
