@@ -181,8 +181,11 @@ fn ending(tensor: Tensor, several: bool) -> String {
 /// The part and path of a weight.
 type Weight = (Component, String);
 
+/// The layers of a file by the weight they change, with their names and places.
+type ByWeight<'a> = IndexMap<Weight, Vec<(&'a str, &'a Layer, Place)>>;
+
 /// The layers of a file by the weight that they change.
-fn by_weight<'a>(file: &'a AdapterFile, names: &Names) -> Result<IndexMap<Weight, Vec<(&'a str, &'a Layer, Place)>>> {
+fn by_weight<'a>(file: &'a AdapterFile, names: &Names) -> Result<ByWeight<'a>> {
     let mut all: IndexMap<Weight, Vec<_>> = IndexMap::new();
     let mut unknown = Vec::new();
     for (name, layer) in &file.layers {
