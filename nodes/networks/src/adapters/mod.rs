@@ -8,6 +8,7 @@
 pub mod file;
 pub mod kron;
 pub mod merge;
+pub mod noise;
 pub mod norms;
 
 use std::collections::HashMap;
