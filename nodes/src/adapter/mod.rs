@@ -6,12 +6,17 @@ pub mod common;
 pub mod dora;
 pub mod dylora;
 mod expressions;
+mod file;
 pub mod full;
+mod full_blocks;
+mod layer_rates;
 pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod oft;
+mod resolve;
 mod size;
+mod start;
 mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};
