@@ -229,6 +229,12 @@ pub trait Node: Send + Sync + 'static {
     /// Bytes and FLOPs by phase.
     fn plan(config: &Self::Config, cx: &PlanCx) -> NodePlan;
 
+    /// Work with the inputs that are marked [`Input::early`], as soon as those are there: the other inputs are not. What it
+    /// gives is handed to `build` ([`BuildCx::prepared`]). So that a text encoder can be freed before the model is loaded.
+    fn prepare(_config: &Self::Config, _cx: &mut BuildCx) -> Result<Option<SharedValue>, crate::run::RunError> {
+        Ok(None)
+    }
+
     /// Makes the node's values; heavy work (loading, caching) happens here.
     fn build(config: Self::Config, cx: &mut BuildCx) -> Result<Built, crate::run::RunError>;
 }
@@ -247,6 +253,8 @@ pub trait NodeType: Send + Sync {
     fn check(&self, config: &Json, cx: &mut CheckCx) -> Facts;
     /// [`Node::plan`].
     fn plan(&self, config: &Json, cx: &PlanCx) -> NodePlan;
+    /// [`Node::prepare`].
+    fn prepare(&self, config: &Json, cx: &mut BuildCx) -> Result<Option<SharedValue>, crate::run::RunError>;
     /// [`Node::build`].
     fn build(&self, config: &Json, cx: &mut BuildCx) -> Result<Built, crate::run::RunError>;
 }
@@ -301,10 +309,16 @@ impl<N: Node> NodeType for Typed<N> {
             Err(_) => NodePlan::default(),
         }
     }
-    fn build(&self, config: &Json, cx: &mut BuildCx) -> Result<Built, crate::run::RunError> {
-        let config = serde_json::from_value::<N::Config>(config.clone()).map_err(|error| {
-            crate::run::RunError::new("P0199", format!("the fields of this node could not be read: {error}"))
-        })?;
-        N::build(config, cx)
+    fn prepare(&self, config: &Json, cx: &mut BuildCx) -> Result<Option<SharedValue>, crate::run::RunError> {
+        N::prepare(&read_config::<N>(config)?, cx)
     }
+    fn build(&self, config: &Json, cx: &mut BuildCx) -> Result<Built, crate::run::RunError> {
+        N::build(read_config::<N>(config)?, cx)
+    }
+}
+
+fn read_config<N: Node>(config: &Json) -> Result<N::Config, crate::run::RunError> {
+    serde_json::from_value::<N::Config>(config.clone()).map_err(|error| {
+        crate::run::RunError::new("P0199", format!("the fields of this node could not be read: {error}"))
+    })
 }

@@ -79,6 +79,8 @@ pub enum Arity {
     Optional,
     /// A list of nodes, possibly empty: `text: [clip, t5]`; a single name counts as a list of one.
     Many,
+    /// A list of at least one node: `samples: [photos, others]`.
+    Several,
 }
 
 /// An input of a node type. In the document it is a field of the node that names another node
@@ -95,20 +97,42 @@ pub struct Input {
     pub arity: Arity,
     /// One line for hover and reference pages.
     pub doc: &'static str,
+    /// The node uses the value alone, before its other inputs are there: [`crate::node::Node::prepare`] reads it, `build`
+    /// does not get it.
+    pub early: bool,
+}
+
+impl Arity {
+    /// Whether the document must name a node.
+    pub fn required(self) -> bool {
+        matches!(self, Arity::One | Arity::Several)
+    }
+    /// Whether it may name several.
+    pub fn list(self) -> bool {
+        matches!(self, Arity::Many | Arity::Several)
+    }
 }
 
 impl Input {
     /// A required input used at `rate`.
     pub const fn one(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::One, doc }
+        Input { name, accepts, rate, arity: Arity::One, doc, early: false }
     }
     /// An optional input.
     pub const fn optional(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Optional, doc }
+        Input { name, accepts, rate, arity: Arity::Optional, doc, early: false }
     }
     /// A list input.
     pub const fn many(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Many, doc }
+        Input { name, accepts, rate, arity: Arity::Many, doc, early: false }
+    }
+    /// Used once, before the node's other inputs are there.
+    pub const fn early(self) -> Self {
+        Input { rate: Rate::Setup, early: true, ..self }
+    }
+    /// A list input of at least one node.
+    pub const fn several(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
+        Input { name, accepts, rate, arity: Arity::Several, doc, early: false }
     }
 }
 

@@ -272,8 +272,10 @@ pub struct BuildCx<'a> {
     pub base_dir: &'a Path,
     /// The run's folder.
     pub folder: &'a Path,
-    /// Values of the inputs.
+    /// Values of the inputs: of those marked early for [`crate::node::Node::prepare`], of the others for `build`.
     pub inputs: BTreeMap<&'static str, Vec<SharedValue>>,
+    /// What [`crate::node::Node::prepare`] gave.
+    pub prepared: Option<SharedValue>,
     /// What the check made known of the inputs.
     pub facts: &'a crate::node::InputFacts,
     /// Where to tell progress.

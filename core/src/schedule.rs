@@ -4,6 +4,9 @@
 //! with a sample-rate input, and what they need) come first, then the document's order: encoders
 //! and caches are done and freed before the model is loaded, wherever the document puts it.
 //!
+//! A node with early inputs is prepared as soon as those are built, long before its own turn: previews encode their
+//! prompts while the text encoders are there for the cache.
+//!
 //! Liveness: a value that only building and caching use is dropped after its last user; one that
 //! only events use beside that is unloaded until the event; one that steps use stays.
 
@@ -46,6 +49,9 @@ pub struct Schedule {
     pub order: Vec<NodeIndex>,
     /// For each place in the order: what is released once that node is built.
     pub releases: Vec<Vec<(NodeIndex, Release)>>,
+    /// For each place in the order: nodes whose early inputs are complete once that node is built, to be prepared
+    /// before anything is released.
+    pub prepares: Vec<Vec<NodeIndex>>,
     /// Uses of each node's values, by node index.
     pub lives: Vec<Life>,
 }
@@ -60,6 +66,18 @@ impl Schedule {
         }
         let mut lives = vec![Life::default(); graph.dag.node_count()];
         let mut releases = vec![Vec::new(); order.len()];
+        // Where each node is prepared: at the last of its early inputs.
+        let mut prepared = vec![None; graph.dag.node_count()];
+        for edge in graph.dag.edge_references().filter(|edge| edge.weight().early) {
+            let (source, place) = (position[edge.source().index()], &mut prepared[edge.target().index()]);
+            *place = if source == usize::MAX { *place } else { (*place).max(Some(source)) };
+        }
+        let mut prepares = vec![Vec::new(); order.len()];
+        for node in &order {
+            if let Some(place) = prepared[node.index()] {
+                prepares[place].push(*node);
+            }
+        }
         for (place, node) in order.iter().enumerate() {
             let life = &mut lives[node.index()];
             let mut used = false;
@@ -67,7 +85,9 @@ impl Schedule {
                 used = true;
                 match edge.weight().rate {
                     Rate::Setup | Rate::Sample => {
-                        let user = position[edge.target().index()];
+                        let target = edge.target().index();
+                        let early = prepared[target].filter(|_| edge.weight().early);
+                        let user = early.unwrap_or(position[target]);
                         if user != usize::MAX {
                             life.last_setup = life.last_setup.max(Some(user));
                         }
@@ -83,7 +103,7 @@ impl Schedule {
                 _ => {}
             }
         }
-        Schedule { order, releases, lives }
+        Schedule { order, releases, prepares, lives }
     }
 
     /// The releases in words: `after cached: drop clip`.
@@ -128,11 +148,15 @@ fn order(graph: &Graph) -> Vec<NodeIndex> {
     order
 }
 
-/// Nodes with a sample-rate input, and everything before them.
+/// Nodes with a sample-rate input, those that are used before the other inputs of their users are there, and everything
+/// before either.
 fn early(graph: &Graph) -> Vec<bool> {
     let mut early = vec![false; graph.dag.node_count()];
-    let caches = graph.dag.edge_references().filter(|edge| edge.weight().rate == Rate::Sample);
-    let mut stack: Vec<NodeIndex> = caches.map(|edge| edge.target()).collect();
+    let mut stack: Vec<NodeIndex> = Vec::new();
+    for edge in graph.dag.edge_references() {
+        stack.extend((edge.weight().rate == Rate::Sample).then(|| edge.target()));
+        stack.extend(edge.weight().early.then(|| edge.source()));
+    }
     while let Some(node) = stack.pop() {
         if !std::mem::replace(&mut early[node.index()], true) {
             stack.extend(graph.dag.neighbors_directed(node, Direction::Incoming));

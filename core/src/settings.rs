@@ -56,9 +56,19 @@ pub struct Train {
     /// Forward passes whose gradients are averaged into one optimizer step. Default 1.
     #[schemars(range(min = 1, max = 65536))]
     pub accumulate: u64,
-    /// When the training state is written for `--resume`. It is also written at the end and on Ctrl-C.
-    pub save_state: StateCadence,
+    /// When the training state is written, and how many of them are kept. It is also written on Ctrl-C.
+    pub save_state: SaveState,
+    /// Where to go on. `latest`: from the newest state of the run's folder, if it has one, else from the start; the same
+    /// command then begins a run and continues it. A path, from the document's folder: that state (`step-00000100` in the
+    /// `state` of a run); in the run's own folder what came after it is dropped, of another run it begins a new folder.
+    /// Default: from the start. `pipe run --resume` is `latest`, whatever stands here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub resume: Option<String>,
 }
+
+/// The word for the newest state of the run's folder.
+pub const LATEST: &str = "latest";
 
 impl Default for Train {
     fn default() -> Self {
@@ -69,15 +79,16 @@ impl Default for Train {
             epochs: None,
             batch_size: 1,
             accumulate: 1,
-            save_state: StateCadence { steps: None, minutes: None },
+            save_state: SaveState::default(),
+            resume: None,
         }
     }
 }
 
-/// How often the training state is written; default every 5 minutes.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+/// How often the training state is written; default every 5 minutes and at the end.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct StateCadence {
+pub struct SaveState {
     /// Every so many optimizer steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -86,6 +97,68 @@ pub struct StateCadence {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01))]
     pub minutes: Option<f64>,
+    /// Every so many epochs, at their end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub epochs: Option<u64>,
+    /// Also after the last step, so that a finished run can be continued with more steps. Default true.
+    pub at_end: bool,
+    /// How many states are kept. Default the newest 2: should one be damaged, the other serves.
+    pub keep_last: KeepStates,
+}
+
+impl Default for SaveState {
+    fn default() -> Self {
+        SaveState { steps: None, minutes: None, epochs: None, at_end: true, keep_last: KeepStates::default() }
+    }
+}
+
+impl SaveState {
+    /// Whether steps or epochs alone say when, so that the number of states is known.
+    pub fn is_counted(&self) -> bool {
+        self.minutes.is_none() && (self.steps.is_some() || self.epochs.is_some())
+    }
+    /// States that a run still writes from a step on, if that is known.
+    pub fn count(&self, from: u64, total: u64, per_epoch: u64) -> Option<u64> {
+        if !self.is_counted() {
+            return None;
+        }
+        let spans = [self.steps, self.epochs.map(|n| n.saturating_mul(per_epoch.max(1)))];
+        // The last step has its own rule; where both fire at once one state is written.
+        let last = total.saturating_sub(1);
+        let fired = |n: u64| (last / n).saturating_sub(from / n);
+        let [a, b] = spans.map(|span| span.map(|n| n.max(1)));
+        let both = match (a, b) {
+            (Some(a), Some(b)) => fired(least_common(a, b)),
+            _ => 0,
+        };
+        let middle = a.map_or(0, fired) + b.map_or(0, fired) - both;
+        let due_at_last = [a, b].into_iter().flatten().any(|n| total.is_multiple_of(n));
+        Some(middle + u64::from(total > from && (self.at_end || due_at_last)))
+    }
+}
+
+/// Least common multiple, or the largest number there is.
+fn least_common(a: u64, b: u64) -> u64 {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).saturating_mul(b)
+}
+
+/// How many training states are kept.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct KeepStates {
+    /// Number of states; older ones are deleted.
+    #[schemars(range(min = 1, max = 100000))]
+    pub count: u64,
+}
+
+impl Default for KeepStates {
+    fn default() -> Self {
+        KeepStates { count: 2 }
+    }
 }
 
 /// Compute type.
@@ -115,4 +188,32 @@ pub struct Every {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub epochs: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_counted_as_they_fire() {
+        for at_end in [true, false] {
+            for (steps, epochs) in
+                [(Some(3), None), (None, Some(2)), (Some(4), Some(1)), (Some(6), Some(3)), (Some(50), None)]
+            {
+                let cadence = SaveState { steps, epochs, at_end, ..SaveState::default() };
+                for (from, total, per_epoch) in [(0, 24, 4), (5, 23, 4), (0, 1, 1), (12, 25, 6), (24, 24, 4)] {
+                    let due = |step: u64| {
+                        let by = |n: Option<u64>, span: u64| n.is_some_and(|n| step.is_multiple_of(n * span));
+                        by(steps, 1) || by(epochs, per_epoch) || (at_end && step == total)
+                    };
+                    let expected = (from + 1..=total).filter(|step| due(*step)).count() as u64;
+                    let found = cadence.count(from, total, per_epoch);
+                    assert_eq!(found, Some(expected), "{steps:?} {epochs:?} {at_end} {from} {total} {per_epoch}");
+                }
+            }
+        }
+        assert_eq!(SaveState::default().count(0, 10, 1), None, "the clock decides");
+        let timed = SaveState { steps: Some(1), minutes: Some(1.0), ..SaveState::default() };
+        assert_eq!(timed.count(0, 10, 1), None);
+    }
 }

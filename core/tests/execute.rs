@@ -235,3 +235,114 @@ fn stopped_while_building_nothing_is_lost() {
     assert_eq!((outcome.status, outcome.position.step), (Status::Interrupted, 0));
     assert_eq!(go(testing::GOOD, dir.path(), false).unwrap().status, Status::Finished);
 }
+
+#[test]
+fn early_inputs_are_used_and_freed_before_the_model_is_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = testing::GOOD.replace("prompts: [a fox]", "text: [clip, second], prompts: [a fox]");
+    let text = text
+        .replace("  lora:", "  second: { type: encoder.text, weights: clip_g.safetensors, max_tokens: 77 }\n  lora:");
+    testing::trace();
+    go(&text, dir.path(), false).unwrap();
+    let trace = testing::trace();
+    let place = |line: &str| trace.iter().position(|l| l == line).unwrap_or_else(|| panic!("{line}: {trace:#?}"));
+    // Both encoders are there, the model is not.
+    let prepared = place("prepare preview with 2 and 0");
+    assert!(place("build clip") < prepared && place("build second") < prepared);
+    for freed in ["drop clip", "drop second"] {
+        assert!(prepared < place(freed) && place(freed) < place("build unet"), "{freed}: {trace:#?}");
+    }
+    // Its own turn comes last, without the encoders and with what it made of them.
+    assert!(place("build preview with 0 and its prompts") > place("build lora"));
+    assert_eq!(trace.iter().filter(|line| line.contains("clip")).count(), 2, "events do not load it again: {trace:#?}");
+}
+
+fn states_of(cadence: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    // 10 steps, 4 of them an epoch.
+    go(&testing::GOOD.replace("save_state: { steps: 4 }", cadence), dir.path(), false).unwrap();
+    match dir.path().join("state").exists() {
+        true => files(dir.path(), "state").iter().map(|name| name.trim_start_matches("step-000000").into()).collect(),
+        false => Vec::new(),
+    }
+}
+
+#[test]
+fn states_are_saved_by_steps_epochs_and_at_the_end_and_counted() {
+    assert_eq!(states_of("save_state: { steps: 4 }"), ["08", "10"]);
+    assert_eq!(states_of("save_state: { epochs: 1, keep_last: { count: 9 } }"), ["04", "08", "10"]);
+    assert_eq!(
+        states_of("save_state: { epochs: 2, steps: 3, keep_last: { count: 9 } }"),
+        ["03", "06", "08", "09", "10"]
+    );
+    assert_eq!(states_of("save_state: { epochs: 1, at_end: false, keep_last: { count: 1 } }"), ["08"]);
+    assert_eq!(states_of("save_state: { steps: 5, at_end: false }"), ["05", "10"]);
+    assert_eq!(states_of("save_state: { minutes: 60 }"), ["10"]);
+    assert!(states_of("save_state: { minutes: 60, at_end: false }").is_empty());
+}
+
+#[test]
+fn an_interrupted_run_saves_its_state_whatever_the_cadence() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        faulty(", interrupt_at: 7").replace("save_state: { steps: 4 }", "save_state: { steps: 100, at_end: false }");
+    assert_eq!(go(&text, dir.path(), false).unwrap().status, Status::Interrupted);
+    assert_eq!(files(dir.path(), "state"), ["step-00000006"]);
+}
+
+#[test]
+fn the_same_document_starts_and_continues_with_resume_latest() {
+    let whole = tempfile::tempdir().unwrap();
+    go(testing::GOOD, whole.path(), false).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let text = testing::GOOD.replace("train: {", "train: { resume: latest,");
+    assert_eq!(go(&text, dir.path(), false).unwrap().resumed_from, None);
+    fs::remove_dir_all(dir.path().join("state/step-00000010")).unwrap();
+    let outcome = go(&text, dir.path(), false).unwrap();
+    assert_eq!((outcome.resumed_from, outcome.position.step), (Some(8), 10));
+    assert_eq!(go(&text, dir.path(), false).unwrap().resumed_from, Some(10), "a finished run has nothing to do");
+    let name = "metrics.jsonl";
+    assert_eq!(fs::read(whole.path().join(name)).unwrap(), fs::read(dir.path().join(name)).unwrap());
+}
+
+#[test]
+fn a_run_goes_on_from_the_state_that_is_named() {
+    let whole = tempfile::tempdir().unwrap();
+    let keep = testing::GOOD.replace("steps: 4 }", "steps: 4, keep_last: { count: 9 } }");
+    go(&keep, whole.path(), false).unwrap();
+    let from = |folder: &Path, step: u32| {
+        let state = folder.join(format!("state/step-{step:08}"));
+        keep.replace("train: {", &format!("train: {{ resume: \"{}\",", state.display()))
+    };
+    // Of another run, in a folder of its own.
+    let other = tempfile::tempdir().unwrap();
+    let outcome = go(&from(whole.path(), 4), other.path(), false).unwrap();
+    assert_eq!((outcome.resumed_from, outcome.position.step), (Some(4), 10));
+    let last = "checkpoints/step-0010.txt";
+    assert_eq!(fs::read(whole.path().join(last)).unwrap(), fs::read(other.path().join(last)).unwrap());
+    assert_eq!(files(other.path(), "state"), ["step-00000008", "step-00000010"]);
+    assert_eq!(
+        go(&from(whole.path(), 4), other.path(), false).unwrap_err().code,
+        "P0907",
+        "not over a run that is there"
+    );
+    assert_eq!(
+        go(&from(whole.path(), 4), other.path(), true).unwrap().resumed_from,
+        Some(10),
+        "`--resume` is its own newest"
+    );
+    // Of this run: back to it, and what came after is made again.
+    let metrics = fs::read(whole.path().join("metrics.jsonl")).unwrap();
+    let stopped = StopFlag::default();
+    let outcome = go_with(&from(whole.path(), 4), whole.path(), false, &stopped).unwrap();
+    assert_eq!(outcome.resumed_from, Some(4));
+    assert_eq!(fs::read(whole.path().join("metrics.jsonl")).unwrap(), metrics);
+    assert_eq!(files(whole.path(), "state"), ["step-00000004", "step-00000008", "step-00000010"]);
+    assert!(fs::read_to_string(whole.path().join("run.log")).unwrap().contains("2 later states are removed"));
+    // Of another pipeline.
+    let error = go(&from(whole.path(), 4).replace("seed: 7", "seed: 8"), other.path(), false).unwrap_err();
+    assert_eq!(error.code, "P0907");
+    let third = tempfile::tempdir().unwrap();
+    let error = go(&from(whole.path(), 4).replace("seed: 7", "seed: 8"), third.path(), false).unwrap_err();
+    assert_eq!(error.code, "P0908");
+}

@@ -47,6 +47,7 @@ pub fn registry() -> Registry {
         Typed::<adapter::loha::Loha>::boxed(),
         Typed::<adapter::lokr::Lokr>::boxed(),
         Typed::<adapter::dora::Dora>::boxed(),
+        Typed::<adapter::diff::Diff>::boxed(),
         Typed::<adapter::oft::Oft>::boxed(),
         Typed::<adapter::dylora::Dylora>::boxed(),
         Typed::<adapter::full::Full>::boxed(),

@@ -68,6 +68,18 @@ fn near(a: f64, b: f64, share: f64, what: &str) {
 fn twenty_steps_of_every_kind() {
     for (name, adapter, module, argument) in [
         ("loha", "type: adapter.loha, rank: 2, conv: { rank: 2 }", "lycoris.kohya", "\"algo\": \"loha\""),
+        (
+            "loha_tucker",
+            "type: adapter.loha, rank: 2, conv: { rank: 2 }, tucker: true",
+            "lycoris.kohya",
+            "\"use_tucker\": \"True\"",
+        ),
+        (
+            "lokr_tucker",
+            "type: adapter.lokr, rank: 2, conv: { rank: 2 }, tucker: true",
+            "lycoris.kohya",
+            "\"use_tucker\": \"True\"",
+        ),
         ("lokr", "type: adapter.lokr, rank: 2, conv: { rank: 2 }", "lycoris.kohya", "\"algo\": \"lokr\""),
         (
             "lokr_both",
@@ -134,6 +146,13 @@ fn ranks_of_the_file_and_rates_of_patterns() {
         (
             format!(
                 "type: adapter.lora, rank: 4, patterns: [{{ match: lora, learning_rate: 1e-3 }}], weights: {}",
+                init()
+            ),
+            "max_grad_norm: 1.0",
+        ),
+        (
+            format!(
+                "type: adapter.lora, rank: from_file, patterns: [{{ match: lora, learning_rate: 1e-3 }}], weights: {}",
                 init()
             ),
             "max_grad_norm: 1.0",
@@ -335,6 +354,179 @@ fn metrics_have_the_rate_of_the_step() {
     for (step, rate) in steps.iter().zip([0.0025, 0.005, 0.0075]) {
         let found = step.as_object().unwrap().iter().find(|(name, _)| name.starts_with("lr")).unwrap();
         near(found.1.as_f64().unwrap(), rate, 1e-6, found.0);
+    }
+}
+
+/// LyCORIS' `full` with its norms: whole weights learn, from the base on.
+#[test]
+fn whole_layers_and_norms_as_differences() {
+    let folder = tempfile::tempdir().unwrap();
+    let reference = WeightFile::open(fixture("lycoris/full.safetensors")).unwrap();
+    let optimizer = "learning_rate: 1e-3, weight_decay: 0.0";
+    let steps = train(folder.path(), &document(20, "type: adapter.diff, layers: all, norms: true", optimizer));
+    let (wanted, norms) = (reference.f32("losses").unwrap(), reference.f32("grad_norms").unwrap());
+    for (k, step) in steps.iter().enumerate() {
+        near(step["loss"].as_f64().unwrap(), wanted[k] as f64, 2e-5, &format!("loss of step {k}"));
+        near(step["grad_norm"].as_f64().unwrap(), norms[k] as f64, 1e-3, &format!("norm of step {k}"));
+    }
+    let ours = saved(folder.path());
+    assert_eq!(ours.names().len() as i64, reference.i64("count").unwrap()[0]);
+    assert!(ours.names().all(|name| !name.ends_with(".alpha")));
+    let (mut off, mut moved) = (0.0f64, 0.0f64);
+    for name in reference.names().filter_map(|name| name.strip_prefix("final.")) {
+        let (now, last) = (ours.f32(name).unwrap(), reference.f32(&format!("final.{name}")).unwrap());
+        assert_eq!(ours.info(name).unwrap().shape, reference.info(&format!("final.{name}")).unwrap().shape, "{name}");
+        for (a, b) in now.iter().zip(&last) {
+            off += ((a - b) as f64).powi(2);
+            moved += (*b as f64).powi(2);
+        }
+    }
+    assert!(moved > 0.0 && (off / moved).sqrt() < 1e-3, "off by {:.2e}", (off / moved).sqrt());
+    let arguments = &ours.header().metadata["ss_network_args"];
+    assert!(arguments.contains("\"algo\": \"full\"") && arguments.contains("\"train_norm\": \"True\""), "{arguments}");
+
+    // The file goes on where it ended; without the adapter the base is as it was.
+    let path = ours.path().display();
+    let still = "learning_rate: 0.0";
+    let again = format!("type: adapter.diff, layers: all, norms: true, weights: {path}");
+    let run = |adapter: &str| losses(&train(tempfile::tempdir().unwrap().path(), &document(1, adapter, still)))[0];
+    let (fresh, trained) = (run("type: adapter.diff"), run(&again));
+    near(fresh, wanted[0] as f64, 2e-5, "nothing learnt");
+    assert!(trained < fresh);
+    let dropped = run(&format!("{again}, module_dropout: 0.9"));
+    assert!(dropped != trained && dropped != fresh);
+}
+
+/// A LoRA file's layers by their paths in Diffusers' U-Net, in a spelling of PEFT or of Diffusers.
+fn respelled(folder: &Path, [down, up, before]: [&str; 3], metadata: &BTreeMap<String, String>, alpha: bool) -> String {
+    use pipe_data::lora_names::{Wanted, targets};
+    use pipe_data::weights::{Component, Family};
+    let unet = WeightFile::open(fixture("diffusers_dir/unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let shapes = unet.names().map(|name| (name, unet.info(name).unwrap().shape.clone()));
+    let file = WeightFile::open(init()).unwrap();
+    let mut tensors = Vec::new();
+    for target in targets(Family::Sd1, Component::Unet, shapes, Wanted::default()) {
+        for (from, to) in [("lora_down.weight", down), ("lora_up.weight", up), ("alpha", ".alpha")] {
+            let name = format!("{}.{from}", target.name);
+            if to != ".alpha" || alpha {
+                let shape = file.info(&name).unwrap().shape.clone();
+                let to = format!("{before}{}{to}", target.path);
+                tensors.push(TensorOut::f32(to, DType::F32, shape, file.f32(&name).unwrap()));
+            }
+        }
+    }
+    let path = folder.join("spelled.safetensors");
+    write_safetensors(&path, tensors, metadata).unwrap();
+    path.display().to_string()
+}
+
+/// Files of PEFT and of Diffusers, with α of their own, in the metadata, or nowhere (then it is the rank).
+#[test]
+fn files_in_other_spellings() {
+    let run = |adapter: &str| {
+        let text = document(2, &format!("type: adapter.lora, {adapter}"), "learning_rate: 1e-3");
+        let folder = tempfile::tempdir().unwrap();
+        let losses = losses(&train(folder.path(), &text));
+        (losses, saved(folder.path()).names().map(String::from).collect::<Vec<_>>())
+    };
+    let kohya = run(&format!("rank: 4, weights: {}", init()));
+    let folder = tempfile::tempdir().unwrap();
+    let told =
+        BTreeMap::from([("lora_adapter_metadata".to_owned(), r#"{"unet.r": 4, "unet.lora_alpha": 2}"#.to_owned())]);
+    let peft = [".lora_A.weight", ".lora_B.weight", "unet."];
+    let in_metadata = run(&format!("rank: 4, weights: {}", respelled(folder.path(), peft, &told, false)));
+    assert_eq!(in_metadata, kohya);
+    let bare = [".lora_A.default.weight", ".lora_B.default.weight", "base_model.model."];
+    let path = respelled(folder.path(), bare, &BTreeMap::new(), true);
+    assert_eq!(run(&format!("rank: from_file, weights: {path}")).0, kohya.0);
+    let old = [".lora.down.weight", ".lora.up.weight", "unet."];
+    let path = respelled(folder.path(), old, &BTreeMap::new(), false);
+    let doubled = run(&format!("rank: 4, weights: {path}")).0;
+    let twice = run(&format!("rank: 4, base_weights: [{{ path: {}, multiplier: 2 }}]", init())).0;
+    near(doubled[0], twice[0], 2e-5, "α is the rank, twice that of the file");
+    let merged = run(&format!("rank: 4, base_weights: [{{ path: {path} }}]")).0;
+    near(merged[0], twice[0], 2e-5, "merged as well");
+}
+
+/// Diffusers keeps FLUX's joined matrices apart; its files are read into the joined ones.
+#[test]
+fn apart_in_the_file_and_joined_in_the_model() {
+    let kohya = fixture("lora_trajectory_flux/init.safetensors").display().to_string();
+    let file = WeightFile::open(&kohya).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = Vec::new();
+    let (double, single) = ("transformer.transformer_blocks", "transformer.single_transformer_blocks");
+    for name in file.names().filter_map(|name| name.strip_suffix(".alpha")) {
+        let name = name.strip_prefix("lora_unet_").unwrap();
+        let (list, rest) = name.split_once("_blocks_").unwrap();
+        let (block, layer) = rest.split_once('_').unwrap();
+        let parts: Vec<&str> = match layer {
+            "img_attn_qkv" => vec!["attn.to_q", "attn.to_k", "attn.to_v"],
+            "txt_attn_qkv" => vec!["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
+            "img_attn_proj" => vec!["attn.to_out.0"],
+            "txt_attn_proj" => vec!["attn.to_add_out"],
+            "img_mlp_0" => vec!["ff.net.0.proj"],
+            "img_mlp_2" => vec!["ff.net.2"],
+            "txt_mlp_0" => vec!["ff_context.net.0.proj"],
+            "txt_mlp_2" => vec!["ff_context.net.2"],
+            "img_mod_lin" => vec!["norm1.linear"],
+            "txt_mod_lin" => vec!["norm1_context.linear"],
+            "linear1" => vec!["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"],
+            "linear2" => vec!["proj_out"],
+            "modulation_lin" => vec!["norm.linear"],
+            other => panic!("{other}"),
+        };
+        let get = |ending: &str| {
+            let name = format!("lora_unet_{name}.{ending}");
+            (file.f32(&name).unwrap(), file.info(&name).unwrap().shape.clone())
+        };
+        let ((down, down_shape), (up, up_shape), (alpha, _)) =
+            (get("lora_down.weight"), get("lora_up.weight"), get("alpha"));
+        let (width, rank) = (down_shape[1], up_shape[1]);
+        let mut row = 0;
+        for (i, part) in parts.iter().enumerate() {
+            // The first three are as wide as the stream, the last has what is left.
+            let rows = if i < 3 && parts.len() > 1 { width } else { up_shape[0] - row };
+            let place = format!("{}.{block}.{part}", if list == "double" { double } else { single });
+            let own = up[row * rank..(row + rows) * rank].to_vec();
+            // Parts may have other scales; here every second one is twice as strong and half as large.
+            let factor = if i % 2 == 1 { 2.0 } else { 1.0 };
+            let halved: Vec<f32> = own.iter().map(|x| x / factor).collect();
+            tensors.push(TensorOut::f32(
+                format!("{place}.lora_A.weight"),
+                DType::F32,
+                down_shape.clone(),
+                down.clone(),
+            ));
+            tensors.push(TensorOut::f32(format!("{place}.lora_B.weight"), DType::F32, [rows, rank], halved));
+            tensors.push(TensorOut::f32(format!("{place}.alpha"), DType::F32, [1], vec![alpha[0] * factor]));
+            row += rows;
+        }
+    }
+    let path = folder.path().join("flux.safetensors");
+    write_safetensors(&path, tensors, &BTreeMap::new()).unwrap();
+    let run = |adapter: &str| {
+        let text = format!(
+            "version: 1\nname: case\ntrain: {{ device: cpu, steps: 3, batch_size: 2 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  model: {{ type: model.flux, weights: {} }}\n  \
+             learn: {{ model: model, type: adapter.lora, {adapter} }}\n  loss: {{ type: loss.flow, model: learn, batch: rows }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 0.0 }}\n  \
+             metrics: {{ type: logger.metrics, update: adamw }}\n",
+            fixture("lora_trajectory_flux/replay.safetensors").display(),
+            fixture("flux").display(),
+        );
+        losses(&train(tempfile::tempdir().unwrap().path(), &text))
+    };
+    let path = path.display();
+    let joined = run(&format!("rank: 2, weights: {kohya}"));
+    for adapter in [
+        format!("rank: from_file, weights: {path}"),
+        format!("rank: 2, split_qkv: true, weights: {path}"),
+        format!("rank: 2, base_weights: [{{ path: {path} }}]"),
+    ] {
+        for (found, wanted) in run(&adapter).iter().zip(&joined) {
+            near(*found, *wanted, 2e-5, &adapter);
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use pipe_core::check::Checked;
 use pipe_core::document::Syntax;
 use pipe_core::execute::{Outcome, RunOptions, run};
+use pipe_core::plan::plan_document;
 use pipe_core::run::{Progress, RunError, StopFlag};
+use pipe_data::images::{Rgb8, png};
 use pipe_data::weights::{DType, TensorOut, write_safetensors};
 
 /// Remembers what a run told.
@@ -217,4 +219,147 @@ fn a_run_whose_weights_changed_is_not_continued() {
     assert_eq!(outcome.unwrap_err().code, "P0908");
     let (outcome, _) = go(folder.path(), "a", &text.replace("steps: 2,", "steps: 4,"), true);
     assert_eq!(outcome.unwrap().position.step, 4, "more steps are allowed");
+}
+
+/// A square picture, white in its first columns and black in the others.
+fn half(side: usize, white: usize) -> Rgb8 {
+    let mut image = Rgb8::new(side, side);
+    for (i, x) in image.pixels.iter_mut().enumerate() {
+        *x = if i / 3 % side < white { 255 } else { 0 };
+    }
+    image
+}
+
+/// Two pictures with captions, and masks of other sizes.
+fn masked(folder: &Path, white: usize) {
+    for (name, side) in [("a", 64), ("b", 32)] {
+        for sub in ["photos", "masks"] {
+            std::fs::create_dir_all(folder.join(sub)).unwrap();
+        }
+        let photo = images().join(if name == "a" { "laughing.png" } else { "hushed.png" });
+        std::fs::copy(photo, folder.join("photos").join(format!("{name}.png"))).unwrap();
+        std::fs::write(folder.join("photos").join(format!("{name}.txt")), "a face").unwrap();
+        png::write(folder.join("masks").join(format!("{name}.png")), &half(side, side * white / 64), &[]).unwrap();
+    }
+}
+
+#[test]
+fn masks_are_cut_as_their_images_and_kept_at_the_size_of_latents() {
+    let folder = tempfile::tempdir().unwrap();
+    masked(folder.path(), 24);
+    let cache = folder.path().join("cache");
+    let text = document(Path::new("photos"), &format!("type: cacher.disk, folder: {}", cache.display()), 1);
+    let plain = text.replace("caption_dropout_rate: 0.3", "masks: masks");
+    go(folder.path(), "a", &plain, false).0.unwrap();
+    let mut found: Vec<Vec<f32>> = Vec::new();
+    for part in std::fs::read_dir(&cache).unwrap() {
+        for entry in std::fs::read_dir(part.unwrap().path()).unwrap() {
+            let file = pipe_data::weights::WeightFile::open(entry.unwrap().path()).unwrap();
+            if file.info("value").unwrap().shape == [16, 16] {
+                found.push(file.f32("value").unwrap());
+            }
+        }
+    }
+    // 24 of 64 columns are 6 of 16, on the other side where the image is mirrored. Both files say the same, but they are
+    // not the same bytes.
+    let columns = |from: usize, to: usize| -> Vec<f32> {
+        (0..256).map(|i| if (from..to).contains(&(i % 16)) { 1.0 } else { 0.0 }).collect()
+    };
+    let (plain, mirrored) = (columns(0, 6), columns(10, 16));
+    assert_eq!(found.iter().filter(|mask| **mask == plain).count(), 2, "{found:?}");
+    assert_eq!(found.iter().filter(|mask| **mask == mirrored).count(), 2);
+    assert_eq!(found.len(), 4);
+
+    // Other masks are other entries: what was cached of the old ones is not used.
+    masked(folder.path(), 32);
+    let other = text.replace("caption_dropout_rate: 0.3", "masks: masks");
+    let (outcome, log) = go(folder.path(), "a", &other.replace("steps: 1", "steps: 2"), true);
+    assert_eq!(outcome.unwrap_err().code, "P0908", "the data changed");
+    assert!(!log.has("encode images"), "the images did not");
+}
+
+/// A document on weights that were trained, so that a step changes something.
+fn trained(photos: &str, steps: u64) -> String {
+    let fixture = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures/diffusers_dir");
+    document(Path::new("photos"), "type: cacher.memory", steps)
+        .replace("caption_dropout_rate: 0.3", photos)
+        .replace(
+            "init: { widths: [16, 16], layers: 1, heads: 2, context_dim: 16, norm_groups: 4 }",
+            &format!("weights: {}", fixture.display()),
+        )
+        .replace("init: { width: 16, layers: 1, heads: 2 }", "init: { width: 24, layers: 1, heads: 2 }")
+        .replace("learning_rate: 1e-2", "learning_rate: 1e-2, weight_decay: 0.0")
+}
+
+/// The up factors of a saved LoRA.
+fn ups(folder: &Path, out: &str) -> Vec<f32> {
+    let file = pipe_data::weights::WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
+    let mut names: Vec<&str> = file.names().filter(|name| name.ends_with("lora_up.weight")).collect();
+    names.sort_unstable();
+    assert!(!names.is_empty());
+    names.iter().flat_map(|name| file.f32(name).unwrap()).collect()
+}
+
+#[test]
+fn nothing_is_learned_where_a_mask_is_black() {
+    let folder = tempfile::tempdir().unwrap();
+    masked(folder.path(), 0);
+    let text = trained("masks: masks", 2);
+    go(folder.path(), "a", &text, false).0.unwrap();
+    assert!(ups(folder.path(), "a").iter().all(|x| *x == 0.0));
+    // With a floor it is.
+    let text = text.replace("noise_offset: 0.05", "noise_offset: 0.05, mask: { floor: 0.5 }");
+    go(folder.path(), "b", &text, false).0.unwrap();
+    assert!(ups(folder.path(), "b").iter().any(|x| *x != 0.0));
+}
+
+#[test]
+fn regularization_images_are_as_many_as_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    masked(folder.path(), 64);
+    let text = document(&images(), "type: cacher.memory", 1)
+        .replace("steps: 1, batch_size: 3, accumulate: 2", "epochs: 1, batch_size: 1")
+        .replace(
+            "  vae:",
+            "  others: { type: loader.images, path: photos, resolution: 32, regularization: { weight: 0.5 } }\n  vae:",
+        )
+        .replace("samples: photos", "samples: [photos, others]");
+    let (outcome, _) = go(folder.path(), "a", &text, false);
+    assert_eq!(outcome.unwrap().position.step, 20, "ten of each kind");
+    let file = pipe_data::weights::WeightFile::open(folder.path().join("a/checkpoints/t.safetensors")).unwrap();
+    let metadata = &file.header().metadata;
+    assert_eq!((&metadata["ss_num_train_images"][..], &metadata["ss_num_reg_images"][..]), ("10", "10"));
+    assert_eq!(metadata["ss_prior_loss_weight"], "0.5");
+    assert_eq!(metadata["ss_reg_dataset_dirs"], r#"{"photos":{"n_repeats":1,"img_count":2}}"#);
+}
+
+/// Captions with the class in place of the trigger are cached as well, and used.
+#[test]
+fn a_class_is_preserved_from_its_own_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    masked(folder.path(), 64);
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(format!("photos/{name}.txt")), "a sks face").unwrap();
+    }
+    let plain = trained("repeats: 1", 3);
+    let kept = trained("preserve_class: { trigger: sks face, class: face }", 3);
+    let (outcome, log) = go(folder.path(), "a", &kept, false);
+    outcome.unwrap();
+    assert!(log.has("encode captions 3/3"), "with trigger, with class, and the empty one");
+    go(folder.path(), "b", &plain, false).0.unwrap();
+    assert!(ups(folder.path(), "a") != ups(folder.path(), "b"));
+    // Images that are to stay as they are: nothing is learned of them.
+    let dropouts = ", dropout: 0.1, rank_dropout: 0.1, module_dropout: 0.1";
+    let still = trained("preserve_output: true", 3).replace(dropouts, "");
+    go(folder.path(), "c", &still, false).0.unwrap();
+    assert!(ups(folder.path(), "c").iter().all(|x| *x == 0.0));
+    assert!(ups(folder.path(), "b").iter().any(|x| *x != 0.0));
+    // The plan knows the passes: one forward more, or that and everything a second time.
+    let flops = |text: &str| {
+        let plan = plan_document(&pipe_nodes::registry(), &check(folder.path(), text));
+        plan.nodes["adamw"].plan.step_flops as f64
+    };
+    let (plain, kept, still) = (flops(&plain), flops(&kept), flops(&still));
+    assert!(still > 1.1 * plain && still < 1.7 * plain, "{}", still / plain);
+    assert!((kept - plain - still).abs() < 1e-3 * kept, "{} {}", kept / plain, still / plain);
 }

@@ -417,9 +417,24 @@ fn whole_models_in_every_layout() {
                 let source = ComponentWeights::open(files().join(format!("{text}.safetensors")), component).unwrap();
                 let saved = ComponentWeights::open(saved.join(file), component)
                     .unwrap_or_else(|e| panic!("{}: {file}: {text}: {e}", family.name));
-                for name in saved.names() {
+                for name in source.names() {
                     assert_eq!(saved.f32(name).unwrap(), source.f32(name).unwrap(), "{}: {file}: {name}", family.name);
                 }
+            }
+        }
+        let index = std::fs::read_to_string(saved.join("diffusers/model_index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+        for (number, (text, ..)) in family.texts.iter().enumerate() {
+            let (folder, class, file) = match (*text, number) {
+                ("gemma", _) => ("tokenizer", "GemmaTokenizerFast", "tokenizer.json"),
+                ("t5", 1) => ("tokenizer_2", "T5TokenizerFast", "spiece.model"),
+                ("t5", _) => ("tokenizer_3", "T5TokenizerFast", "spiece.model"),
+                (_, 0) => ("tokenizer", "CLIPTokenizer", "vocab.json"),
+                _ => ("tokenizer_2", "CLIPTokenizer", "merges.txt"),
+            };
+            assert_eq!(index[folder], serde_json::json!(["transformers", class]), "{}", family.name);
+            for file in [file, "tokenizer_config.json", "special_tokens_map.json"] {
+                assert!(saved.join("diffusers").join(folder).join(file).is_file(), "{}: {folder}/{file}", family.name);
             }
         }
         assert!(moved > before.names().len(), "{}: {moved} tensors moved", family.name);

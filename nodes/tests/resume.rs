@@ -102,10 +102,14 @@ const STOPS: [(u64, u64); 3] = [(3, 1), (4, 1), (4, 3)];
 
 /// Six stops of one optimizer, and the plan of both runs.
 fn continues(optimizer: &str) {
+    continues_with(optimizer, &ADAPTERS);
+}
+
+fn continues_with(optimizer: &str, adapters: &[(&str, &str)]) {
     let tempdir = tempfile::tempdir().unwrap();
     let folder = tempdir.path();
     write_rows(folder);
-    for (number, adapter) in ADAPTERS.into_iter().enumerate() {
+    for (number, adapter) in adapters.iter().copied().enumerate() {
         let text = document(optimizer, adapter, "");
         let out = |name: &str| format!("{number}-{name}");
         let whole = go(folder, &out("whole"), &text, false, None).unwrap();
@@ -184,6 +188,105 @@ optimizers! {
     schedule_free_sgd: "schedule_free_sgd, learning_rate: 0.01, weight_lr_power: 1";
     adamw_8bit: "adamw_8bit, learning_rate: 1e-3, max_grad_norm: false";
     lion_8bit: "lion_8bit, learning_rate: 1e-4, schedule: { type: warmup_stable_decay, warmup: { steps: 2 }, decay: { ratio: 0.5 } }";
+}
+
+/// Weights in bf16: the random rounding of a continued run is that of the unbroken one.
+#[test]
+fn weights_in_bf16_continue_too() {
+    let adapter = [("type: adapter.full, storage: bf16", ADAPTERS[1].1)];
+    for optimizer in ["adamw, learning_rate: 1e-3", "prodigy, d0: 1e-4", "adamw_8bit, learning_rate: 1e-3"] {
+        continues_with(optimizer, &adapter);
+    }
+}
+
+/// Updates far smaller than a step of bf16 add up with stochastic rounding, and are lost with rounding to the nearest.
+#[test]
+fn small_updates_of_bf16_weights_are_not_lost() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let run = |out: &str, adapter: &str, rate: &str| {
+        let text =
+            document(&format!("adamw, weight_decay: 0.0, learning_rate: {rate}"), (adapter, "weights: FIXTURE"), "");
+        go(folder, out, &text, false, None).unwrap();
+        let file = state(folder, out, STEPS);
+        let mut names: Vec<&str> = file.names().filter(|name| name.starts_with("param.")).collect();
+        names.sort_unstable();
+        names.iter().flat_map(|name| file.f32(name).unwrap()).collect::<Vec<f32>>()
+    };
+    let start = run("start", "type: adapter.full, storage: bf16", "0.0");
+    let exact = run("f32", "type: adapter.full", "1e-5");
+    let exact_start = run("f32-start", "type: adapter.full", "0.0");
+    let moved =
+        |now: &[f32], from: &[f32]| now.iter().zip(from).filter(|(a, b)| a != b).count() as f64 / now.len() as f64;
+    let random = run("random", "type: adapter.full, storage: bf16", "1e-5");
+    let nearest = run("nearest", "type: adapter.full, storage: bf16, rounding: nearest", "1e-5");
+    assert!(random.iter().all(|x| half::bf16::from_f32(*x).to_f32() == *x), "kept in bf16");
+    // At the deepest level the fixture has one pixel: all but the middle of its kernels get no gradient.
+    assert!(moved(&exact, &exact_start) > 0.3, "{}", moved(&exact, &exact_start));
+    assert!(
+        moved(&random, &start) > 1.5 * moved(&nearest, &start),
+        "{} {}",
+        moved(&random, &start),
+        moved(&nearest, &start)
+    );
+    // In the mean both went where f32 went: the shift along the exact update is that of the update.
+    let (mut along, mut square) = (0.0f64, 0.0f64);
+    for (((now, from), exact), exact_from) in random.iter().zip(&start).zip(&exact).zip(&exact_start) {
+        let update = (exact - exact_from) as f64;
+        along += (now - from) as f64 * update;
+        square += update * update;
+    }
+    assert!((along / square - 1.0).abs() < 0.2, "{}", along / square);
+}
+
+/// Every other adapter: each kind, and what LoRA can be told of its layers, with everything that draws numbers.
+const KINDS: [&str; 9] = [
+    "adapter.lora, rank: 4, lora_plus: 16, dropout: 0.1, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.lora, rank: 4, frozen_down: true, dropout: 0.1",
+    "adapter.lora, rank: 4, alpha: 2, conv: { rank: 2 }, scale_weight_norms: 0.05, block_rates: { down: 0.5 }, \
+     patterns: [{ match: to_k, rank: 2, learning_rate: 1e-4 }, { match: ff, rank: false }]",
+    "adapter.loha, rank: 2, conv: { rank: 2 }, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.lokr, rank: 2, factor: 2, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.dora, rank: 2, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.oft, blocks: 2, layers: all, module_dropout: 0.1",
+    "adapter.dylora, rank: 4, unit: 2, module_dropout: 0.1",
+    "adapter.dylora, rank: 4, unit: 1, algorithm: sd_scripts",
+];
+
+#[test]
+fn every_adapter_continues() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let saver = "  save: { type: saver.adapter, adapter: learn, update: optimizer, dtype: f32, every: { steps: 3 } }\n";
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let adapter = format!("type: {kind}");
+        let text = document("adamw, learning_rate: 1e-2", (&adapter, "weights: FIXTURE"), saver);
+        let saved = |name: &str, file: &str| {
+            contents(&WeightFile::open(folder.join(name).join("checkpoints").join(file)).unwrap()).0
+        };
+        let whole = format!("{number}-whole");
+        go(folder, &whole, &text, false, None).unwrap();
+        let expected = contents(&state(folder, &whole, STEPS));
+        for (after, looks) in STOPS {
+            let name = format!("{number}-{after}-{looks}");
+            let stopped = go(folder, &name, &text, false, Some((after, looks))).unwrap();
+            assert_eq!((stopped.status, stopped.position.step), (Status::Interrupted, after), "{kind}");
+            assert_eq!(go(folder, &name, &text, true, None).unwrap().resumed_from, Some(after));
+            assert!(contents(&state(folder, &name, STEPS)) == expected, "{kind}: the state after a stop at {after}");
+            // What does not learn is not in the state: the files hold it.
+            for file in ["t.safetensors", "t-step00000003.safetensors", "t-step00000006.safetensors"] {
+                assert!(saved(&name, file) == saved(&whole, file), "{kind}: {file} after a stop at {after}");
+            }
+        }
+        let moved = saved(&whole, "t.safetensors") != saved(&whole, "t-step00000003.safetensors");
+        assert!(moved, "{kind} learns");
+    }
+    let registry = pipe_nodes::registry();
+    let tested = |name: &str| name == "adapter.full" || KINDS.iter().any(|kind| kind.starts_with(&format!("{name},")));
+    let missing: Vec<&str> = registry.names().filter(|name| name.starts_with("adapter.") && !tested(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// 8-bit state is in 8 bits where the tensors are large enough, with both adapters.

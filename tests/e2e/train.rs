@@ -121,7 +121,7 @@ fn metadata(path: &Path) -> std::collections::BTreeMap<String, String> {
     serde_json::from_value(header["__metadata__"].clone()).expect("texts by name")
 }
 
-/// What sd-scripts writes into every adapter, without the `ss_` before it.
+/// What sd-scripts writes into every adapter (the specification's §9.4), without the `ss_` before it.
 const METADATA: &str = "session_id training_started_at output_name learning_rate text_encoder_lr unet_lr \
     num_train_images num_validation_images num_reg_images num_batches_per_epoch num_epochs gradient_checkpointing \
     gradient_accumulation_steps max_train_steps lr_warmup_steps lr_scheduler network_module network_dim \
@@ -133,20 +133,45 @@ const METADATA: &str = "session_id training_started_at output_name learning_rate
     ip_noise_gamma_random_strength loss_type huber_schedule huber_scale huber_c fp8_base fp8_base_unet \
     validation_seed validation_split max_validation_steps validate_every_n_epochs validate_every_n_steps \
     resize_interpolation training_finished_at steps epoch";
+/// What it writes of images that come from folders without a dataset file.
+const DATA: &str = "batch_size_per_device total_batch_size resolution color_aug flip_aug random_crop shuffle_caption \
+    enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso keep_tokens dataset_dirs reg_dataset_dirs \
+    tag_frequency bucket_info";
+/// What it writes of a base model that is named, and of arguments of the adapter.
+const BASE: &str = "network_args sd_model_name sd_model_hash new_sd_model_hash";
+/// What it says of the model itself, without `modelspec.`.
+const SPEC: &str =
+    "sai_model_spec architecture implementation title resolution date prediction_type implementation_version";
+
+fn keys<'k>(prefix: &str, names: impl IntoIterator<Item = &'k str>) -> Vec<String> {
+    names.into_iter().flat_map(str::split_whitespace).map(|name| format!("{prefix}{name}")).collect()
+}
 
 #[test]
 fn a_lora_says_all_that_other_programs_look_for() {
     let (dir, ran) = whole_run();
     let found = metadata(&lora(dir, ran));
-    let missing: Vec<&str> =
-        METADATA.split_whitespace().filter(|key| !found.contains_key(&format!("ss_{key}"))).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    let mut expected = keys("ss_", [METADATA, DATA, BASE]);
+    expected.extend(keys("modelspec.", [SPEC]));
+    expected.extend(keys("sshs_", ["model_hash legacy_hash"]));
+    expected.sort();
+    assert_eq!(found.keys().cloned().collect::<Vec<_>>(), expected);
     let text = |key: &str| found[key].as_str();
     assert_eq!((text("ss_learning_rate"), text("ss_text_encoder_lr")), ("0.001", "None"));
     assert_eq!((text("ss_network_dim"), text("ss_network_alpha")), ("4", "4.0"));
     assert_eq!(text("ss_network_args"), r#"{"dropout": "0.1"}"#);
     assert_eq!((text("ss_steps"), text("ss_seed"), text("ss_clip_skip")), ("24", "3", "None"));
-    assert_eq!(text("ss_sd_model_name"), "diffusers_dir");
+    assert_eq!((text("ss_sd_model_name"), text("ss_new_sd_model_hash")), ("diffusers_dir", "IsADirectory"));
+    assert_eq!((text("ss_epoch"), text("ss_num_epochs"), text("ss_output_name")), ("5", "5", "tiny"));
+    assert_eq!((text("ss_enable_bucket"), text("ss_min_bucket_reso"), text("ss_keep_tokens")), ("False", "None", "0"));
+    assert_eq!((text("modelspec.title"), text("modelspec.resolution")), ("tiny", "64x64"));
+    assert_ne!(text("sshs_legacy_hash"), "e3b0c442", "a small file is not a file of nothing");
+    // The middle of an epoch belongs to the same epoch as its end.
+    let middle = metadata(&dir.join("runs/whole/checkpoints/tiny-step00000010.safetensors"));
+    assert_eq!((middle["ss_steps"].as_str(), middle["ss_epoch"].as_str()), ("10", "2"));
+    assert_eq!(middle["ss_session_id"], found["ss_session_id"]);
+    assert_eq!(middle["ss_training_started_at"], found["ss_training_started_at"]);
+    assert_ne!(middle["sshs_model_hash"], found["sshs_model_hash"]);
     assert_eq!(text("modelspec.architecture"), "stable-diffusion-v1/lora");
     assert!(text("ss_tag_frequency").contains("concept") && text("sshs_model_hash").len() == 64);
 }
@@ -159,7 +184,145 @@ fn a_text_encoder_that_learns_at_the_common_rate_is_said_to() {
     let dir = folder("tiny.yaml", &text);
     let ran = train(dir.path(), &[]).expect(0);
     let found = metadata(&lora(dir.path(), &ran));
-    assert_eq!((found["ss_unet_lr"].as_str(), found["ss_text_encoder_lr"].as_str()), ("0.001", "0.001"));
+    assert_eq!((found["ss_unet_lr"].as_str(), found["ss_text_encoder_lr"].as_str()), ("0.001", "[0.001]"));
+}
+
+#[test]
+fn what_the_user_says_of_a_file_is_in_it() {
+    let words = "metadata: { title: Faces, author: me, tags: [face, disc], comment: a try, thumbnail: face.png, \
+                 is_negative_embedding: false }";
+    let (before, every) = ("update: adamw, dtype: f32, every: { steps: 10 }", "every: { steps: 1 }");
+    let text = tiny(2).replace(before, &format!("update: adamw, name: faces, {every}, {words}"));
+    let least = "  least: { type: saver.adapter, name: least, adapter: lora, update: adamw, metadata: false }\n";
+    let dir = folder("tiny.yaml", &(text + least));
+    let picture = fs::read_dir(images()).unwrap().map(|entry| entry.unwrap().path());
+    let picture = picture.into_iter().find(|path| path.extension().is_some_and(|e| e == "png")).unwrap();
+    fs::copy(picture, dir.path().join("face.png")).unwrap();
+    train(dir.path(), &[]).expect(0);
+    let saved = |name: &str| metadata(&dir.path().join("runs/tiny/checkpoints").join(name));
+    let found = saved("faces.safetensors");
+    let spec = |key: &str| found[&format!("modelspec.{key}")].as_str();
+    assert_eq!((spec("title"), spec("author"), spec("tags")), ("Faces", "me", "face, disc"));
+    assert_eq!((spec("is_negative_embedding"), found["ss_training_comment"].as_str()), ("False", "a try"));
+    assert_eq!(found["ss_output_name"], "faces");
+    assert!(spec("thumbnail").starts_with("data:image/png;base64,iVBOR"), "{}", spec("thumbnail"));
+    let mut expected = keys("ss_", ["v2 base_model_version network_module network_dim network_alpha network_args"]);
+    expected.extend(keys("modelspec.", [SPEC]));
+    expected.extend(keys("sshs_", ["model_hash legacy_hash"]));
+    expected.sort();
+    assert_eq!(saved("least.safetensors").keys().cloned().collect::<Vec<_>>(), expected);
+}
+
+/// The tiny pipeline with all of its U-Net trained and saved in one file.
+fn tiny_full(steps: u32, saver: &str) -> String {
+    let text = tiny(steps)
+        .replace("type: adapter.lora, model: unet, rank: 4, dropout: 0.1", "type: adapter.full, model: unet");
+    let start = text.find("  save:").expect("a saver");
+    let end = text.find("  preview:").expect("a preview");
+    let save = format!("  save: {{ type: saver.checkpoint, model: lora, vae: vae, text: clip, {saver} }}\n");
+    format!("{}{save}{}", &text[..start], &text[end..])
+}
+
+#[test]
+fn a_whole_model_says_what_it_is_and_nothing_of_its_training() {
+    let every = "update: adamw, format: single_file, every: { steps: 1, epochs: 1 }, keep_last: { step_files: 1 }";
+    let dir = folder("tiny.yaml", &tiny_full(8, &format!("{every}, metadata: {{ license: CC0 }}")));
+    train(dir.path(), &[]).expect(0);
+    let checkpoints = dir.path().join("runs/tiny/checkpoints");
+    let found = metadata(&checkpoints.join("tiny.safetensors"));
+    let mut expected = keys("modelspec.", [SPEC, "license"]);
+    expected.sort();
+    assert_eq!(found.keys().cloned().collect::<Vec<_>>(), expected);
+    let spec = |key: &str| found[&format!("modelspec.{key}")].as_str();
+    assert_eq!((spec("architecture"), spec("prediction_type")), ("stable-diffusion-v1", "epsilon"));
+    assert_eq!((spec("resolution"), spec("license"), spec("title")), ("64x64", "CC0", "tiny"));
+    assert!(
+        spec("implementation").contains("generative-models") && spec("implementation_version").starts_with("pipe/")
+    );
+    let mut names: Vec<String> =
+        fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let per_epoch = ["tiny-000001.safetensors", "tiny-step00000007.safetensors", "tiny.safetensors"];
+    assert_eq!(names, per_epoch);
+}
+
+/// Width and height of a PNG, and whether its text chunks hold all of some words.
+fn picture(path: &Path, words: &[&str]) -> (u32, u32) {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = String::from_utf8_lossy(&bytes);
+    words.iter().for_each(|word| assert!(text.contains(word), "{}: no `{word}`", path.display()));
+    let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
+}
+
+#[test]
+fn pictures_of_a_prompts_file_are_drawn_as_it_says() {
+    let text = tiny(3).replace(
+        "prompts: [{ prompt: a face }]",
+        "prompts: [{ prompt: a face, width: 128, seed: 11 }]\n    prompts_file: prompts.txt\n    at_start: false\n    \
+         every: { steps: 2 }",
+    );
+    let dir = folder("tiny.yaml", &text);
+    let lines = "# two\nan apple --w 32 --h 48 --d 5 --s 3 --l 2 --n blurry --ss euler_a\n\nplain\n";
+    fs::write(dir.path().join("prompts.txt"), lines).unwrap();
+    let ran = train(dir.path(), &[]).expect(0);
+    let samples = dir.path().join("runs/tiny/samples/preview");
+    let mut names: Vec<String> =
+        fs::read_dir(&samples).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let expected = [2, 3].map(|step| [0, 1, 2].map(|i| format!("step{step:08}-{i:02}.png"))).concat();
+    assert_eq!(names, expected, "at step 2 and at the end, none before");
+    assert_eq!(picture(&samples.join(&names[0]), &["a face", "Steps: 2", "Seed: 11"]), (128, 64));
+    let words = ["an apple", "Negative prompt: blurry", "Steps: 3", "Sampler: Euler a", "CFG scale: 2", "Seed: 5"];
+    assert_eq!(picture(&samples.join(&names[1]), &words), (32, 48));
+    // The run's seed, 3, and the number of the picture.
+    assert_eq!(picture(&samples.join(&names[2]), &["plain", "Sampler: DDIM", "Seed: 5"]), (64, 64));
+    assert_eq!(reported(&ran, "preview").len(), 1, "{}", ran.out);
+    // The text encoder is freed for good before the model is built.
+    let log = fs::read_to_string(dir.path().join("runs/tiny/run.log")).unwrap();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("no `{text}`: {log}"));
+    assert!(place("prepare preview") < place("free clip") && place("free clip") < place("build unet"), "{log}");
+}
+
+#[test]
+fn a_preview_that_fails_comes_after_the_save() {
+    let dir = folder("tiny.yaml", &tiny(2).replace("    steps: 2\n", "    steps: 2\n    at_start: false\n"));
+    let run = dir.path().join("runs/tiny");
+    fs::create_dir_all(&run).unwrap();
+    // A file where the folder of the pictures would have to be.
+    fs::write(run.join("samples"), "").unwrap();
+    let ran = train(dir.path(), &[]).expect(1);
+    assert!(ran.err.contains("node `preview`") && ran.err.contains("error[P0903]"), "{}", ran.err);
+    let saved = run.join("checkpoints/tiny.safetensors");
+    assert!(
+        saved.exists() && ran.err.contains("last checkpoint: runs/tiny/checkpoints/tiny.safetensors"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn killed_and_run_again_with_resume_latest_in_the_document_a_run_is_whole() {
+    let (dir, whole) = whole_run();
+    let text = tiny(STEPS).replace("train: {", "train: { resume: latest,");
+    fs::write(dir.join("latest.yaml"), text).expect("the document is written");
+    let call = || {
+        let mut command = command(dir);
+        command.args(["run", "latest.yaml", "--output", "runs/latest"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // The same command each time, as a queue of jobs gives it.
+    for after in [2usize, 7, 15] {
+        let mut child = call().spawn().expect("pipe starts");
+        assert!(wait_for(&mut child, dir, "latest", after), "the run was over before it could be killed");
+        child.kill().expect("the child can be killed");
+        assert_eq!(Ran::of(child.wait_with_output().expect("the child ends")).code, -1);
+    }
+    let ran = Ran::of(call().output().expect("pipe starts")).expect(0);
+    assert!(ran.out.contains("continued after step"), "{}", ran.out);
+    assert_equal_runs(dir, whole, &ran, "latest");
+    let again = Ran::of(call().output().expect("pipe starts")).expect(0);
+    assert!(again.out.contains("were done before; nothing was trained"), "{}", again.out);
 }
 
 #[test]

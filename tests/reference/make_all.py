@@ -21,7 +21,7 @@ COMMITTED = HERE.parent / "fixtures"
 # Later ones read what earlier ones wrote.
 TOPICS = ["clip", "unet", "vae", "single_file", "keys", "layouts", "lora_trajectory", "schedule_optim", "tokens"]
 TOPICS += ["sdxl_unet", "clip_open", "t5", "gemma", "sd3", "flux", "lumina", "sdxl_lora", "flow_lora", "samplers"]
-TOPICS += ["pickles", "sentencepiece", "losses", "optimizers", "lycoris"]
+TOPICS += ["pickles", "sentencepiece", "losses", "optimizers", "lycoris", "sd2_lora", "text_lora", "full_runs", "preserve"]
 
 
 def compare(fresh):

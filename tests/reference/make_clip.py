@@ -50,11 +50,19 @@ def main():
     again = again[0] if isinstance(again, tuple) else again
     torch.testing.assert_close(inner.final_layer_norm(again), last, rtol=1e-5, atol=1e-5)
 
+    # Padding hidden as keys: 1 up to the first EOS. Only states at padding change, attention being causal.
+    mask = (torch.arange(77)[None] <= torch.tensor([[9], [76]])).to(torch.int64)
+    masked = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(masked[0, :10], last[0, :10], rtol=1e-5, atol=1e-5)
+    assert (masked[0, 10:] - last[0, 10:]).abs().max() > 0.1
+
     cotangent = randn(2, 77, CLIP_CONFIG["hidden_size"], seed=202)
     (last * cotangent).sum().backward()
     tensors = {
         "input_ids": ids,
         "last": last,
+        "mask": mask,
+        "last_masked": masked,
         "skip2": skip2,
         "penultimate": hidden[depth - 1],
         "pooled": result.pooler_output,

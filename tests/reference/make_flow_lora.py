@@ -1,18 +1,18 @@
-"""LoRA runs on the tiny SD3, FLUX and Lumina 2: flow matching, adapters of the authors' linear layers.
+"""LoRA runs on the tiny SD3, SD3.5, FLUX and Lumina: flow matching, adapters of the authors' linear layers.
 
 kohya's files name the authors' layers, where query, key and value are one matrix with one
 pair of factors. Here that is computed on diffusers' networks: each of the separate layers
-adds its rows of `up` to the shared `down`. A merged copy, `W + alpha/rank up down` in the
+adds its rows of `up` to the shared `down`; both copies of Lumina-Next's query projection add all. A merged copy, `W + alpha/rank up down` in the
 authors' layout turned into diffusers', has to give the same output.
 """
 
 import copy
 
 from common import FIXTURES, randn, save_tensors, spread
-from layouts import sd3, swap_halves, to_diffusers, to_original
+from layouts import lumina_next, sd3, swap_halves, to_diffusers, to_original
 from make_flux import CONTEXT as FLUX_CONTEXT, POOLED as FLUX_POOLED, predict as flux_predict
 from make_flux import table as flux_table, tiny_flux, unpack
-from make_lumina import CAPTION, lumina2_table, predict as lumina_predict, tiny_lumina2
+from make_lumina import CAPTION, forward_next, lumina2_table, predict as lumina_predict, tiny_lumina2, tiny_lumina_next
 from make_sd3 import CONTEXT, LAYERS, POOLED, tiny_sd3
 from network import cast
 from training import check, rows, seed_factors, train
@@ -28,6 +28,11 @@ class Part(torch.nn.Module):
     def __init__(self, linear, down, up, index):
         super().__init__()
         self.linear, self.down, self.up, self.index = linear, [down], [up], index
+
+    @property
+    def weight(self):
+        """T5's layers ask for its type."""
+        return self.linear.weight
 
     def forward(self, x):
         return self.linear(x) + ALPHA / RANK * (x @ self.down[0].T @ self.up[0][self.index].T)
@@ -45,13 +50,16 @@ class FusedLora:
             if not wanted(original) or not all(isinstance(layer, torch.nn.Linear) for layer in layers):
                 continue
             name = "lora_unet_" + original.replace(".", "_")
-            sizes = [layer.out_features for layer in layers]
+            sizes = [layer.out_features for layer in (layers[:1] if source.tied else layers)]
             down = torch.nn.Parameter(torch.zeros(RANK, layers[0].in_features, dtype=dtype))
             up = torch.nn.Parameter(torch.zeros(sum(sizes), RANK, dtype=dtype))
             self.factors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
             self.paths[name] = original
             index = torch.arange(sum(sizes))
-            index = [swap_halves(index)] if source.swap else index.split(sizes)
+            if source.tied:
+                index = [index] * len(layers)
+            else:
+                index = [swap_halves(index)] if source.swap else index.split(sizes)
             for path, layer, part in zip(source.paths, layers, index):
                 parent, _, child = path.rpartition(".")
                 setattr(modules[parent], child, Part(layer, down, up, part))
@@ -85,16 +93,25 @@ def flux_output(model, sample, x):
     return unpack(flux_predict(model, sample, x["sigmas"], x["context"], x["pooled"], x["guidance"]), *sample.shape[-2:])
 
 
+def schnell_output(model, sample, x):
+    return unpack(flux_predict(model, sample, x["sigmas"], x["context"], x["pooled"]), *sample.shape[-2:])
+
+
 def lumina_output(model, sample, x):
     return lumina_predict(model, sample, x["sigmas"], x["context"], x["context_mask"])
 
 
-def make_replay(context, tokens, pooled=None, guidance=False, lengths=None, seed=0):
+def next_output(model, sample, x):
+    """Without the half of the channels that estimates a variance."""
+    return forward_next(model, {"sample": sample, **x})["out"]
+
+
+def make_replay(context, tokens, pooled=None, guidance=False, lengths=None, channels=16, seed=0):
     # Multiples of 1/32: exact in float32, and so is 1000 times them.
     sigmas = torch.tensor([0.0625, 0.875, 0.25, 0.5, 0.96875, 0.125, 0.375, 0.75])
     replay = {
-        "latents": randn(8, 16, 8, 6, seed=seed),
-        "noise": randn(8, 16, 8, 6, seed=seed + 1),
+        "latents": randn(8, channels, 8, 6, seed=seed),
+        "noise": randn(8, channels, 8, 6, seed=seed + 1),
         "sigmas": sigmas,
         "timesteps": 1000 * sigmas,
         "context": randn(8, tokens, context, seed=seed + 2),
@@ -175,6 +192,22 @@ def main():
     replay = make_replay(CAPTION, 9, lengths=[9, 5, 3, 9, 7, 7, 1, 8], seed=531)
     blocks = ("layers.", "noise_refiner.", "context_refiner.", "final_layer.")
     make("lumina2", model, lumina2_table(model), lambda n: n.startswith(blocks), 25, lumina_output, -1, replay, 535, 1.6)
+
+    model = tiny_sd3(medium35=True)
+    replay = make_replay(CONTEXT, 9, pooled=POOLED, seed=611)
+    blocks = ("joint_blocks.",)
+    make("sd35m", model, sd3(LAYERS, 1), lambda n: n.startswith(blocks), 19, sd3_output, 1, replay, 615, 1.7)
+
+    model = tiny_flux(dev=False)
+    replay = make_replay(FLUX_CONTEXT, 7, pooled=FLUX_POOLED, seed=621)
+    blocks = ("double_blocks.", "single_blocks.")
+    make("flux_schnell", model, flux_table(model), lambda n: n.startswith(blocks), 23, schnell_output, 1, replay, 625, 0.5)
+
+    model = tiny_lumina_next()
+    replay = make_replay(CAPTION, 9, lengths=[9, 5, 3, 9, 7, 7, 1, 8], channels=4, seed=631)
+    blocks = ("layers.", "final_layer.")
+    table = lumina_next(len(model.layers))
+    make("lumina_next", model, table, lambda n: n.startswith(blocks), 22, next_output, -1, replay, 635, 1.6)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ def kinds():
 
     return {
         "loha": Lycoris(LohaModule, {}),
+        "loha_tucker": Lycoris(LohaModule, {"use_tucker": True}),
         "lokr": Lycoris(LokrModule, {}),
+        "lokr_tucker": Lycoris(LokrModule, {"use_tucker": True}),
         "lokr_both": Lycoris(LokrModule, {"rank": 1, "decompose_both": True, "factor": 3}),
         "dora": Lycoris(LoConModule, {"weight_decompose": True}),
         "oft": Rotation,
@@ -208,12 +210,57 @@ def run(kind, make, replay):
     print("   ", kind, [round(float(x), 4) for x in losses[::6]], [round(float(x), 2) for x in norms[::6]])
 
 
+def full(replay):
+    """FullModule and NormModule: whole weights, biases and norms learn, from the base on.
+
+    They hold the weight itself, so that their weight decay would pull it to zero; here there is none, and what is
+    compared is the difference that they save.
+    """
+    from lycoris.modules.full import FullModule
+    from lycoris.modules.norms import NormModule
+
+    unet = tiny_unet()
+    unet.requires_grad_(False)
+    layers = {name: FullModule(name, leaf) for name, (_, leaf) in discover(unet, UNET_CONV_TARGETS, "lora_unet").items()}
+    for path, module in unet.named_modules():
+        inside = "attentions." in path or "resnets." in path
+        if inside and isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm)):
+            name = "lora_unet_" + path.replace(".", "_")
+            layers[name] = NormModule(name, module)
+    for layer in layers.values():
+        layer.apply_to()
+        layer.train()
+    named = {f"{name}.{key}": value for name, layer in sorted(layers.items()) for key, value in layer.named_parameters()}
+    scheduler = schedule()
+    optimizer = torch.optim.AdamW(list(named.values()), lr=RATE, betas=ADAMW["betas"], eps=ADAMW["eps"], weight_decay=0.0)
+    losses, norms = [], []
+    for k in range(STEPS):
+        data = batch(replay, k)
+        noisy = scheduler.add_noise(data["latents"], data["noise"], data["timesteps"])
+        prediction = unet(noisy, data["timesteps"], data["context"]).sample
+        loss = torch.nn.functional.mse_loss(prediction, data["noise"])
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0).detach())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    state = {}
+    for name, layer in sorted(layers.items()):
+        own = layer.custom_state_dict() if isinstance(layer, FullModule) else dict(layer.named_parameters())
+        state |= {f"{name}.{key}": value.detach().float() for key, value in own.items()}
+    out = {"losses": torch.stack(losses), "grad_norms": torch.stack(norms), "count": torch.tensor([len(state)])}
+    out |= {"final." + key: state[key] for key in spread(sorted(state), 64)}
+    save_tensors(OUT / "full.safetensors", out)
+    print("    full", len(state), [round(float(x), 4) for x in losses[::6]], [round(float(x), 2) for x in norms[::6]])
+
+
 def main():
     replay = load_file(FIXTURES / "lora_trajectory" / "replay.safetensors")
     noisy = schedule().add_noise(replay["latents"], replay["noise"], replay["timesteps"])
     save_tensors(OUT / "noisy.safetensors", {"noisy": noisy})
     for kind, make in kinds().items():
         run(kind, make, replay)
+    full(replay)
 
 
 if __name__ == "__main__":

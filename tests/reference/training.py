@@ -45,7 +45,8 @@ def train(factors, replay, loss_of):
         loss = loss_of(rows(replay, k))
         loss.backward()
         if k == 0:
-            first = {name: factor.grad.clone() for name, factor in factors.items()}
+            # A layer that nothing reads has no gradient: the last one of SDXL's CLIP-L.
+            first = {name: factor.grad.clone() for name, factor in factors.items() if factor.grad is not None}
         norms.append(torch.nn.utils.clip_grad_norm_(parameters, 1.0).detach())
         optimizer.step()
         optimizer.zero_grad()

@@ -104,6 +104,7 @@ pub fn input_line(input: &Input, paint: Paint) -> String {
         Arity::One => "required",
         Arity::Optional => "optional",
         Arity::Many => "any number",
+        Arity::Several => "one or more",
     };
     let ty = format!("{}, {arity}, used at {}", types.join(" or "), input.rate.name());
     format!("  {}  {}\n      {}\n", paint.cyan(input.name), paint.dim(&ty), input.doc)

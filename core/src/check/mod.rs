@@ -170,6 +170,8 @@ impl Stage<'_> {
         let (usable, settings) = settings::read(self.tree, faults.is_empty(), out);
         out.extend(faults);
         out.extend(settings.as_ref().and_then(|settings| settings::output(settings, self.tree)));
+        let resume = |settings| settings::resume(settings, self.tree, self.base_dir, self.options.without_files);
+        out.extend(settings.as_ref().and_then(resume));
 
         let (Some(graph), Some(nodes)) = (graph, nodes) else { return (None, Nodes::new(), settings) };
         let mut known = Nodes::with_capacity(graph.dag.node_count());

@@ -1,10 +1,13 @@
 //! Settings from the tree, as far as they can be read.
 
+use std::path::Path;
+
 use serde_json::{Map, Value as Json, json};
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, suggest};
 use crate::document::Tree;
-use crate::settings::Settings;
+use crate::node::resolve;
+use crate::settings::{LATEST, Settings};
 
 /// Settings to check nodes with, and the same again when they are right. Wrong fields are left
 /// out of the first, so that nodes are checked with what the document does say.
@@ -35,6 +38,25 @@ pub(super) fn output(settings: &Settings, tree: &Tree) -> Option<Diagnostic> {
     };
     let message = format!("`{}` is a file, so the run's folder `{}` cannot be made", file.display(), folder.display());
     Some(Diagnostic::error("P0302", span, message).help("give `output` another folder, or move the file away"))
+}
+
+/// A state to go on from that is not there, or none.
+pub(super) fn resume(settings: &Settings, tree: &Tree, base: &Path, without_files: bool) -> Option<Diagnostic> {
+    let text = settings.train.resume.as_deref().filter(|text| *text != LATEST)?;
+    let path = resolve(base, text);
+    let span = tree.deepest("train.resume").span();
+    let help = "a state is a folder such as `runs/NAME/state/step-00000100`; `latest` takes the newest of this run";
+    if !path.exists() {
+        let missing = Diagnostic::error("P0301", span, format!("`{}` does not exist", path.display()));
+        // A slip in the word, or a path.
+        let near = did_you_mean(&suggest(text, [LATEST]));
+        return (!without_files).then(|| missing.note(near).help(help));
+    }
+    let whole = path.join("state.json").is_file();
+    (!whole).then(|| {
+        let message = format!("`{}` is no saved state: it has no `state.json`", path.display());
+        Diagnostic::error("P0302", span, message).help(help)
+    })
 }
 
 fn salvage(all: &Json) -> Settings {

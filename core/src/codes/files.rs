@@ -54,6 +54,16 @@ pub(super) const CODES: &[Code] = &[
         "The folder exists but may not be listed by this user, or the disk reported an error.",
     ),
     code(
+        "P0311",
+        "a caption whose emphasis cannot be read",
+        "With `weighted_captions` the number in `(words:1.2)` has to be above zero. Brackets that are part of the text are written `\\(` and `\\)`.",
+    ),
+    code(
+        "P0312",
+        "a prompts file that cannot be used",
+        "A line of the prompts file of a preview has an option that is unknown, lacks its value or is out of range, or the file is not of its form. The message names the line. A `.txt` file has a prompt a line with options behind ` --`: `--n` what it should not show, `--w` and `--h` its size, `--d` the seed, `--s` steps, `--l` guidance scale, `--g` embedded guidance, `--ss` sampler. Lines that begin with `#` are comments.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",

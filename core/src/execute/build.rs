@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use petgraph::graph::NodeIndex;
+
 use super::log::Log;
 use crate::check::Checked;
 use crate::graph::Graph;
@@ -48,6 +50,7 @@ impl Parts<'_> {
         let mut driver = None;
         let mut listeners = Vec::new();
         let (mut contents, mut remarks) = (BTreeMap::new(), Vec::new());
+        let mut prepared: Vec<Option<SharedValue>> = vec![None; self.graph.dag.node_count()];
         for (place, index) in schedule.order.iter().enumerate() {
             if self.stop.is_set() {
                 return Err(RunError::interrupted());
@@ -57,21 +60,8 @@ impl Parts<'_> {
             let kind = self.graph.kind(self.registry, *index);
             let state = &self.checked.nodes[name];
             self.log.phase(&format!("build {name} ({})", node.type_name));
-            let mut inputs: BTreeMap<&'static str, Vec<SharedValue>> = BTreeMap::new();
-            for (port, links) in &node.inputs {
-                let sources = links.iter().map(|link| values[link.node.index()][link.output].clone());
-                inputs.insert(port, sources.collect());
-            }
-            let mut cx = BuildCx {
-                name,
-                settings: self.settings,
-                base_dir: &self.checked.base_dir,
-                folder: self.folder,
-                inputs,
-                facts: &state.inputs,
-                progress: self.log.progress(),
-                stop: self.stop.clone(),
-            };
+            let mut cx = self.context(*index, &values, false);
+            cx.prepared = prepared[index.index()].take();
             let built = kind.node.build(&state.config, &mut cx).map_err(|error| error.of(name))?;
             drop(cx);
             if built.outputs.len() != kind.outputs.len() {
@@ -87,6 +77,14 @@ impl Parts<'_> {
                 return Err(RunError::new("P0910", "a second driver was made").of(name));
             }
             listeners.extend(built.listener.map(|listener| (*index, name.to_owned(), listener)));
+            for early in &schedule.prepares[place] {
+                let node = &self.graph.dag[*early];
+                self.log.line(&format!("prepare {}", node.name));
+                let kind = self.graph.kind(self.registry, *early);
+                let mut cx = self.context(*early, &values, true);
+                let made = kind.node.prepare(&self.checked.nodes[&node.name].config, &mut cx);
+                prepared[early.index()] = made.map_err(|error| error.of(&node.name))?;
+            }
             for (freed, how) in &schedule.releases[place] {
                 match how {
                     Release::Drop => self.drop_values(&mut values[freed.index()], &self.graph.dag[*freed].name),
@@ -102,6 +100,29 @@ impl Parts<'_> {
         let event_only = schedule.event_only().flat_map(|index| std::mem::take(&mut values[index.index()])).collect();
         let held = values.into_iter().flatten().collect();
         Ok(Nodes { driver, driver_name, listeners, event_only, contents, remarks, _held: held })
+    }
+
+    /// What a node is prepared or built with: its early inputs, or the others.
+    fn context<'a>(&'a self, index: NodeIndex, values: &[Vec<SharedValue>], early: bool) -> BuildCx<'a> {
+        let node = &self.graph.dag[index];
+        let kind = self.graph.kind(self.registry, index);
+        let wanted = |port: &str| kind.input(port).is_some_and(|input| input.early == early);
+        let mut inputs: BTreeMap<&'static str, Vec<SharedValue>> = BTreeMap::new();
+        for (port, links) in node.inputs.iter().filter(|(port, _)| wanted(port)) {
+            let sources = links.iter().map(|link| values[link.node.index()][link.output].clone());
+            inputs.insert(port, sources.collect());
+        }
+        BuildCx {
+            name: &node.name,
+            settings: self.settings,
+            base_dir: &self.checked.base_dir,
+            folder: self.folder,
+            inputs,
+            prepared: None,
+            facts: &self.checked.nodes[&node.name].inputs,
+            progress: self.log.progress(),
+            stop: self.stop.clone(),
+        }
     }
 
     fn drop_values(&self, values: &mut Vec<SharedValue>, name: &str) {

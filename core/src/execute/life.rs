@@ -9,7 +9,7 @@ use super::log::Log;
 use super::state::{self, Saved};
 use crate::identity::Identity;
 use crate::run::{Artifact, EventCx, Moment, Position, Progress, RunError, StepReport, StopFlag};
-use crate::settings::Settings;
+use crate::settings::{Every, Settings};
 
 /// Minutes between states when the document says nothing.
 const STATE_MINUTES: f64 = 5.0;
@@ -51,9 +51,13 @@ impl<'a> Life<'a> {
         for (name, value) in self.nodes.driver.describe() {
             self.log.line(&format!("{name}: {value}"));
         }
-        let room = state::reserve(self.folder, self.nodes.driver.state_bytes(), self.states());
+        let keep = self.settings.train.save_state.keep_last.count;
+        let room = state::reserve(self.folder, self.nodes.driver.state_bytes(), self.states(), keep);
         let lived = room.and_then(|()| self.begin(from)).and_then(|()| self.steps()).and_then(|status| {
-            self.save_state()?;
+            // A stop that was asked for loses nothing, whatever the cadence says.
+            if status == Status::Interrupted || self.settings.train.save_state.at_end {
+                self.save_state()?;
+            }
             Ok(status)
         });
         let ended = self.tell(Moment::End, 0.0);
@@ -73,7 +77,13 @@ impl<'a> Life<'a> {
             let message = format!("the driver stands at step {} after loading step {}", self.position.step, saved.step);
             return Err(RunError::new("P0909", message).of(&self.nodes.driver_name));
         }
-        self.saved = (Instant::now(), Some(saved.step));
+        // A state of another run is not in this folder yet.
+        let own = saved.path.parent() == Some(&self.folder.join("state"));
+        self.saved = (Instant::now(), own.then_some(saved.step));
+        let later = state::forget_after(self.folder, saved.step);
+        if later > 0 {
+            self.log.say(&format!("going back to step {}: {later} later states are removed", saved.step));
+        }
         let total = self.position.total_steps;
         self.log.say(&match self.position.is_last() {
             true => format!("all {total} steps are done already; `--steps` takes more"),
@@ -119,16 +129,16 @@ impl<'a> Life<'a> {
 
     /// How many states the rest of the run will save, if the clock does not decide.
     fn states(&self) -> Option<u64> {
-        let cadence = &self.settings.train.save_state;
-        let left = self.position.total_steps.saturating_sub(self.position.step);
-        cadence.steps.filter(|_| cadence.minutes.is_none()).map(|steps| left.div_ceil(steps.max(1)))
+        let Position { step, total_steps, steps_per_epoch } = self.position;
+        self.settings.train.save_state.count(step, total_steps, steps_per_epoch)
     }
 
     fn state_is_due(&self) -> bool {
         let cadence = &self.settings.train.save_state;
-        let by_steps = cadence.steps.is_some_and(|steps| self.position.step.is_multiple_of(steps.max(1)));
-        let minutes = cadence.minutes.or(cadence.steps.is_none().then_some(STATE_MINUTES));
-        by_steps || minutes.is_some_and(|minutes| self.saved.0.elapsed().as_secs_f64() >= minutes * 60.0)
+        let every = Every { steps: cadence.steps, epochs: cadence.epochs };
+        let minutes = cadence.minutes.or((!cadence.is_counted()).then_some(STATE_MINUTES));
+        self.position.due(&every)
+            || minutes.is_some_and(|minutes| self.saved.0.elapsed().as_secs_f64() >= minutes * 60.0)
     }
 
     fn save_state(&mut self) -> Result<(), RunError> {
@@ -137,7 +147,8 @@ impl<'a> Life<'a> {
             return Ok(());
         }
         let driver = self.nodes.driver.as_mut();
-        state::save(self.folder, self.identity, &self.position, driver).map_err(|error| match error.code {
+        let keep = self.settings.train.save_state.keep_last.count;
+        state::save(self.folder, self.identity, &self.position, driver, keep).map_err(|error| match error.code {
             // Not the driver's fault: the run's folder takes no more.
             "P0903" => error.at("/output").help("make room; `--resume` then goes on from the state before it"),
             _ => error.of(&self.nodes.driver_name),

@@ -1,7 +1,7 @@
 //! The run: builds the nodes, then drives the training from its first step, or from a saved
 //! state, to its end.
 //!
-//! Stages, in [`run`]: folder and lock → state to resume from → build → life cycle. Killed at any
+//! Stages, in [`run`]: where to start → folder and lock → state to resume from → build → life cycle. Killed at any
 //! moment, a run leaves whole files only, and `--resume` goes on from the newest state.
 
 mod build;
@@ -10,7 +10,7 @@ mod log;
 mod state;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::folder::{LOCK_JSON, RunFolder, atomic_write};
 use crate::identity::{Change, Identity, resolved};
 use crate::registry::Registry;
 use crate::run::{Artifact, Position, Progress, RunError, StepReport, StopFlag};
-use crate::settings::Settings;
+use crate::settings::{LATEST, Settings};
 
 use log::Log;
 
@@ -28,7 +28,7 @@ use log::Log;
 pub struct RunOptions {
     /// The run's folder.
     pub folder: PathBuf,
-    /// Go on from the newest state, if there is one.
+    /// Go on from the newest state, if there is one, whatever the document's `train.resume` says.
     pub resume: bool,
     /// Where to tell progress.
     pub progress: Arc<dyn Progress>,
@@ -81,14 +81,15 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
         return Err(RunError::new("P0911", "the document has errors; `pipe check` lists them"));
     };
     let identity = Identity::of(registry, checked);
-    let folder = RunFolder::open(&options.folder, options.resume)?;
+    let start = Start::of(settings, checked, &options);
+    let folder = RunFolder::open(&options.folder, start.continues(&options.folder))?;
     state::sweep(folder.path());
     let log = Log::open(folder.path(), options.progress.clone())?;
     log.line(&format!("pipe {} runs `{}`", env!("CARGO_PKG_VERSION"), settings.name));
 
-    let state = if options.resume { resume_point(folder.path(), &identity, &log)? } else { None };
+    let state = start.state(folder.path(), &identity, &log)?;
     let lock = folder.path().join(LOCK_JSON);
-    let before = if state.is_some() { contents_of(&lock) } else { BTreeMap::new() };
+    let before = state.as_ref().map(|state| contents_of(&state.run().join(LOCK_JSON))).unwrap_or_default();
     let mut document = resolved(registry, checked, &identity);
     if state.is_none() {
         atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
@@ -146,7 +147,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
 }
 
 /// Hashes of the files an earlier run of this folder was built from.
-fn contents_of(lock: &std::path::Path) -> BTreeMap<String, String> {
+fn contents_of(lock: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(lock).unwrap_or_default();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     serde_json::from_value(document["contents"].clone()).unwrap_or_default()
@@ -165,15 +166,58 @@ fn same_contents(before: &BTreeMap<String, String>, now: &BTreeMap<String, Strin
     }
 }
 
-/// The newest state, when it belongs to this pipeline.
-fn resume_point(folder: &std::path::Path, identity: &Identity, log: &Log) -> Result<Option<state::Saved>, RunError> {
-    let Some(saved) = state::newest(folder)? else {
-        log.say("there is no saved state, so the run starts from its first step");
-        return Ok(None);
-    };
+/// Where a run begins.
+enum Start {
+    /// At its first step.
+    Fresh,
+    /// After the newest state of its folder, if there is one.
+    Latest,
+    /// After a state that the document names.
+    After(PathBuf),
+}
+
+impl Start {
+    fn of(settings: &Settings, checked: &Checked, options: &RunOptions) -> Start {
+        match &settings.train.resume {
+            _ if options.resume => Start::Latest,
+            Some(word) if word == LATEST => Start::Latest,
+            Some(path) => Start::After(crate::node::resolve(&checked.base_dir, path)),
+            None => Start::Fresh,
+        }
+    }
+
+    /// Whether the run that a folder holds is continued.
+    fn continues(&self, folder: &Path) -> bool {
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match self {
+            Start::Fresh => false,
+            Start::Latest => true,
+            Start::After(state) => whole(state).starts_with(whole(folder)),
+        }
+    }
+
+    /// The state, when it belongs to this pipeline.
+    fn state(&self, folder: &Path, identity: &Identity, log: &Log) -> Result<Option<state::Saved>, RunError> {
+        let saved = match self {
+            Start::Fresh => None,
+            Start::After(path) => Some(state::named(folder, path.clone())?),
+            Start::Latest => {
+                let newest = state::newest(folder)?;
+                if newest.is_none() {
+                    log.say("there is no saved state, so the run starts from its first step");
+                }
+                newest
+            }
+        };
+        saved.map(|saved| same_pipeline(saved, identity)).transpose()
+    }
+}
+
+/// A state, when it belongs to this pipeline.
+fn same_pipeline(saved: state::Saved, identity: &Identity) -> Result<state::Saved, RunError> {
     let changes = identity.changes(&saved.identity);
     if changes.is_empty() {
-        return Ok(Some(saved));
+        return Ok(saved);
     }
     let list: Vec<String> = changes.iter().take(5).map(Change::to_string).collect();
     let more = if changes.len() > 5 { format!(" and {} more", changes.len() - 5) } else { String::new() };

@@ -1,4 +1,4 @@
-//! Training states on disk: `state/step-00000123/`, the newest two.
+//! Training states on disk: `state/step-00000123/`, the newest ones.
 //!
 //! A state is a folder that the driver fills, with `state.json` saying where it stands and which
 //! pipeline it belongs to. It is written under a temporary name, synced and renamed.
@@ -14,7 +14,6 @@ use crate::identity::Identity;
 use crate::run::{Driver, Position, RunError};
 
 const FORMAT: u32 = 1;
-const KEEP: usize = 2;
 
 /// A saved state.
 #[derive(Clone, Debug)]
@@ -22,6 +21,13 @@ pub(super) struct Saved {
     pub path: PathBuf,
     pub step: u64,
     pub identity: Identity,
+}
+
+impl Saved {
+    /// The folder of the run that it is of.
+    pub fn run(&self) -> &Path {
+        self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,12 +40,13 @@ struct Record {
     identity: Identity,
 }
 
-/// Writes the state of a step and removes all but the newest two.
+/// Writes the state of a step and removes all but the newest `keep`.
 pub(super) fn save(
     folder: &Path,
     identity: &Identity,
     position: &Position,
     driver: &mut dyn Driver,
+    keep: u64,
 ) -> Result<(), RunError> {
     let path = folder.join("state").join(format!("step-{:08}", position.step));
     atomic_dir(&path, |dir| {
@@ -58,7 +65,7 @@ pub(super) fn save(
     })?;
     let mut all = list(folder);
     all.sort();
-    for (_, old) in all.iter().rev().skip(KEEP) {
+    for (_, old) in all.iter().rev().skip(keep as usize) {
         let _ = fs::remove_dir_all(old);
     }
     Ok(())
@@ -67,10 +74,10 @@ pub(super) fn save(
 /// Sees that the disk has room for the states of a run, by taking it for a moment: a run that could not save its
 /// state later fails before its first step.
 ///
-/// `total` is the number of states the run will write, if known. Two are kept and one is written beside them; states
-/// that are there already have their room.
-pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>) -> Result<(), RunError> {
-    let wanted = total.unwrap_or(KEEP as u64 + 1).min(KEEP as u64 + 1);
+/// `total` is the number of states the run will write, if known. `keep` of them are kept and one is written beside
+/// them; states that are there already have their room.
+pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>, keep: u64) -> Result<(), RunError> {
+    let wanted = total.unwrap_or(keep + 1).min(keep + 1);
     let count = wanted.saturating_sub(list(folder).len() as u64);
     if bytes == 0 || count == 0 {
         return Ok(());
@@ -85,7 +92,7 @@ pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>) -> Result<(
             "there is no room for the training state in `{}`: {} at a time, {} in all: {}",
             folder.display(),
             text(bytes),
-            text(bytes * count),
+            text(bytes.saturating_mul(count)),
             crate::document::plain(&error)
         );
         RunError::new("P0903", message).help("make room, or give `output` a folder on a larger disk")
@@ -118,7 +125,28 @@ fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
 
 /// The newest whole state.
 pub(super) fn newest(folder: &Path) -> Result<Option<Saved>, RunError> {
-    let Some((step, path)) = list(folder).into_iter().max() else { return Ok(None) };
+    match list(folder).into_iter().max() {
+        Some((step, path)) => open(folder, step, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The state in a folder that the document names.
+pub(super) fn named(folder: &Path, path: PathBuf) -> Result<Saved, RunError> {
+    let step = step_of(&path).ok_or_else(|| {
+        let message = format!("`{}` is no saved state: its name is not `step-` and a number", path.display());
+        RunError::new("P0909", message).at("/train.resume")
+    })?;
+    open(folder, step, path).map_err(|error| error.at("/train.resume"))
+}
+
+/// Removes the states after a step that a run goes back to; gives how many there were.
+pub(super) fn forget_after(folder: &Path, step: u64) -> usize {
+    let later = list(folder).into_iter().filter(|(other, _)| *other > step);
+    later.filter(|(_, path)| fs::remove_dir_all(path).is_ok()).count()
+}
+
+fn open(folder: &Path, step: u64, path: PathBuf) -> Result<Saved, RunError> {
     let damaged = |reason: String| unusable(folder, &path, step, &reason);
     let file = path.join("state.json");
     let text = fs::read_to_string(&file).map_err(|error| damaged(crate::document::plain(&error)))?;
@@ -126,7 +154,7 @@ pub(super) fn newest(folder: &Path) -> Result<Option<Saved>, RunError> {
     if record.format != FORMAT || record.step != step {
         return Err(damaged(format!("it was written by pipe {} in another format", record.pipe)));
     }
-    Ok(Some(Saved { path, step, identity: record.identity }))
+    Ok(Saved { path, step, identity: record.identity })
 }
 
 /// A state that cannot be used, and the one to go on from instead.
@@ -152,11 +180,15 @@ fn list(folder: &Path) -> Vec<(u64, PathBuf)> {
     let entries = fs::read_dir(folder.join("state")).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
-            let name = entry.file_name();
-            let step = name.to_str()?.strip_prefix("step-")?.parse().ok()?;
-            Some((step, entry.path()))
+            let path = entry.path();
+            Some((step_of(&path)?, path))
         })
         .collect()
+}
+
+/// The step of a state's folder, by its name.
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -166,19 +198,22 @@ mod tests {
     #[test]
     fn room_for_states_is_taken_and_given_back() {
         let dir = tempfile::tempdir().unwrap();
-        reserve(dir.path(), 1 << 20, None).unwrap();
+        reserve(dir.path(), 1 << 20, None, 2).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         // More than any disk has, or any file may be.
-        let error = reserve(dir.path(), 1 << 62, None).unwrap_err();
+        let error = reserve(dir.path(), 1 << 62, None, 2).unwrap_err();
         assert_eq!(error.code, "P0903");
         assert!(error.message.contains("no room for the training state"), "{}", error.message);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         // Nothing will be saved, or as much is there as is ever kept.
-        reserve(dir.path(), 1 << 62, Some(0)).unwrap();
+        reserve(dir.path(), 1 << 62, Some(0), 2).unwrap();
         for step in 1..=3 {
             fs::create_dir_all(dir.path().join(format!("state/step-{step:08}"))).unwrap();
         }
-        reserve(dir.path(), 1 << 62, None).unwrap();
+        reserve(dir.path(), 1 << 62, None, 2).unwrap();
+        assert!(reserve(dir.path(), 1 << 61, None, 3).is_err(), "a fourth would be written");
+        assert_eq!(forget_after(dir.path(), 2), 1);
+        assert!(newest(dir.path()).unwrap_err().message.contains("step 2"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn connect(
         for input in &kind.inputs {
             let Some(entry) = map.get(input.name) else {
                 // The structural check reports the missing field.
-                graph.dag[index].broken |= input.arity == Arity::One;
+                graph.dag[index].broken |= input.arity.required();
                 continue;
             };
             let mut links: Vec<Link> = Vec::new();
@@ -61,7 +61,8 @@ pub(super) fn connect(
                         // A reference of the wrong type still says who feeds whom: it may close a circle.
                         let from = text.split('.').next().and_then(|name| graph.by_name.get(name).copied());
                         if let Some(from) = from.filter(|from| *from != index) {
-                            let edge = Edge { output: "", input: input.name, rate: input.rate, span };
+                            let edge =
+                                Edge { output: "", input: input.name, rate: input.rate, early: input.early, span };
                             graph.refused.push((from, index, edge));
                         }
                         out.push(*fault);
@@ -71,7 +72,7 @@ pub(super) fn connect(
             }
             for link in &links {
                 let output = graph.kind(registry, link.node).outputs[link.output].name;
-                let edge = Edge { output, input: input.name, rate: input.rate, span: link.span };
+                let edge = Edge { output, input: input.name, rate: input.rate, early: input.early, span: link.span };
                 graph.dag.add_edge(link.node, index, edge);
             }
             if !links.is_empty() {
@@ -86,7 +87,7 @@ pub(super) fn connect(
 fn references(tree: &Tree, arity: Arity) -> Vec<(&str, Span)> {
     match &tree.value {
         Value::String(text) => vec![(text.as_str(), tree.span)],
-        Value::Seq(items) if arity == Arity::Many => {
+        Value::Seq(items) if arity.list() => {
             items.iter().filter_map(|item| Some((item.as_str()?, item.span))).collect()
         }
         _ => Vec::new(),

@@ -70,6 +70,8 @@ pub struct Edge {
     pub input: &'static str,
     /// When the taking node uses the value.
     pub rate: Rate,
+    /// It uses it before its other inputs are there.
+    pub early: bool,
     /// The place of the reference.
     pub span: Span,
 }

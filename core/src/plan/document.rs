@@ -128,6 +128,15 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         } else if quiet.as_ref().is_none_or(|quiet| phase.total > quiet.total) {
             quiet = Some(phase);
         }
+        for early in schedule.prepares[place].iter().filter(|early| !of(**early).prepare.is_empty()) {
+            let name = graph.dag[*early].name.as_str();
+            let mut bytes = resident.clone();
+            add(&mut bytes, &of(*early).prepare);
+            let phase = Phase::new(format!("prepare {name}"), PhaseKind::Build, Some(name), bytes, 0, 1);
+            if quiet.as_ref().is_none_or(|quiet| phase.total > quiet.total) {
+                quiet = Some(phase);
+            }
+        }
         // The driver's state lives as long as the run, whoever reads its output.
         for (freed, _) in schedule.releases[place].iter().filter(|(freed, _)| Some(*freed) != graph.driver) {
             remove(&mut resident, &of(*freed).resident);

@@ -78,6 +78,9 @@ pub struct Bytes {
 pub struct NodePlan {
     /// Held from the moment the node's value is (re)loaded until the schedule unloads or drops it.
     pub resident: Vec<Bytes>,
+    /// Extra while the node works with its early inputs, long before it is built.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prepare: Vec<Bytes>,
     /// Extra while the node itself is built (a caching phase, a load), with FLOPs of it.
     pub build: Vec<Bytes>,
     /// FLOPs of building.

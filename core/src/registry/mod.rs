@@ -118,7 +118,7 @@ fn node_schema(about: &About, inputs: &[Input], config: Json) -> Json {
         .insert("type".into(), json!({ "type": "string", "const": about.type_name, "description": about.summary }));
     for input in inputs {
         properties.insert(input.name.into(), port_schema(input));
-        if input.arity == Arity::One {
+        if input.arity.required() {
             required.push(input.name.into());
         }
     }
@@ -151,6 +151,10 @@ fn port_schema(input: &Input) -> Json {
     match input.arity {
         Arity::Many => json!({
             "description": input.doc, "type": ["string", "array"], "items": { "type": "string" }, "x-port": about,
+        }),
+        Arity::Several => json!({
+            "description": input.doc, "type": ["string", "array"], "items": { "type": "string" }, "minItems": 1,
+            "x-port": about,
         }),
         Arity::One | Arity::Optional => json!({ "description": input.doc, "type": "string", "x-port": about }),
     }

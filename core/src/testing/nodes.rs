@@ -37,6 +37,10 @@ pub(super) fn toy(cx: &BuildCx) -> SharedValue {
     Arc::new(Toy(cx.name.to_owned()))
 }
 
+pub(super) fn toy_named(name: &str) -> SharedValue {
+    Arc::new(Toy(name.to_owned()))
+}
+
 pub(super) fn one(cx: &BuildCx) -> Built {
     Built { outputs: vec![toy(cx)], ..Built::default() }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::nodes::{Empty, about, bytes, toy};
+use super::nodes::{Empty, about, bytes, toy, toy_named};
 use super::note;
 use crate::folder::atomic_write;
-use crate::node::{About, CheckCx, Facts, Node, PlanCx};
+use crate::node::{About, CheckCx, Facts, Node, PlanCx, SharedValue};
 use crate::plan::{Category, NodePlan};
 use crate::port::{Input, Output, PortType, Rate};
 use crate::run::{
@@ -282,7 +282,7 @@ impl Node for Preview {
         vec![
             Input::one("model", &[PortType::Trainable, PortType::Model], Rate::Event, "What draws."),
             Input::one("vae", &[PortType::Vae], Rate::Event, "Decodes the pictures."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Encode the prompts."),
+            Input::many("text", &[PortType::TextEncoder], Rate::Setup, "Encode the prompts.").early(),
         ]
     }
     fn outputs() -> Vec<Output> {
@@ -292,9 +292,23 @@ impl Node for Preview {
         Facts::new()
     }
     fn plan(_: &PreviewConfig, _: &PlanCx) -> NodePlan {
-        NodePlan { event: bytes(Category::Working, 300), event_flops: 1_000_000, event_count: 3, ..NodePlan::default() }
+        NodePlan {
+            prepare: bytes(Category::Activations, 100),
+            event: bytes(Category::Working, 300),
+            event_flops: 1_000_000,
+            event_count: 3,
+            ..NodePlan::default()
+        }
+    }
+    fn prepare(_: &PreviewConfig, cx: &mut BuildCx) -> Result<Option<SharedValue>, RunError> {
+        note(format!("prepare {} with {} and {}", cx.name, cx.values("text").len(), cx.values("model").len()));
+        Ok(Some(toy_named("prompts")))
     }
     fn build(config: PreviewConfig, cx: &mut BuildCx) -> Result<Built, RunError> {
+        let texts = cx.values("text").len();
+        if let Some(_prompts) = cx.prepared.take() {
+            note(format!("build {} with {texts} and its prompts", cx.name));
+        }
         let every = config.every.unwrap_or_default();
         let name = cx.name.to_owned();
         Ok(listen(10, move |cx| {

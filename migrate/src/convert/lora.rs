@@ -174,7 +174,7 @@ impl Job<'_> {
 
     /// Type of the weights that learn.
     fn full_precision(&mut self) {
-        let path = "nodes.full.weights";
+        let path = "nodes.full.storage";
         for (name, kind) in [("full_bf16", "bf16"), ("full_fp16", "f16")] {
             if self.flag(name) {
                 self.write(name, path, json!(kind), "");

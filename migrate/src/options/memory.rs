@@ -11,8 +11,8 @@ const MEMORY: &str = "memory is managed by the schedule that `pipe plan` shows";
 
 pub(super) const OPTIONS: &[Opt] = &[
     Opt::new("mixed_precision", Type::Choice(&["no", "fp16", "bf16"]), "no", ALL, Part("train.precision")),
-    flag("full_fp16", ALL, Part("nodes.full.weights")),
-    flag("full_bf16", ALL, Part("nodes.full.weights")).only(ALL.but(TRAIN_DB.or(FINE_TUNE))),
+    flag("full_fp16", ALL, Part("nodes.full.storage")),
+    flag("full_bf16", ALL, Part("nodes.full.storage")).only(ALL.but(TRAIN_DB.or(FINE_TUNE))),
     flag("fp8_base", ALL, Part("nodes.model.storage")).only(NET),
     flag("fp8_base_unet", NET, Part("nodes.model.storage")),
     flag("no_half_vae", NET.or(UNET), set("nodes.vae.full_precision")),

@@ -32,6 +32,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("scale_v_pred_loss_like_noise_pred", ALL, Part("nodes.loss.scale_v_pred_loss_like_noise_pred")).only(UNET),
     float("v_pred_like_loss", "", ALL, Part("nodes.loss.v_pred_like_loss")).only(UNET.but(TRAIN_DB.or(FINE_TUNE))),
     flag("debiased_estimation_loss", ALL, set("nodes.loss.debiased_estimation_loss")).only(UNET),
-    flag("masked_loss", MASKED, set("nodes.loss.masked")),
+    flag("masked_loss", MASKED, Ignored("masks that a loader names count without further ado")),
     float("prior_loss_weight", "1.0", ALL, Part("nodes.images.regularization.weight")).only(NET.or(TRAIN_DB)),
 ];

@@ -110,7 +110,10 @@ fn encoders_and_decoders() {
     }
     assert_eq!(of(&[("first_stage_model.decoder.conv_in.weight", &[512, 16, 3, 3])]), Vae { channels: 16 });
     assert_eq!(of(&[("encoder.block.0.layer.0.SelfAttention.q.weight", &[4096, 4096])]), T5);
-    assert_eq!(of(&[("model.layers.0.self_attn.q_proj.weight", &[2048, 2304])]), Gemma);
+    let gemma: &[(&str, &[usize])] = &[("model.layers.0.self_attn.q_proj.weight", &[2048, 2304])];
+    let norm: &[(&str, &[usize])] = &[("model.layers.0.pre_feedforward_layernorm.weight", &[2304])];
+    assert_eq!(of(gemma), Gemma1);
+    assert_eq!(of(&[gemma, norm].concat()), Gemma2);
     assert_eq!(of(&[("something.weight", &[1])]), Unknown);
     assert_eq!(of(&[]), Unknown);
 }

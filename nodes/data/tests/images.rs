@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipe_data::images::{
-    self, Filter, ImageError, MAX_PIXELS, Rgb8, buckets, caption_candidates, caption_text, decode, from_tensor, png,
-    probe, read_caption, resize, resize_with, scan, to_tensor,
+    self, Filter, ImageError, MAX_PIXELS, Rgb8, buckets, caption_candidates, caption_text, decode, decode_alpha,
+    from_tensor, png, probe, read_caption, resize, resize_with, scan, to_tensor,
 };
 use serde_json::Value as Json;
 
@@ -59,6 +59,26 @@ fn every_colour_kind_decodes_as_in_pillow() {
             assert!(ours.abs_diff(theirs) <= allowed, "{name} at {i}: {ours} for {theirs}");
         }
     }
+}
+
+#[test]
+fn alpha_is_read_where_there_is_some() {
+    let made: Vec<u8> = (0..35u32).map(|i| (7 * i % 256) as u8).collect();
+    for name in ["rgba.png", "grey-alpha.png", "lossless-alpha.webp"] {
+        let alpha = decode_alpha(here(name)).unwrap().unwrap();
+        assert_eq!((alpha.width, alpha.height), (7, 5), "{name}");
+        let grey: Vec<u8> = made.iter().flat_map(|&a| [a; 3]).collect();
+        assert_eq!(alpha.pixels, grey, "{name}");
+        let mask: Vec<f32> = made.iter().map(|&a| f32::from(a) / 255.0).collect();
+        assert_eq!(images::to_mask(&alpha), mask);
+    }
+    for name in ["rgb.png", "grey.jpg", "rgb.bmp", "palette.png"] {
+        assert_eq!(decode_alpha(here(name)).unwrap(), None, "{name}");
+    }
+    assert!(decode_alpha(here("none.png")).is_err());
+    let stems = images::by_stem(here("")).unwrap();
+    assert_eq!(stems["grey"].len(), 2, "grey.jpg and grey.png");
+    assert!(!stems.contains_key("expected"));
 }
 
 #[test]

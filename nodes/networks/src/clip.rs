@@ -120,7 +120,7 @@ impl ClipConfig {
         l.0
     }
 
-    /// Adds the segments; reads the [`TextInput`] of `part`. Hidden states of several windows are joined to
+    /// Adds the segments; reads the [`TextInput`] of `part`, whose mask (if any) hides padding as keys. Hidden states of several windows are joined to
     /// `[B, 75n + 2, D]`; the pooled vector is that of the first window.
     pub fn build(&self, b: &mut Builder, part: &str, take: Take) -> TextOut {
         b.part(part);
@@ -196,7 +196,7 @@ fn layer(net: &Net, path: &str, x: &Var, config: &ClipConfig) -> Var {
     let q = net.linear(&format!("{path}.self_attn.q_proj"), &n);
     let k = net.linear(&format!("{path}.self_attn.k_proj"), &n);
     let v = net.linear(&format!("{path}.self_attn.v_proj"), &n);
-    let args = AttentionArgs { causal: true, ..AttentionArgs::heads(config.heads) };
+    let args = AttentionArgs { causal: true, mask: net.text().mask_tensor(cx), ..AttentionArgs::heads(config.heads) };
     let a = op::attention(cx, &q, &k, &v, &args);
     let x = op::add(cx, x, &net.linear(&format!("{path}.self_attn.out_proj"), &a));
     let n = net.layer_norm(&format!("{path}.layer_norm2"), &x, 1e-5);

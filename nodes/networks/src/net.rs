@@ -1,9 +1,9 @@
 //! What a network function is written with.
 
-use pipe_ops::{Cx, Tensor, Var, op};
+use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use crate::text::{TextInput, TextInputs};
-use crate::trainables::Trainables;
+use crate::trainables::{Module, Trainables};
 use crate::weights::Weights;
 use crate::wrap::Layer;
 
@@ -94,9 +94,23 @@ impl Net<'_> {
             }
         }
         match self.weights.get(name) {
-            Some(tensor) => Var::constant(tensor.clone()),
+            Some(tensor) => self.shifted(name, tensor),
             None => panic!("`{name}` of {} was not verified before use", self.part),
         }
+    }
+
+    /// A frozen weight with what an adapter adds to it.
+    fn shifted(&self, name: &str, tensor: &Tensor) -> Var {
+        let base = Var::constant(tensor.clone());
+        let Some((train, (path, kind))) = self.train.zip(name.rsplit_once('.')) else { return base };
+        let Some(adapter) = train.adapters.get(&Trainables::key(self.part, path)) else { return base };
+        let Module::Shift { weight, bias } = &adapter.module else { return base };
+        let key = if kind == "bias" { bias.as_ref() } else { Some(weight) };
+        let Some((key, master)) = key.and_then(|key| Some((key, train.factor(key)?))) else { return base };
+        if self.module_dropped(train, adapter, path) {
+            return base;
+        }
+        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), tensor.shape()))
     }
 
     /// A weight that may be absent (biases).
@@ -106,9 +120,11 @@ impl Net<'_> {
     }
 
     fn leaf(&self, key: &str, master: &Tensor) -> Var {
+        // A weight kept in less than f32 gets its gradient in the type it is computed in, not rounded once more.
+        let kept = if master.dtype() == DType::F32 { master.clone() } else { master.cast(self.cx.compute) };
         let var = match &self.cx.tape {
-            Some(tape) => tape.leaf(key, master.clone()),
-            None => Var::constant(master.clone()),
+            Some(tape) => tape.leaf(key, kept),
+            None => Var::constant(kept),
         };
         op::cast(self.cx, &var, self.cx.compute)
     }

@@ -26,6 +26,8 @@ pub enum Factor {
     Whole(String),
     /// Keys of `a [m, r]` and `b [r, n]`.
     Product(String, String),
+    /// Keys of `t [r, r, k, k]`, `a [r, m]` and `b [r, n]`: `Σ t[i, j, ..]·a[i, ·]·b[j, ·]` (Tucker).
+    Core(String, String, String),
 }
 
 /// What an adapter adds to a linear layer or convolution with weight `W [out, in, ..]`. Texts are keys of
@@ -59,6 +61,8 @@ pub enum Module {
         w1: (String, String),
         /// The same for the second product.
         w2: (String, String),
+        /// Cores `[r, r, k, k]` of both products, of factors `[r, out]` and `[r, in]` then (Tucker).
+        cores: Option<(String, String)>,
     },
     /// LoKr (Yeh et al. 2024): `ΔW = scale·w1 ⊗ w2`.
     Kronecker {
@@ -66,6 +70,13 @@ pub enum Module {
         w1: Factor,
         /// `[k, n, ..]`.
         w2: Factor,
+    },
+    /// Weight and bias themselves, as what is added to them (LyCORIS' `full` and `norm`); of norms too.
+    Shift {
+        /// Of the weight's size.
+        weight: String,
+        /// Of the bias' size, where the layer has one.
+        bias: Option<String>,
     },
     /// OFT (Qiu et al. 2023): `W' = Rᵀ·W` with block-diagonal rotations R.
     Rotation {
@@ -87,7 +98,7 @@ pub struct Adapter {
     pub dropouts: Dropouts,
 }
 
-/// All tensors that learn, f32, and the adapters made of them.
+/// All tensors that learn, f32 unless they are kept in bf16, and the adapters made of them.
 #[derive(Clone, Debug, Default)]
 pub struct Trainables {
     /// Masters by key. A network's own weight has the key `part.name`.

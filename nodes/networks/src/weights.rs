@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pipe_data::weights::{ComponentWeights, FileError};
+use pipe_data::weights::{ComponentWeights, FileError, shown};
 use pipe_ops::{Cx, DType, Meter, Tensor};
 
 /// Named tensors of a network.
@@ -19,13 +19,18 @@ pub enum WeightsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Names that the network needs and the file lacks.
-    #[error("{} {} missing: {}", .0.len(), if .0.len() == 1 { "tensor is" } else { "tensors are" }, list(.0))]
-    Missing(Vec<String>),
+    #[error("{} {} missing: {}{}", names.len(), if names.len() == 1 { "tensor is" } else { "tensors are" }, list(names), empties(empty))]
+    Missing {
+        /// The names.
+        names: Vec<String>,
+        /// Stored tensors without values, which may be the reason.
+        empty: Vec<String>,
+    },
     /// Names that the network does not know.
     #[error("{} unknown: {}", if .0.len() == 1 { "1 tensor is".to_string() } else { format!("{} tensors are", .0.len()) }, list(.0))]
     Unexpected(Vec<String>),
     /// A tensor of another shape than the network's.
-    #[error("`{name}` has shape {found:?}, the network needs {wanted:?}")]
+    #[error("`{}` has shape {found:?}, the network needs {wanted:?}", shown(name))]
     Shape {
         /// Name of the tensor.
         name: String,
@@ -39,11 +44,24 @@ pub enum WeightsError {
 /// The first names of a list, and how many more.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
-    let mut text = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let mut text = names.iter().take(SHOWN).map(|n| format!("`{}`", shown(n))).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }
     text
+}
+
+/// What to say of stored tensors without values.
+fn empties(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("; the file holds `{}` without any values, with a zero in its shape", shown(one)),
+        _ => format!(
+            "; the file holds {} tensors without any values, with zeros in their shapes: {}",
+            names.len(),
+            list(names)
+        ),
+    }
 }
 
 impl Weights {
@@ -65,7 +83,7 @@ impl Weights {
             .map(|(n, _)| n.clone())
             .collect();
         if !missing.is_empty() {
-            return Err(WeightsError::Missing(missing));
+            return Err(WeightsError::Missing { names: missing, empty: file.empty.clone() });
         }
         let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
         let mut unexpected: Vec<String> =

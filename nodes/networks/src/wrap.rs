@@ -53,7 +53,7 @@ impl Net<'_> {
         }
     }
 
-    fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
+    pub(crate) fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
         if !self.inputs.training || adapter.dropouts.module == 0.0 {
             return false;
         }
@@ -80,9 +80,14 @@ impl Adapted<'_, '_> {
             Module::LowRank(pairs) => self.low_rank(pairs),
             Module::Nested { down, up, compat } => self.nested(down, up, *compat),
             Module::Kronecker { w1, w2 } => self.kronecker(w1, w2),
-            Module::Hadamard { w1, w2 } => {
-                let product = |(a, b): &(String, String)| op::matmul(cx, &self.master(a), &self.master(b));
-                let delta = op::scale(cx, &op::mul(cx, &product(w1), &product(w2)), self.adapter.scale);
+            Module::Hadamard { w1, w2, cores } => {
+                let product = |(a, b): &(String, String), core: Option<&String>| match core {
+                    Some(core) => self.cored(core, a, b),
+                    None => op::matmul(cx, &self.master(a), &self.master(b)),
+                };
+                let (first, second) = (cores.as_ref().map(|c| &c.0), cores.as_ref().map(|c| &c.1));
+                let delta = op::mul(cx, &product(w1, first), &product(w2, second));
+                let delta = op::scale(cx, &delta, self.adapter.scale);
                 let delta = op::reshape(cx, &self.drop_rows(delta), w.shape());
                 self.net.apply(self.layer, self.x, &op::cast(cx, &delta, cx.compute), None)
             }
@@ -90,6 +95,8 @@ impl Adapted<'_, '_> {
                 let w = self.decomposed(&w, down, up, magnitude);
                 return self.net.apply(self.layer, self.x, &w, b.as_ref());
             }
+            // Weight and bias are what they are to be already.
+            Module::Shift { .. } => return self.net.apply(self.layer, self.x, &w, b.as_ref()),
             Module::Rotation { blocks, constraint } => {
                 let w = self.rotated(&w, blocks, *constraint);
                 return self.net.apply(self.layer, self.x, &w, b.as_ref());
@@ -212,6 +219,7 @@ impl Adapted<'_, '_> {
         let mix = match w1 {
             Factor::Whole(key) => self.master(key),
             Factor::Product(a, b) => op::matmul(cx, &self.master(a), &self.master(b)),
+            Factor::Core(core, a, b) => self.cored(core, a, b),
         };
         let mix = op::cast(cx, &mix, cx.compute);
         let (l, m) = (mix.dim(0), mix.dim(1));
@@ -245,11 +253,34 @@ impl Adapted<'_, '_> {
         self.drop_outputs(op::scale(cx, &y, self.adapter.scale))
     }
 
+    /// `W[p, q, ..] = Σ t[i, j, ..]·a[i, p]·b[j, q]` as a matrix `[out, in·k·k]`, of a core `t [r, r, k, k]`.
+    fn cored(&self, core: &str, a: &str, b: &str) -> Var {
+        let cx = self.net.cx;
+        let (t, a, b) = (self.master(core), self.master(a), self.master(b));
+        let (r, out, inputs) = (a.dim(0), a.dim(1), b.dim(1));
+        let kernel = t.value.len() / (r * r);
+        let a = op::permute(cx, &a, &[r, out], &[1, 0]);
+        let left = op::matmul(cx, &a, &op::reshape(cx, &t, &[r, r * kernel]));
+        let left = op::permute(cx, &left, &[out, r, kernel], &[0, 2, 1]);
+        let all = op::matmul(cx, &op::reshape(cx, &left, &[out * kernel, r]), &b);
+        let all = op::permute(cx, &all, &[out, kernel, inputs], &[0, 2, 1]);
+        op::reshape(cx, &all, &[out, inputs * kernel])
+    }
+
     /// LoKr's large factor on groups of `n` inputs.
     fn large(&self, x: &Var, w2: &Factor, n: usize) -> Var {
         let cx = self.net.cx;
         match w2 {
             Factor::Whole(key) => self.net.apply(self.layer, x, &self.factor(key), None),
+            Factor::Core(core, a, b) => {
+                // Down to the core's channels, through its kernel, and up again.
+                let (t, a, b) = (self.factor(core), self.factor(a), self.factor(b));
+                let (r, k) = (a.dim(0), a.dim(1));
+                let up = op::permute(cx, &a, &[r, k], &[1, 0]);
+                let inner = self.net.apply_up(self.layer, x, &op::reshape(cx, &b, &[r, n, 1, 1]));
+                let inner = self.net.apply(self.layer, &inner, &t, None);
+                self.net.apply_up(self.layer, &inner, &op::reshape(cx, &up, &[k, r, 1, 1]))
+            }
             Factor::Product(a, b) => {
                 let (a, b) = (self.factor(a), self.factor(b));
                 if let Layer::Linear = self.layer {

@@ -74,9 +74,9 @@ fn start(io: &Io, targets: &[Target]) -> Trainables {
 }
 
 fn kind_of(name: &str) -> (Kind, usize, f32) {
-    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false };
+    let lokr = |factor, both| Kind::Kronecker { factor, both, full: false, tucker: false };
     match name {
-        "loha" => (Kind::Hadamard, 2, 1.5),
+        "loha" => (Kind::Hadamard { tucker: false }, 2, 1.5),
         "lokr" => (lokr(None, false), 2, 1.5),
         "lokr_both" => (lokr(Some(3), true), 1, 1.5),
         "dora" => (Kind::Decomposed, 2, 1.5),
@@ -133,7 +133,13 @@ fn trajectory(name: &'static str, policy: Policy, device: Device, steps: usize) 
             close(name, &forward.output(unet.out).to_vec(), &io.values("out"), 1e-5);
         }
         let target = rows(&noise, r, &[4, 16, 16]);
-        let (losses, grad) = op::loss_and_grad(&cx, Elementwise::L2, forward.output(unet.out), &target, &[1.0; 2], &[]);
+        let (losses, grad) = op::loss_and_grad(
+            &cx,
+            Elementwise::L2,
+            forward.output(unet.out),
+            &target,
+            op::Weigh { samples: &[1.0; 2], ..Default::default() },
+        );
         let mut leaves = HashMap::new();
         setting.backward(&cx, forward, vec![(unet.out, grad)], &[], &mut leaves);
         let losses = losses.to_vec();
@@ -335,7 +341,8 @@ fn dylora_as_sd_scripts_has_it() {
         seen[j] = true;
         let (y, grads) = single(&target, &train, &weights, pass);
         plain.alpha = 2.0 * (4.0 / (2 * (j + 1)) as f32).sqrt();
-        let whole = adapters::create(&[plain.clone()], Dropouts::default(), 1, &Device::Cpu, &file, &|_, _| None);
+        let whole =
+            adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &file, &|_, _| None);
         let (wanted, all) = single(&plain, &whole, &weights, pass);
         close("output", &y, &wanted, 1e-6);
         let mut keys: Vec<&String> = grads.keys().collect();
@@ -362,6 +369,7 @@ fn split_parts_are_one_lora_in_the_file() {
     });
     let plain = Target::lora("unet", "lin", "lora_unet_lin", &[6, 5], 6, target.file_alpha());
     let initial = file.collect();
-    let whole = adapters::create(&[plain.clone()], Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
+    let whole =
+        adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
     close("output", &y, &single(&plain, &whole, &weights, 0).0, 1e-6);
 }

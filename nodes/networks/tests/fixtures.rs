@@ -123,8 +123,11 @@ fn clip_forward_and_gradients() {
     let train = full("text_encoder", &file, &config.shapes());
     let io = Io::open("clip_l/io.safetensors");
     let tokens: Vec<Vec<u32>> = io.ids("input_ids").chunks(77).map(|w| w.iter().map(|&i| i as u32).collect()).collect();
-    let text = [("text_encoder".to_string(), TextInput::of_windows(tokens))].into();
-    let inputs = Inputs { text, ..Default::default() };
+    let input = TextInput::of_windows(tokens);
+    let mask: Vec<Vec<u8>> = io.ids("mask").chunks(77).map(|w| w.iter().map(|&m| m as u8).collect()).collect();
+    let masked = TextInput { mask, ..input.clone() };
+    let with = |input| Inputs { text: [("text_encoder".to_string(), input)].into(), ..Default::default() };
+    let (inputs, masked) = (with(input), with(masked));
     let none = Weights::default();
     for (skip, name) in [(1, "last"), (2, "skip2")] {
         let mut b = Builder::new();
@@ -137,6 +140,9 @@ fn clip_forward_and_gradients() {
         let pass = setting.forward(&cx, vec![], &[out], skip == 1);
         close(name, &pass.output(out).to_vec(), &io.values(name), 1e-5);
         if skip == 1 {
+            let hidden =
+                Setting { inputs: &masked, weights: vec![&none], ..setting }.forward(&cx, vec![], &[out], false);
+            close("last_masked", &hidden.output(out).to_vec(), &io.values("last_masked"), 1e-5);
             let mut leaves = HashMap::new();
             setting.backward(&cx, pass, vec![(out, io.tensor("cotangent"))], &[], &mut leaves);
             for name in io.gradients() {

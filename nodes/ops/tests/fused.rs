@@ -178,11 +178,19 @@ fn shapes() {
 #[test]
 fn element_losses() {
     use op::Elementwise::{Huber, L1, L2, SmoothL1};
-    for (kind, c) in [(L2, vec![]), (L1, vec![]), (Huber, vec![0.1, 0.7]), (SmoothL1, vec![0.1, 0.7])] {
+    let mask = values("mask", &[2, 5]);
+    for (kind, c, places) in
+        [(L2, vec![]), (L1, vec![]), (Huber, vec![0.1, 0.7]), (SmoothL1, vec![0.1, 0.7])].into_iter().flat_map(
+            |(kind, c)| [(kind, c.clone(), None), (kind, c, Some(mask.iter().map(|m| m.abs()).collect::<Vec<_>>()))],
+        )
+    {
         let run = |device: Device| {
             let cx = Cx::new(device, DType::F32);
             let make = |name| cx.device.tensor(values(name, &[2, 3, 5]), &[2, 3, 5], DType::F32);
-            let (each, grad) = op::loss_and_grad(&cx, kind, &make("p"), &make("t"), &[1.0, 0.25], &c);
+            let (each, grad) = {
+                let weigh = op::Weigh { samples: &[1.0, 0.25], c: &c, places: places.as_deref() };
+                op::loss_and_grad(&cx, kind, &make("p"), &make("t"), weigh)
+            };
             (each.to_vec(), grad.to_vec())
         };
         let (a, b) = (run(Device::Cpu), run(Device::composed_cpu()));

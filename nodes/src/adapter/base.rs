@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
-use pipe_data::weights::{Component, Header, WeightFile};
+use pipe_data::weights::{Component, Header, WeightFile, shown};
 use pipe_networks::adapters::merge::Change;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -171,12 +171,12 @@ fn product(a: &[f32], b: &[f32], rows: usize, rank: usize) -> Vec<f32> {
 /// What cannot be merged of a file.
 fn fault(file: &AdapterFile, layers: &HashMap<String, Layer>) -> Option<String> {
     if let Some(key) = file.unknown.first() {
-        return Some(format!("this model has no layer for `{key}`"));
+        return Some(format!("this model has no layer for `{}`", shown(key)));
     }
     for (name, endings) in entries(file) {
-        let Some(layer) = layers.get(name) else { return Some(format!("this model has no layer `{name}`")) };
+        let Some(layer) = layers.get(name) else { return Some(format!("this model has no layer `{}`", shown(name))) };
         let Some(form) = Form::of(&endings) else {
-            let list: Vec<String> = endings.iter().map(|e| format!("`{e}`")).collect();
+            let list: Vec<String> = endings.iter().map(|e| format!("`{}`", shown(e))).collect();
             return Some(format!("`{name}` has {}, which is no LoRA, DoRA, LoHa, LoKr or OFT", list.join(", ")));
         };
         let get = |ending: &str| {

@@ -299,6 +299,15 @@ fn content(cx: &BuildCx, common: &Common) -> Result<Option<String>, RunError> {
     Ok((!list.is_empty()).then(|| list.join(", ")))
 }
 
+/// `tucker` where no adapter has a core.
+pub fn coreless(tucker: bool, targets: &[Target]) -> Option<Fault> {
+    let core = |key: &str| [".hada_t1", ".lokr_t2"].iter().any(|ending| key.ends_with(ending));
+    let any = targets.iter().flat_map(Target::pieces).any(|piece| core(&piece.key));
+    let message = || "`tucker` has no effect: no adapted layer has a kernel that it would change".to_owned();
+    let help = "it needs `conv`, and for LoKr factors that are products";
+    (tucker && !any && !targets.is_empty()).then(|| Fault::idle("tucker", message(), Some(help.into())))
+}
+
 /// Texts of dropouts for metadata.
 pub fn dropout_args(about: &mut AdapterAbout, dropouts: Dropouts) {
     let list = [("dropout", dropouts.neuron), ("rank_dropout", dropouts.rank), ("module_dropout", dropouts.module)];

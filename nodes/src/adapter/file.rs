@@ -3,11 +3,11 @@
 //! Where a file adapts the rows of a joined layer by themselves (PEFT's `to_q`, `to_k`, `to_v` of a FLUX block) the
 //! pieces become one LoRA: their down factors behind each other, their up factors as blocks of one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use pipe_core::run::RunError;
-use pipe_data::lora_names::{Piece, Spellings, Wanted, split_tensor};
+use pipe_data::lora_names::{Piece, Spellings, Wanted, norms, split_tensor};
 use pipe_data::weights::{Component, Header, WeightFile};
 
 use super::Parts;
@@ -93,6 +93,13 @@ impl AdapterFile {
                 found.into_iter().map(|(layer, shape)| (layer.path, (layer.name, shape))).collect();
             spellings.push((spelled, by_path));
         }
+        let denoiser = parts.components().into_iter().filter(|(component, _)| *component == Component::Unet);
+        let norms: BTreeSet<String> = denoiser
+            .flat_map(|(_, shapes)| {
+                let named = shapes.iter().map(|(name, shape)| (name.as_str(), shape));
+                norms(parts.family, named, true).into_iter().map(|norm| norm.name).collect::<Vec<_>>()
+            })
+            .collect();
         let mut groups = Groups::new();
         for key in header.tensors.keys() {
             match split_tensor(key) {
@@ -112,7 +119,12 @@ impl AdapterFile {
                 by_path.get(&piece.path).map(|own| (piece, own))
             });
             let Some((piece, (name, shape))) = found else {
-                if is_text(layer) {
+                if norms.contains(*layer) {
+                    for (ending, key) in tensors {
+                        let shape = header.tensors[*key].shape.clone();
+                        file.tensors.insert(format!("{layer}.{ending}"), (shape, Made::Same((*key).to_owned())));
+                    }
+                } else if is_text(layer) {
                     file.texts = true;
                 } else {
                     file.unknown.extend(tensors.values().map(|key| (*key).to_owned()));

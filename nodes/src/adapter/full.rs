@@ -9,6 +9,7 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::{Shapes, Trainables, Weights};
 use pipe_ops::{Cx, DType};
+use pipe_train::rounding;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,6 +29,12 @@ use crate::optimizer::KeyRate;
 /// Fields of `adapter.full`. Without any, everything given to its ports learns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
+    /// How the weights that learn are kept. `bf16` takes half the memory; the optimizer's state stays f32. Default `f32`.
+    #[serde(default)]
+    storage: Storage,
+    /// How an update is rounded into bf16 weights. Default `stochastic`.
+    #[serde(default)]
+    rounding: Option<Rounding>,
     /// Learning rates of the model's blocks in place of the optimizer's, 0 for blocks that stay as they are:
     /// `{ down.4: 1e-6, double.0-9: 0 }`, or a list of all blocks (of SDXL 23, of SD 1.x and 2.x 25).
     #[serde(default)]
@@ -38,7 +45,46 @@ pub struct Config {
     freeze_last_blocks: Option<u64>,
 }
 
+/// Type of the weights that learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Storage {
+    /// Exact.
+    #[default]
+    F32,
+    /// 8 bits of mantissa.
+    Bf16,
+}
+
+impl Storage {
+    fn dtype(self) -> DType {
+        match self {
+            Storage::F32 => DType::F32,
+            Storage::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// How f32 becomes bf16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Rounding {
+    /// Up or down at random, right in the mean: small updates are not lost (Gupta et al. 2015).
+    #[default]
+    Stochastic,
+    /// To the nearest, as PyTorch does: updates smaller than half a step of the weight are lost.
+    Nearest,
+}
+
 impl Config {
+    /// How the run's optimizer writes bf16 weights.
+    fn rounding(&self, seed: u64) -> rounding::Rounding {
+        match self.rounding.unwrap_or_default() {
+            Rounding::Stochastic => rounding::Rounding::Stochastic { seed },
+            Rounding::Nearest => rounding::Rounding::Nearest,
+        }
+    }
+
     fn by_weight(&self, parts: &Parts) -> (ByWeight, Vec<Fault>) {
         full_blocks::find(parts, self.block_learning_rates.as_ref(), self.freeze_last_blocks)
     }
@@ -53,7 +99,9 @@ impl Node for Full {
     const ABOUT: About = About {
         type_name: "adapter.full",
         summary: "Full fine-tuning: every weight of the model learns, and of the text encoders if given.",
-        details: "The weights are kept as f32 masters. Give `text` to train text encoders with the model. Blocks may \
+        details: "The weights are kept as f32 masters, or with `storage: bf16` in half the memory: an update is then made in f32 \
+                  and rounded at random into bf16, as a function of seed, step and weight, so that a continued run is the same. Give \
+                  `text` to train text encoders with the model. Blocks may \
                   have rates of their own or stay as they are. An autoencoder can be trained too: name it as `model` and use \
                   `loss.autoencoder`.",
         example: "full:\n  type: adapter.full\n  model: unet",
@@ -71,11 +119,15 @@ impl Node for Full {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        if config.rounding.is_some() && config.storage == Storage::F32 {
+            let help = "add `storage: bf16`, or leave `rounding` out";
+            cx.error("P0402", "rounding", "`rounding` has no effect on weights in f32", Some(help.into()));
+        }
         if vae_of(cx.inputs).is_some() && !cx.inputs.many("text").is_empty() {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
         check_texts(cx);
-        let mut facts = pass_on(cx.inputs).with("method", "full");
+        let mut facts = pass_on(cx.inputs).with("method", "full").with("half", config.storage == Storage::Bf16);
         let mut frozen = BTreeSet::new();
         if let (None, Some(parts)) = (vae_of(cx.inputs), Parts::of(cx.inputs)) {
             let (by_weight, faults) = config.by_weight(&parts);
@@ -112,12 +164,12 @@ impl Node for Full {
         facts.with("parameters", parameters as u64).with("trainable_tensors", list.len() as u64)
     }
 
-    fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let list = shapes(cx.inputs, &frozen(cx.facts));
         let masters = bytes(&list, DType::F32);
-        // In f32 the masters take the place of the frozen weights, which the model has counted already.
+        // Masters of the compute type take the place of the frozen weights, which the model has counted already.
         let compute = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let extra = if compute == DType::F32 { 0 } else { masters };
+        let extra = if compute == DType::F32 || config.storage == Storage::Bf16 { 0 } else { masters };
         NodePlan {
             resident: vec![Bytes { category: Category::Trainable, bytes: extra }],
             notes: vec![format!("{} trainable values in {} tensors", masters / 4, list.len())],
@@ -127,9 +179,10 @@ impl Node for Full {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let mut train = Trainables { seed: cx.settings.seed, ..Default::default() };
+        let kept = config.storage.dtype();
         let subject = if let Some(vae) = Held::<Autoencoder>::all(cx, "model").into_iter().next() {
             let weights = vae.weights.take()?;
-            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes(), &BTreeSet::new());
+            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes(), kept, &BTreeSet::new());
             Subject::Autoencoder { vae, weights: Arc::new(rest) }
         } else {
             let model = Held::<Denoiser>::one(cx, "model")?;
@@ -141,8 +194,8 @@ impl Node for Full {
                 return Err(RunError::new(fault.code, fault.message).at(&fault.field));
             }
             model.weights.unload();
-            let masters = model.source.load(model.component(), &shapes, &full, DType::F32)?;
-            let mut weights = adopt(&mut train, model.part(), masters, &shapes, &by_weight.frozen);
+            let masters = model.source.load(model.component(), &shapes, &full, kept)?;
+            let mut weights = adopt(&mut train, model.part(), masters, &shapes, kept, &by_weight.frozen);
             // What does not learn is computed with as it is.
             for name in &by_weight.frozen {
                 if let Some(tensor) = weights.take(name) {
@@ -154,15 +207,15 @@ impl Node for Full {
             for encoder in texts_of(cx)? {
                 let shapes = encoder.network.shapes();
                 encoder.weights.unload();
-                let masters = encoder.source.load(encoder.component, &shapes, &full, DType::F32)?;
-                let rest = adopt(&mut train, encoder.part(), masters, &shapes, &BTreeSet::new());
+                let masters = encoder.source.load(encoder.component, &shapes, &full, kept)?;
+                let rest = adopt(&mut train, encoder.part(), masters, &shapes, kept, &BTreeSet::new());
                 texts.push(TrainedText { encoder, weights: Arc::new(rest) });
             }
             Subject::Denoiser { model, weights, texts }
         };
         let trainable = Trainable {
             subject: Arc::new(subject),
-            method: Arc::new(Method::Full),
+            method: Arc::new(Method::Full(config.rounding(cx.settings.seed))),
             train: Arc::new(RwLock::new(train)),
         };
         Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
@@ -182,17 +235,18 @@ pub(crate) fn frozen(facts: &Facts) -> BTreeSet<String> {
     read(facts, "frozen").unwrap_or_default()
 }
 
-/// Moves weights to the trainables; buffers stay frozen, and those of these names.
+/// Moves weights to the trainables, in the type they are kept in; buffers stay frozen, and those of these names.
 fn adopt(
     train: &mut Trainables,
     part: &str,
     mut weights: Weights,
     shapes: &Shapes,
+    kept: DType,
     frozen: &BTreeSet<String>,
 ) -> Weights {
     for (name, _) in shapes.iter().filter(|(name, _)| learns(name) && !frozen.contains(name)) {
         if let Some(tensor) = weights.take(name) {
-            train.tensors.insert(Trainables::key(part, name), tensor);
+            train.tensors.insert(Trainables::key(part, name), tensor.cast(kept));
         }
     }
     weights

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
 use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
@@ -25,6 +25,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     rank_dropout: f64,
+    /// 3×3 convolutions: both products have a core of `rank × rank` kernels (LyCORIS' `use_tucker`), which takes fewer values. Default false.
+    #[serde(default)]
+    tucker: bool,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
@@ -47,10 +50,11 @@ impl Recipe for Config {
 
     fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
-        let kind = |_: &LoraTarget, _: Component| Kind::Hadamard;
+        let kind = |_: &LoraTarget, _: Component| Kind::Hadamard { tucker: self.tucker };
         let plan = Plan { rank: self.rank(), given: self.rank.is_some(), unit: 1, kind: &kind };
         let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
+        faults.extend(coreless(self.tucker, &targets));
         (targets, faults)
     }
 
@@ -61,6 +65,9 @@ impl Recipe for Config {
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
         let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "loha".into());
+        if self.tucker {
+            about.args.insert("use_tucker".into(), "True".into());
+        }
         dropout_args(&mut about, self.dropouts());
         about
     }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
 use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
@@ -35,6 +35,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     rank_dropout: f64,
+    /// 3×3 convolutions: the large factor has a core of `rank × rank` kernels (LyCORIS' `use_tucker`), which takes fewer values. Default false.
+    #[serde(default)]
+    tucker: bool,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
@@ -61,10 +64,12 @@ impl Recipe for Config {
             factor: self.factor.map(|f| f as usize),
             both: self.decompose_both,
             full: self.full_matrix,
+            tucker: self.tucker,
         };
         let plan = Plan { rank: self.rank(), given: self.rank.is_some() && !self.full_matrix, unit: 1, kind: &kind };
         let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
+        faults.extend(coreless(self.tucker, &targets));
         if self.full_matrix && self.decompose_both {
             let message = "`decompose_both` has no effect beside `full_matrix`".to_owned();
             faults.push(Fault::idle("decompose_both", message, Some("leave one of them out".into())));
@@ -93,7 +98,9 @@ impl Recipe for Config {
         let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "lokr".into());
         about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
-        for (name, set) in [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix)] {
+        let flags =
+            [("decompose_both", self.decompose_both), ("full_matrix", self.full_matrix), ("use_tucker", self.tucker)];
+        for (name, set) in flags {
             if set {
                 about.args.insert(name.into(), "True".into());
             }

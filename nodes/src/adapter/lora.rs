@@ -20,7 +20,8 @@ use crate::common::trainable::AdapterAbout;
 /// Fields of `adapter.lora`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`. Default 16.
+    /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`; rates (`lora_plus`,
+    /// `block_rates`, those of `patterns`) and dropouts stay the document's. Default 16.
     #[serde(default)]
     rank: Option<Rank>,
     /// Probability of zeroing a rank-space activation (neuron dropout). Default 0.

@@ -3,6 +3,7 @@
 mod base;
 mod blocks;
 pub mod common;
+pub mod diff;
 pub mod dora;
 pub mod dylora;
 mod expressions;
@@ -15,7 +16,7 @@ pub mod lokr;
 pub mod lora;
 pub mod oft;
 mod resolve;
-mod size;
+pub mod size;
 mod start;
 mod targeting;
 

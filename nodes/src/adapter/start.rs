@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
-use pipe_data::weights::{Header, WeightFile};
+use pipe_data::weights::{Header, WeightFile, shown};
 use pipe_networks::adapters::{Kind, Target};
 
 use super::Parts;
@@ -62,7 +62,7 @@ fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
     let missing = expected.keys().filter(|k| file.shape(k).is_none()).count();
     let others = file.names().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k));
     let unknown: Vec<&str> = others.chain(file.unknown.iter().map(String::as_str)).collect();
-    let example = unknown.first().map(|k| format!(", such as `{k}`")).unwrap_or_default();
+    let example = unknown.first().map(|k| format!(", such as `{}`", shown(k))).unwrap_or_default();
     if expected.is_empty() {
         return Some(format!(
             "the file adapts no layer of this model; it has {} other tensors{example}",

@@ -1,33 +1,37 @@
-//! Filling a cache, and serving batches from it.
+//! Filling a cache.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Mutex;
 
 use pipe_core::run::{BuildCx, RunError};
-use pipe_data::captions::{self, CaptionOptions};
 use pipe_data::images;
-use pipe_data::metadata::count_tags;
-use pipe_data::weights::Component;
-use pipe_ops::rng::{self, Purpose};
 
+use super::cached::{Cached, Item, Outputs, output_key};
 use super::store::{Store, key};
+use super::uses;
 use crate::common::autoencoder::Autoencoder;
-use crate::common::batch::{Batch, BatchSource, DataAbout, HostTensor, TextRows, epoch_order};
+use crate::common::batch::HostTensor;
 use crate::common::text::TextEncoder;
-use crate::loader::images::{Sample, Samples};
+use crate::loader::sample::{Sample, Samples};
 
 /// Encodes what is not cached yet and gives the source of batches.
 pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, RunError> {
-    let samples = cx.one::<Samples>("samples")?.clone();
+    let folders: Vec<Samples> = cx.typed::<Samples>("samples")?.into_iter().cloned().collect();
     let vae = cx.typed::<Autoencoder>("vae")?.into_iter().next();
     let texts = cx.typed::<TextEncoder>("text")?;
     let mut cached = Cached {
         store,
-        samples: samples.clone(),
+        items: used(cx, &folders),
+        folders,
         usable: Vec::new(),
+        starts: Vec::new(),
         image_keys: HashMap::new(),
+        mask_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
+        vae_file: vae.and_then(|v| v.source.path()).map(Path::to_path_buf),
+        texts: texts.iter().map(|text| text.about()).collect(),
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
         order: Mutex::new(None),
@@ -38,53 +42,38 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
     if let Some(vae) = vae {
         vae.weights.unload();
     }
+    cached.fill_masks(cx)?;
     for text in texts {
         cached.fill_captions(cx, text)?;
         text.weights.unload();
     }
-    if cached.usable.is_empty() {
+    cached.number();
+    // Regularization images alone have nothing to balance.
+    if cached.starts.last().is_none_or(|entries| *entries == 0) {
         return Err(RunError::new("P0306", "no usable image is left").at("samples"));
     }
     Ok(cached)
 }
 
-/// The batches of an epoch, as entry numbers.
-type Order = Arc<Vec<Vec<usize>>>;
-
-/// Batches from a filled cache.
-pub struct Cached {
-    store: Store,
-    samples: Samples,
-    /// Indices of images that could be decoded.
-    usable: Vec<usize>,
-    /// (image, mirrored) → key.
-    image_keys: HashMap<(usize, bool), String>,
-    /// Text encoder → its outputs, and caption → key.
-    text_keys: BTreeMap<Component, (Outputs, HashMap<String, String>)>,
-    /// Scale and shift of the latents, when images were encoded.
-    latent_scale: Option<(f32, f32)>,
-    seed: u64,
-    batch: usize,
-    order: Mutex<Option<(u64, Order)>>,
-    /// Number, sum and sum of squares of the latent means made in this run.
-    statistics: (u64, f64, f64),
-}
-
-/// Which outputs a text encoder has besides its hidden states.
-#[derive(Clone, Copy)]
-struct Outputs {
-    pooled: bool,
-    mask: bool,
+/// The images of all folders, without regularization images that no epoch has room for.
+fn used(cx: &BuildCx, folders: &[Samples]) -> Vec<Item> {
+    let counts: Vec<uses::Folder> = folders.iter().map(|f| f.counted(f.items.len())).collect();
+    let mut items = Vec::new();
+    let mut idle = 0;
+    for ((folder, samples), uses) in folders.iter().enumerate().zip(uses::count(&counts)) {
+        idle += uses.iter().filter(|&&n| n == 0).count();
+        let some = samples.items.iter().zip(uses).filter(|(_, n)| *n > 0);
+        items.extend(some.map(|(sample, _)| Item { folder, sample: sample.clone() }));
+    }
+    if idle > 0 {
+        cx.progress.say(&format!("{idle} regularization images are not used: there are enough without them"));
+    }
+    items
 }
 
 /// Captions encoded at once, fewer of encoders with long inputs.
 pub(super) fn captions_at_once(tokens: usize) -> usize {
     if tokens <= 256 { 8 } else { 2 }
-}
-
-/// Key of one of several outputs.
-fn output_key(key: &str, output: &str) -> String {
-    super::store::key(&[key.as_bytes(), output.as_bytes()])
 }
 
 struct Todo {
@@ -95,11 +84,10 @@ struct Todo {
 
 impl Cached {
     fn fill_images(&mut self, cx: &BuildCx, vae: Option<&Autoencoder>, vae_batch: usize) -> Result<(), RunError> {
-        let items = self.samples.items.clone();
+        let items = self.items.clone();
         let fingerprint = vae.map_or("pixels", |v| v.fingerprint.as_str()).to_string();
-        let mirrors: &[bool] = if self.samples.flip { &[false, true] } else { &[false] };
         let mut todo: BTreeMap<(usize, usize), Vec<Todo>> = BTreeMap::new();
-        for (i, sample) in items.iter().enumerate() {
+        for (i, Item { folder, sample }) in items.iter().enumerate() {
             let content = match images::content_hash(&sample.path) {
                 Ok(hash) => hash,
                 Err(e) => {
@@ -108,7 +96,7 @@ impl Cached {
                 }
             };
             let shape = self.value_shape(sample, vae);
-            for &mirrored in mirrors {
+            for &mirrored in self.folders[*folder].mirrors() {
                 let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
                 let key = key(&[b"image", &content, fit.as_bytes(), fingerprint.as_bytes()]);
                 if !self.store.has(&key, &shape) {
@@ -145,7 +133,7 @@ impl Cached {
         Ok(())
     }
 
-    fn value_shape(&self, sample: &Sample, vae: Option<&Autoencoder>) -> Vec<usize> {
+    pub(super) fn value_shape(&self, sample: &Sample, vae: Option<&Autoencoder>) -> Vec<usize> {
         let (w, h) = sample.fit.bucket;
         match vae {
             Some(v) => vec![2 * v.config.latent, h / v.config.factor(), w / v.config.factor()],
@@ -160,11 +148,11 @@ impl Cached {
         vae: Option<&Autoencoder>,
         (w, h): (usize, usize),
         chunk: &[Todo],
-        items: &[Sample],
+        items: &[Item],
     ) -> Result<(), RunError> {
         let (mut pixels, mut good) = (Vec::new(), Vec::new());
         for todo in chunk {
-            let sample = &items[todo.sample];
+            let sample = &items[todo.sample].sample;
             match images::decode(&sample.path) {
                 Ok(image) => {
                     let image = image.fitted(&sample.fit);
@@ -193,7 +181,7 @@ impl Cached {
         let span: usize = shape.iter().product();
         for (todo, values) in good.iter().zip(values.chunks(span)) {
             if values.iter().any(|v| !v.is_finite()) {
-                let name = items[todo.sample].path.display();
+                let name = items[todo.sample].sample.path.display();
                 return Err(RunError::new(
                     "P0901",
                     format!("the autoencoder gives values that are not finite for `{name}`"),
@@ -212,8 +200,11 @@ impl Cached {
     }
 
     fn fill_captions(&mut self, cx: &BuildCx, text: &TextEncoder) -> Result<(), RunError> {
-        let mut captions: Vec<String> = self.usable.iter().map(|&i| self.samples.items[i].caption.clone()).collect();
-        captions.push(String::new()); // dropped captions
+        let mut captions = vec![String::new()]; // dropped captions
+        for Item { folder, sample } in self.usable.iter().map(|&i| &self.items[i]) {
+            captions.push(sample.caption.clone());
+            captions.extend(self.folders[*folder].class.as_ref().and_then(|class| class.caption(&sample.caption)));
+        }
         captions.sort();
         captions.dedup();
         let (tokens, width) = (text.prompts.tokens(), text.network.width());
@@ -269,152 +260,4 @@ impl Cached {
         }
         Ok(())
     }
-
-    /// Cached outputs of every text encoder for captions.
-    fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
-        let mut rows = BTreeMap::new();
-        for (&component, (outputs, keys)) in &self.text_keys {
-            let mut of_encoder = TextRows::default();
-            let (mut pooled, mut mask) = (HostTensor::default(), HostTensor::default());
-            for caption in captions {
-                let key = keys.get(caption).ok_or_else(|| {
-                    RunError::new("P0905", format!("no embedding of the caption `{caption}` was cached"))
-                })?;
-                push(&mut of_encoder.hidden, self.store.get(key)?);
-                if outputs.pooled {
-                    push(&mut pooled, self.store.get(&output_key(key, "pooled"))?);
-                }
-                if outputs.mask {
-                    push(&mut mask, self.store.get(&output_key(key, "mask"))?);
-                }
-            }
-            of_encoder.pooled = outputs.pooled.then_some(pooled);
-            of_encoder.mask = outputs.mask.then_some(mask);
-            rows.insert(component, of_encoder);
-        }
-        Ok(rows)
-    }
-
-    /// Entries (image, repeat) by bucket; an entry's number is `position·repeats + repeat`.
-    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
-        let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        let repeats = self.samples.repeats as usize;
-        for (position, &i) in self.usable.iter().enumerate() {
-            let list = buckets.entry(self.samples.items[i].fit.bucket).or_default();
-            list.extend((0..repeats).map(|r| position * repeats + r));
-        }
-        buckets
-    }
-
-    fn order(&self, epoch: u64) -> Order {
-        let mut slot = self.order.lock().unwrap_or_else(|e| e.into_inner());
-        match &*slot {
-            Some((e, order)) if *e == epoch => order.clone(),
-            _ => {
-                let buckets: Vec<Vec<usize>> = self.buckets().into_values().collect();
-                let order = Arc::new(epoch_order(&buckets, self.batch, self.seed, epoch));
-                *slot = Some((epoch, order.clone()));
-                order
-            }
-        }
-    }
-
-    fn caption(&self, sample: &Sample, epoch: u64, entry: u64) -> String {
-        let rules = self.samples.captions;
-        let options = CaptionOptions {
-            dropout: rules.dropout,
-            shuffle: rules.shuffle,
-            keep_tokens: rules.keep_tokens as usize,
-            ..CaptionOptions::default()
-        };
-        if options.is_constant() {
-            return sample.caption.clone();
-        }
-        let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
-        let mut random = move || rand::Rng::next_u64(&mut stream);
-        captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
-    }
-}
-
-impl BatchSource for Cached {
-    fn per_epoch(&self) -> u64 {
-        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
-    }
-
-    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
-        let order = self.order(epoch);
-        let entries = &order[index as usize % order.len()];
-        let repeats = self.samples.repeats as usize;
-        let mut batch = Batch::default();
-        let mut images = HostTensor::default();
-        for &entry in entries {
-            let i = self.usable[entry / repeats];
-            let sample = &self.samples.items[i];
-            let mirrored = self.samples.flip
-                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0]
-                    < 0.5;
-            push(&mut images, self.store.get(&self.image_keys[&(i, mirrored)])?);
-            let caption = self.caption(sample, epoch, entry as u64);
-            batch.sizes.push(size_conditions(sample, mirrored));
-            batch.names.push(sample.path.display().to_string());
-            batch.captions.push(caption);
-            batch.weights.push(1.0);
-        }
-        if self.latent_scale.is_some() {
-            batch.latent_scale = self.latent_scale;
-            batch.moments = Some(images);
-        } else {
-            batch.images = Some(images);
-        }
-        batch.text = self.text_rows(&batch.captions)?;
-        Ok(batch)
-    }
-
-    fn text_encoders(&self) -> Vec<Component> {
-        self.text_keys.keys().copied().collect()
-    }
-
-    fn content(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for &i in &self.usable {
-            hasher.update(self.image_keys[&(i, false)].as_bytes());
-            hasher.update(self.samples.items[i].caption.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
-    }
-
-    fn about(&self) -> DataAbout {
-        let s = &self.samples;
-        let tags = count_tags(self.usable.iter().map(|&i| s.items[i].caption.as_str()));
-        DataAbout {
-            images: self.usable.len() as u64 * s.repeats,
-            folders: vec![(s.folder.clone(), s.repeats, self.usable.len() as u64)],
-            tags: vec![(s.folder.clone(), tags.into_iter().collect())],
-            resolution: s.resolution,
-            buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
-            batch_size: self.batch as u64,
-        }
-    }
-}
-
-/// Original height and width, crop top and left, target height and width, as SDXL was trained to read them.
-///
-/// The reference computes the crop for an image fitted inside its bucket, so its numbers stand on the axis that was
-/// not cut; here they are where the cut was made, in pixels of the resized image.
-fn size_conditions(sample: &Sample, mirrored: bool) -> [f32; 6] {
-    let ((width, height), (w, h)) = (sample.size, sample.fit.bucket);
-    let (left, top) = sample.fit.crop();
-    // A mirrored image was cut on the other side.
-    let left = if mirrored { sample.fit.resized.0.saturating_sub(w + left) } else { left };
-    [height, width, top, left, h, w].map(|v| v as f32)
-}
-
-/// Adds one more row to a stack.
-fn push(stack: &mut HostTensor, row: HostTensor) {
-    if stack.shape.is_empty() {
-        stack.shape = vec![0];
-        stack.shape.extend(&row.shape);
-    }
-    stack.shape[0] += 1;
-    stack.values.extend(row.values);
 }

@@ -1,9 +1,14 @@
 //! Cachers: encode images and captions once, then serve batches.
 
+pub mod cached;
 pub mod disk;
 pub mod fill;
+mod masks;
 pub mod memory;
 pub mod store;
+pub mod uses;
+
+use std::collections::BTreeMap;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
@@ -13,17 +18,22 @@ use pipe_networks::vae::VaeConfig;
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use serde_json::json;
 
-use self::fill::Cached;
+use self::cached::Cached;
 use crate::common::autoencoder::Network;
-use crate::common::batch::BatchSource;
 use crate::common::batch::batches_per_epoch;
-use crate::common::facts::{TextFacts, texts_of_port};
-use crate::loader::images::{CaptionRules, Samples};
+use crate::common::facts::{TextFacts, read, texts_of_port};
+use crate::common::texts_fit;
+use crate::loader::sample::{CaptionRules, Samples};
 
 /// Ports of every cacher.
 fn inputs() -> Vec<Input> {
     vec![
-        Input::one("samples", &[PortType::Samples], Rate::Setup, "Images and captions."),
+        Input::several(
+            "samples",
+            &[PortType::Samples],
+            Rate::Setup,
+            "Folders of images with captions; a batch may mix them.",
+        ),
         Input::optional(
             "vae",
             &[PortType::Vae],
@@ -46,12 +56,24 @@ fn outputs() -> Vec<Output> {
 /// Checks that hold for every cacher, and the facts of its batches.
 fn check(cx: &mut CheckCx) -> Facts {
     let batch = cx.settings.train.batch_size;
-    let Some(samples) = cx.inputs.one("samples").map(|s| s.facts.clone()) else { return Facts::new() };
+    let folders: Vec<Facts> = cx.inputs.many("samples").iter().map(|s| s.facts.clone()).collect();
+    if folders.is_empty() {
+        return Facts::new();
+    }
+    let regularization = |f: &Facts| f.get("regularization").is_some();
+    if folders.iter().all(regularization) {
+        let help = "name the loader of the training images too: `samples: [photos, others]`";
+        cx.error(
+            "P0403",
+            "samples",
+            "these are regularization images alone, with nothing to balance",
+            Some(help.into()),
+        );
+    }
     let vae = cx.inputs.one("vae").map(|s| s.facts.clone());
     let text = texts_of_port(cx.inputs, "text");
-    let rules: CaptionRules =
-        samples.get("captions").and_then(|c| serde_json::from_value(c.clone()).ok()).unwrap_or_default();
-    if rules.shuffle && !text.is_empty() {
+    let rules = |f: &Facts| read::<CaptionRules>(f, "captions").unwrap_or_default();
+    if folders.iter().any(|f| rules(f).shuffle) && !text.is_empty() {
         cx.error(
             "P0403",
             "text",
@@ -64,11 +86,21 @@ fn check(cx: &mut CheckCx) -> Facts {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
-    let buckets = bucket_list(&samples);
-    let repeats = samples.u64("repeats").unwrap_or(1);
-    let entries: u64 = buckets.iter().map(|b| b[2] * repeats).sum();
-    let batches = batches_per_epoch(buckets.iter().map(|b| b[2] * repeats), batch);
+    for samples in &folders {
+        texts_fit::emphasis(cx, "samples", samples, &text);
+    }
+    let buckets = epoch(&folders);
+    let entries: u64 = buckets.iter().map(|b| b[2]).sum();
+    let batches = batches_per_epoch(buckets.iter().map(|b| b[2]), batch);
     let mut facts = Facts::new().with("entries", entries).with("batches", batches);
+    let any = |key: &str| folders.iter().any(|f| f.get(key) == Some(&json!(true)));
+    let weighs = any("weighs") || folders.iter().any(regularization);
+    for (name, is) in [("masked", any("masked")), ("preserve", any("preserve")), ("weighs", weighs)] {
+        facts = facts.with(name, is);
+    }
+    if folders.iter().any(|f| f.get("class").is_some()) {
+        facts = facts.with("class", true);
+    }
     if let Some(vae) = vae {
         let factor = vae.u64("factor").unwrap_or(8);
         for b in &buckets {
@@ -91,16 +123,45 @@ fn check(cx: &mut CheckCx) -> Facts {
         let sizes: Vec<Vec<u64>> = buckets.iter().map(|b| vec![b[0], b[1]]).collect();
         facts = facts.with("image_sizes", sizes);
     }
-    facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
+    facts
+        .with("texts", serde_json::to_value(&text).unwrap_or_default())
+        .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
 }
 
 /// What the user should read again at the end of the run: how many images could not be used.
 fn remarks(cx: &BuildCx, cached: &Cached) -> Result<Vec<String>, RunError> {
-    let samples = cx.one::<Samples>("samples")?;
-    let all = samples.items.len() as u64;
-    let set_aside = all.saturating_sub(cached.about().images / samples.repeats.max(1));
+    let all: usize = cx.typed::<Samples>("samples")?.iter().map(|samples| samples.items.len()).sum();
+    let set_aside = cached.items.len() - cached.usable.len();
     let line = || format!("{set_aside} of {all} images could not be decoded and were set aside; run.log names them");
     Ok((set_aside > 0).then(line).into_iter().collect())
+}
+
+/// Uses in an epoch of each bucket `[w, h, uses]`, over all folders.
+fn epoch(folders: &[Facts]) -> Vec<[u64; 3]> {
+    let counts: Vec<uses::Folder> = folders
+        .iter()
+        .map(|f| uses::Folder {
+            images: f.u64("images").unwrap_or(0) as usize,
+            repeats: f.u64("repeats").unwrap_or(1),
+            regularization: f.get("regularization").is_some(),
+        })
+        .collect();
+    let mut sums: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for (facts, uses) in folders.iter().zip(uses::count(&counts)) {
+        match read::<Vec<[u64; 2]>>(facts, "regularization") {
+            Some(order) => {
+                for ([w, h], uses) in order.into_iter().zip(uses).filter(|(_, uses)| *uses > 0) {
+                    *sums.entry((w, h)).or_default() += uses;
+                }
+            }
+            None => {
+                for [w, h, n] in bucket_list(facts) {
+                    *sums.entry((w, h)).or_default() += n * facts.u64("repeats").unwrap_or(1);
+                }
+            }
+        }
+    }
+    sums.into_iter().map(|((w, h), n)| [w, h, n]).collect()
 }
 
 fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {
@@ -110,28 +171,40 @@ fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {
 /// Bytes that the cached values take, and the work of making them.
 fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     let mut plan = NodePlan::default();
-    let Some(samples) = cx.inputs.one("samples").map(|s| &s.facts) else { return plan };
-    let buckets = bucket_list(samples);
-    let flips = if samples.get("flip") == Some(&json!(true)) { 2 } else { 1 };
-    let images: u64 = buckets.iter().map(|b| b[2]).sum();
+    // Mirrored images are encoded as well.
+    let mut buckets: Vec<[u64; 3]> = Vec::new();
+    let (mut images, mut captions, mut places) = (0, 0, 0);
+    let factor = vae_config(cx.inputs).map_or(1, |(_, factor)| factor);
+    for facts in cx.inputs.many("samples").iter().map(|s| &s.facts) {
+        let flips = if facts.get("flip") == Some(&json!(true)) { 2 } else { 1 };
+        let own = bucket_list(facts).into_iter().map(|[w, h, n]| [w, h, n * flips]);
+        if facts.get("masked") == Some(&json!(true)) {
+            places += own.clone().map(|[w, h, n]| w * h * n).sum::<u64>() / (factor * factor);
+        }
+        buckets.extend(own);
+        let count = facts.u64("images").unwrap_or(0);
+        images += count;
+        captions += if facts.get("class").is_some() { 2 * count } else { count };
+    }
     let pixels: u64 = buckets.iter().map(|b| b[0] * b[1] * b[2]).sum();
-    let mut cached = 0;
+    let mut cached = 4 * places;
     match vae_config(cx.inputs) {
         Some((config, factor)) => {
-            cached += pixels / (factor * factor) * 2 * config.latent as u64 * 4 * flips;
+            cached += pixels / (factor * factor) * 2 * config.latent as u64 * 4;
             let (peak, flops) = encode_cost(&config, &buckets, vae_batch as usize);
             plan.build.push(Bytes { category: Category::Activations, bytes: peak });
-            plan.build_flops = flops * flips;
+            plan.build_flops = flops;
         }
-        None => cached += pixels * 3 * 4 * flips,
+        None => cached += pixels * 3 * 4,
     }
     for text in texts_of_port(cx.inputs, "text") {
-        cached += images * text.floats() * 4;
+        cached += captions * text.floats() * 4;
         let compute =
             crate::common::engine::compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let (peak, flops) = text_cost(&text, compute);
+        let chunk = fill::captions_at_once(text.tokens as usize);
+        let (peak, flops) = text_cost(&text, compute, chunk);
         plan.build.push(Bytes { category: Category::Activations, bytes: peak });
-        plan.build_flops += flops * images;
+        plan.build_flops += flops * captions;
     }
     // Encoders run one after the other, and free their activations.
     let largest_peak = plan.build.iter().map(|b| b.bytes).max().unwrap_or(0);
@@ -153,8 +226,8 @@ fn vae_config(inputs: &InputFacts) -> Option<(VaeConfig, u64)> {
     Some((config, facts.u64("factor").unwrap_or(8)))
 }
 
-/// Peak bytes of encoding one chunk of captions, and FLOPs of a caption.
-fn text_cost(text: &TextFacts, compute: DType) -> (u64, u64) {
+/// Peak bytes of encoding `chunk` captions at once, and FLOPs of a caption.
+pub fn text_cost(text: &TextFacts, compute: DType, chunk: usize) -> (u64, u64) {
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
     let part = crate::common::family::part(text.component());
@@ -164,7 +237,6 @@ fn text_cost(text: &TextFacts, compute: DType) -> (u64, u64) {
     let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute);
     let base = meter.live();
     meter.reset_peak();
-    let chunk = fill::captions_at_once(text.tokens as usize);
     let (windows, length) = match text.network {
         pipe_networks::TextNetwork::Clip(_) => ((text.tokens as usize - 2) / 75, pipe_networks::clip::WINDOW),
         _ => (1, text.tokens as usize),
@@ -210,4 +282,18 @@ fn encode_cost(config: &VaeConfig, buckets: &[[u64; 3]], batch: usize) -> (u64, 
     let area = (largest[0] * largest[1]) as f64;
     let total: f64 = buckets.iter().map(|b| (b[0] * b[1]) as f64 / area * b[2] as f64).sum();
     (peak, (flops as f64 * total) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_counts_what_a_run_uses() {
+        let photos =
+            Facts::new().with("images", 5u64).with("repeats", 2u64).with("buckets", json!([[64, 64, 3], [64, 96, 2]]));
+        let of_class = Facts::new().with("images", 3u64).with("regularization", json!([[64, 64], [96, 64], [64, 64]]));
+        // Ten uses of photos; of the others four, three and three.
+        assert_eq!(epoch(&[photos, of_class]), [[64, 64, 6 + 4 + 3], [64, 96, 4], [96, 64, 3]]);
+    }
 }

@@ -169,7 +169,13 @@ pub fn reconstruct(
     let latent = op::sample_gaussian(&cx.with_tape(&tape), &moments, Some(noise), kl_weight * scale);
     let decode = setting.forward(cx, vec![(network.latent, latent.value.clone(), true)], &[network.decoded], record);
     let weights = vec![scale; images.dim(0)];
-    let (loss, grad) = op::loss_and_grad(cx, kind, decode.output(network.decoded), images, &weights, &[]);
+    let (loss, grad) = op::loss_and_grad(
+        cx,
+        kind,
+        decode.output(network.decoded),
+        images,
+        op::Weigh { samples: &weights, ..Default::default() },
+    );
     if let Some(leaves) = leaves {
         let mut grads = setting.backward(cx, decode, vec![(network.decoded, grad)], &[network.latent], leaves);
         if let Some(grad) = grads.remove(&network.latent) {

@@ -1,6 +1,7 @@
 //! Batches: what a source of training data gives, as a pure function of (epoch, index).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
@@ -30,6 +31,27 @@ pub struct Batch {
     /// Given latents, noise and timesteps, which override every draw.
     pub replay: Option<Replay>,
     /// Weight of each sample in the loss.
+    pub weights: Vec<f32>,
+    /// `[B, h, w]` of 0 to 1 at the size of the latents: how much each place counts; nothing: all do.
+    pub mask: Option<HostTensor>,
+    /// Samples whose target is what the base model predicts; empty: none.
+    pub preserve: Vec<bool>,
+    /// Captions of the class for a second loss, towards what the base model predicts.
+    pub class: Option<ClassText>,
+}
+
+/// The text of a batch with the class in place of the trigger.
+#[derive(Clone, Debug, Default)]
+pub struct ClassText {
+    /// Captions.
+    pub captions: Vec<String>,
+    /// Outputs of cached text encoders for them.
+    pub text: BTreeMap<Component, TextRows>,
+    /// Embeddings as the denoiser reads them `[B, S, D]`, in a replay.
+    pub context: Option<HostTensor>,
+    /// Pooled text `[B, P]`, in a replay.
+    pub pooled: Option<HostTensor>,
+    /// Weight of each sample in the second loss; 0 where the caption names no trigger.
     pub weights: Vec<f32>,
 }
 
@@ -89,6 +111,14 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
+    /// The same images with the captions of the class.
+    pub fn of_class(&self, class: &ClassText) -> Batch {
+        let mut batch = Batch { captions: class.captions.clone(), text: class.text.clone(), ..self.clone() };
+        if let Some(replay) = &mut batch.replay {
+            (replay.context, replay.pooled) = (class.context.clone(), class.pooled.clone());
+        }
+        batch
+    }
 }
 
 /// A source of batches.
@@ -110,8 +140,14 @@ pub trait BatchSource: Send + Sync {
 /// What saved files say of their data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DataAbout {
-    /// Images with repeats.
+    /// Images with repeats, without those of [`DataAbout::reg_folders`].
     pub images: u64,
+    /// Regularization images with repeats.
+    pub reg_images: u64,
+    /// What the loss of regularization images is multiplied by.
+    pub prior_weight: Option<f64>,
+    /// As `folders`, of regularization images.
+    pub reg_folders: Vec<(String, u64, u64)>,
     /// Folder name → (repeats, images).
     pub folders: Vec<(String, u64, u64)>,
     /// Folder name → tag → count.
@@ -122,6 +158,47 @@ pub struct DataAbout {
     pub buckets: Vec<((usize, usize), u64)>,
     /// Images of a batch.
     pub batch_size: u64,
+    /// What is done to images and captions, where they come from a folder.
+    pub rules: Option<DataRules>,
+    /// File of the autoencoder.
+    pub vae: Option<PathBuf>,
+    /// Text encoders whose outputs the batches carry.
+    pub texts: Vec<TextAbout>,
+}
+
+/// What a loader does to images and captions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DataRules {
+    /// Probability of an empty caption.
+    pub caption_dropout: f64,
+    /// Tags are shuffled.
+    pub shuffle: bool,
+    /// Tags that stay in front.
+    pub keep_tokens: u64,
+    /// Images are mirrored at random.
+    pub flip: bool,
+    /// Aspect-ratio buckets.
+    pub buckets: Option<BucketRules>,
+}
+
+/// Limits of aspect-ratio buckets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BucketRules {
+    /// Smallest and largest side; none where images are never enlarged.
+    pub sides: Option<(u64, u64)>,
+}
+
+/// What saved files say of a text encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TextAbout {
+    /// Which.
+    pub component: Component,
+    /// Layer taken, from the end, where it is chosen.
+    pub clip_skip: Option<u64>,
+    /// Tokens of a caption beyond one window of CLIP.
+    pub long_tokens: Option<u64>,
+    /// The model is told which tokens are padding.
+    pub masked: bool,
 }
 
 /// The value of a `Batches` port.

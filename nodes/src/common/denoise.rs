@@ -15,6 +15,7 @@ use super::text::mask_rows;
 use super::trainable::{Held, Subject, Trainable, TrainedText};
 
 /// What a pass computes from besides the batch's conditions.
+#[derive(Clone, Debug)]
 pub struct Shot {
     /// Noisy latents `[B, C, h, w]`.
     pub noisy: HostTensor,
@@ -78,24 +79,36 @@ impl Runner {
     pub fn learn(
         &self,
         batch: &Batch,
-        shot: Shot,
+        shot: &Shot,
         loss: LossOf,
         leaves: Option<&mut HashMap<String, Tensor>>,
     ) -> Result<Tensor, RunError> {
         let (model, ..) = self.subject();
-        let mut inputs = self.inputs(&shot, leaves.is_some());
+        let mut inputs = self.inputs(shot, leaves.is_some());
         inputs.sizes = batch.sizes.clone();
         let mut given = self.text_of(batch, &mut inputs)?;
         let cx = model.engine.cx();
         given.push((self.net.x, self.tensor(&shot.noisy), false));
         let train = self.trainable.read();
-        let setting = self.setting(&inputs, &train);
+        let setting = self.setting(&inputs, Some(&train));
         let pass = setting.forward(&cx, given, &[self.net.out], leaves.is_some());
         let (each, grad) = loss(pass.output(self.net.out));
         if let Some(leaves) = leaves {
             setting.backward(&cx, pass, vec![(self.net.out, grad)], &[], leaves);
         }
         Ok(each)
+    }
+
+    /// What the model predicts without its adapter, and without gradient.
+    pub fn base(&self, batch: &Batch, shot: &Shot) -> Result<Tensor, RunError> {
+        let (model, ..) = self.subject();
+        let mut inputs = self.inputs(shot, false);
+        inputs.sizes = batch.sizes.clone();
+        let mut given = self.text_of(batch, &mut inputs)?;
+        given.push((self.net.x, self.tensor(&shot.noisy), false));
+        let setting = self.setting(&inputs, None);
+        let pass = setting.forward(&model.engine.cx(), given, &[self.net.out], false);
+        Ok(pass.output(self.net.out).clone())
     }
 
     /// A prediction without gradient: what previews use.
@@ -112,12 +125,12 @@ impl Runner {
         self.give(texts, &mut given, &mut inputs)?;
         given.push((self.net.x, self.tensor(&shot.noisy), false));
         let train = self.trainable.read();
-        let setting = self.setting(&inputs, &train);
+        let setting = self.setting(&inputs, Some(&train));
         let pass = setting.forward(&model.engine.cx(), given, &[self.net.out], false);
         Ok(pass.output(self.net.out).clone())
     }
 
-    fn setting<'a>(&'a self, inputs: &'a Inputs, train: &'a pipe_networks::Trainables) -> Setting<'a> {
+    fn setting<'a>(&'a self, inputs: &'a Inputs, train: Option<&'a pipe_networks::Trainables>) -> Setting<'a> {
         let (model, weights, texts) = self.subject();
         let find = |part: &str| {
             if part == model.part() {
@@ -128,7 +141,7 @@ impl Runner {
         Setting {
             model: &self.net.model,
             weights: self.net.weights(find, &self.none),
-            train: Some(train),
+            train,
             inputs,
             policy: model.policy,
         }

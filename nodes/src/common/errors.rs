@@ -8,6 +8,7 @@ use pipe_networks::WeightsError;
 pub fn file_code(error: &FileError) -> &'static str {
     match error {
         FileError::Missing { .. } => "P0301",
+        FileError::NoScale { .. } => "P0304",
         FileError::Damaged { .. } | FileError::BadJson { .. } => "P0303",
         FileError::DiskFull { .. } | FileError::BadTensors { .. } | FileError::Io { action: "written", .. } => "P0903",
         _ => "P0302",
@@ -19,11 +20,26 @@ pub fn file_error(error: &FileError, field: &str) -> RunError {
     RunError::new(file_code(error), error.to_string()).at(field)
 }
 
+const ROOM: &str = "free some space, then continue with `--resume`";
+
+/// A file that could not be written, with the help that fits what went wrong: room, or anything else.
+pub fn write_error(error: &FileError) -> RunError {
+    let help = match error {
+        FileError::DiskFull { .. } => ROOM,
+        FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => ROOM,
+        FileError::BadTensors { .. } => {
+            "two parts of the model would be written under one name, or one of them has no such layout; save them apart"
+        }
+        _ => "see that the run's folder can be written, then continue with `--resume`",
+    };
+    file_error(error, "").help(help)
+}
+
 /// Code of a weights error.
 pub fn weights_code(error: &WeightsError) -> &'static str {
     match error {
         WeightsError::File(error) => file_code(error),
-        WeightsError::Missing(_) | WeightsError::Unexpected(_) => "P0304",
+        WeightsError::Missing { .. } | WeightsError::Unexpected(_) => "P0304",
         WeightsError::Shape { .. } => "P0305",
     }
 }
@@ -31,4 +47,17 @@ pub fn weights_code(error: &WeightsError) -> &'static str {
 /// A weights error as a run error at `weights`.
 pub fn weights_error(error: WeightsError) -> RunError {
     RunError::new(weights_code(&error), error.to_string()).at("weights")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_is_for_what_went_wrong() {
+        let help = |error: &FileError| write_error(error).help.unwrap();
+        let clash = FileError::BadTensors { path: "a".into(), problem: "two tensors are named `x`".into() };
+        assert!(help(&clash).contains("one name") && !help(&clash).contains("space"));
+        assert!(help(&FileError::DiskFull { path: "a".into() }).contains("free some space"));
+    }
 }

@@ -42,6 +42,8 @@ pub struct TextFacts {
     pub weighted: bool,
     /// Captions get a system prompt before them.
     pub prompted: bool,
+    /// Padding is hidden from attention inside the encoder.
+    pub hides_padding: bool,
     /// Which of CLIP's states.
     pub take: Take,
     /// Sizes.

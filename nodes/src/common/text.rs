@@ -5,13 +5,14 @@ use std::sync::Arc;
 use pipe_core::node::Value;
 use pipe_core::run::RunError;
 use pipe_data::tokenizer::gemma::lumina2_prompt;
-use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, T5Tokenizer};
+use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, Origin, T5Tokenizer, TokenizerFolder};
 use pipe_data::weights::Component;
-use pipe_networks::clip::Take;
+use pipe_networks::clip::{EOS, Take};
 use pipe_networks::pass::{Policy, Setting};
 use pipe_networks::{Builder, Inputs, Model, TextInput, TextNetwork, TextOut, Trainables, Weights};
 use pipe_ops::Tensor;
 
+use super::batch::TextAbout;
 use super::engine::Engine;
 use super::family;
 use super::lazy::Lazy;
@@ -28,6 +29,8 @@ pub enum Prompts {
         pad: u32,
         /// `(emphasis:1.2)` is read.
         weighted: bool,
+        /// Padding is hidden from attention, here alone.
+        masked: bool,
     },
     /// T5's pieces.
     T5 {
@@ -42,6 +45,8 @@ pub enum Prompts {
     Gemma {
         /// The tokenizer.
         tokenizer: GemmaTokenizer,
+        /// Where it was found.
+        origin: Origin,
         /// Tokens, with padding.
         length: usize,
         /// Put before captions, not before negative prompts.
@@ -53,11 +58,21 @@ impl Prompts {
     /// Everything the ids depend on besides the caption.
     fn fingerprint(&self) -> String {
         match self {
-            Prompts::Clip { windows, pad, weighted } => format!("clip {windows} {pad} {weighted}"),
+            Prompts::Clip { windows, pad, weighted, masked } => {
+                format!("clip {windows} {pad} {weighted}{}", if *masked { " masked" } else { "" })
+            }
             Prompts::T5 { length, masked, .. } => format!("t5 {length} {masked}"),
-            Prompts::Gemma { tokenizer, length, system_prompt } => {
+            Prompts::Gemma { tokenizer, length, system_prompt, .. } => {
                 format!("gemma {} {length} {system_prompt}", tokenizer.digest())
             }
+        }
+    }
+    /// The tokenizer's folder beside a saved model.
+    pub fn folder(&self) -> TokenizerFolder {
+        match self {
+            Prompts::Clip { pad, .. } => TokenizerFolder::Clip { pad: *pad },
+            Prompts::T5 { length, .. } => TokenizerFolder::T5 { length: *length },
+            Prompts::Gemma { origin, .. } => TokenizerFolder::Gemma(origin.clone()),
         }
     }
     /// Tokens of the joined output.
@@ -75,22 +90,23 @@ impl Prompts {
     /// Token ids of captions. Negative prompts get no system prompt.
     pub fn encode(&self, captions: &[String], negative: bool) -> Result<TextInput, RunError> {
         match self {
-            Prompts::Clip { windows, pad, weighted: false } => {
+            Prompts::Clip { windows, pad, weighted: false, masked } => {
                 let tokenizer = ClipTokenizer::embedded();
-                let ids = captions
+                let ids: Vec<Vec<u32>> = captions
                     .iter()
                     .flat_map(|c| tokenizer.encode_windows(c, *windows, *pad))
                     .map(|w| w.to_vec())
                     .collect();
-                Ok(TextInput { windows: *windows, ..TextInput::of_windows(ids) })
+                let mask = if *masked { ids.iter().map(|window| until_end(window)).collect() } else { Vec::new() };
+                Ok(TextInput { windows: *windows, mask, ..TextInput::of_windows(ids) })
             }
-            Prompts::Clip { windows, pad, weighted: true } => {
+            Prompts::Clip { windows, pad, weighted: true, .. } => {
                 let tokenizer = ClipTokenizer::embedded();
                 let mut input = TextInput { windows: *windows, ..Default::default() };
                 for caption in captions {
                     let found = tokenizer
                         .encode_weighted(caption, *windows, *pad)
-                        .map_err(|e| RunError::new("P0306", format!("the caption `{caption}` cannot be read: {e}")))?;
+                        .map_err(|e| RunError::new("P0311", format!("the caption `{caption}` cannot be read: {e}")))?;
                     input.ids.extend(found.ids.iter().map(|w| w.to_vec()));
                     input.weights.push(joined(&found.weights));
                 }
@@ -107,7 +123,7 @@ impl Prompts {
                 }
                 Ok(input)
             }
-            Prompts::Gemma { tokenizer, length, system_prompt } => {
+            Prompts::Gemma { tokenizer, length, system_prompt, .. } => {
                 let mut input = TextInput { windows: 1, ..Default::default() };
                 for caption in captions {
                     let text = if negative || system_prompt.is_empty() {
@@ -198,6 +214,20 @@ impl TextEncoder {
         }))
     }
 
+    /// What saved files say of it.
+    pub fn about(&self) -> TextAbout {
+        let clip = matches!(self.prompts, Prompts::Clip { .. });
+        let skip = self.take.clip_skip as u64;
+        let tokens = self.prompts.tokens() as u64;
+        TextAbout {
+            component: self.component,
+            // Families with several encoders read one layer always.
+            clip_skip: (self.component == Component::TextEncoder && self.take.final_norm && skip > 1).then_some(skip),
+            long_tokens: (clip && tokens > 77).then(|| tokens - 2),
+            masked: self.prompts.masks(),
+        }
+    }
+
     /// Name of its part in models and trainables.
     pub fn part(&self) -> &'static str {
         family::part(self.component)
@@ -227,6 +257,12 @@ impl TextEncoder {
         let pooled = self.out.pooled.map(|slot| pass.output(slot).clone());
         Ok(Encoded { hidden: pass.output(self.out.hidden).clone(), pooled, mask })
     }
+}
+
+/// 1 up to the first end token of a window, 0 for the padding behind it.
+fn until_end(window: &[u32]) -> Vec<u8> {
+    let end = window.iter().position(|id| *id == EOS).unwrap_or(window.len());
+    (0..window.len()).map(|at| u8::from(at <= end)).collect()
 }
 
 /// Weights of the joined output: the first window without its end, the inner tokens of the others, one end.

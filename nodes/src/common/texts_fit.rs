@@ -7,6 +7,14 @@ use pipe_networks::Network;
 use super::facts::{TextFacts, network_of};
 use super::family;
 
+/// Reports on `port` a caption whose emphasis cannot be read, where one of the encoders reads emphasis.
+pub fn emphasis(cx: &mut CheckCx, port: &str, captions: &Facts, texts: &[TextFacts]) {
+    let (Some(fault), Some(text)) = (captions.str("emphasis_fault"), texts.iter().find(|t| t.weighted)) else { return };
+    let help = format!("correct the caption, or leave `weighted_captions` out of `{}`", text.node);
+    let message = fault.to_owned();
+    cx.error("P0311", port, message, Some(help));
+}
+
 /// Reports on `port` what of the encoders the model would read wrongly.
 pub fn check(cx: &mut CheckCx, port: &str, family: Family, model: &Facts, texts: &[&TextFacts]) {
     for text in texts.iter().filter(|t| family.has(t.component())) {
@@ -27,6 +35,12 @@ pub fn check(cx: &mut CheckCx, port: &str, family: Family, model: &Facts, texts:
             let message = "one of the two CLIP encoders reads emphasis in captions, the other does not";
             cx.error("P0403", port, message, Some("give both the same `weighted_captions`".into()));
         }
+    }
+    if family != Family::Sd3
+        && let Some(text) = g.filter(|g| g.hides_padding)
+    {
+        let message = format!("{family} reads CLIP with its padding, `attention_mask` of `{}` cannot be", text.node);
+        cx.error("P0402", port, message, Some("leave `attention_mask` out".into()));
     }
     if matches!(family, Family::Sd3 | Family::Flux) {
         for text in [l, g].into_iter().flatten() {

@@ -12,6 +12,7 @@ use pipe_networks::adapters::norms::{NormReport, limit_norms};
 use pipe_networks::adapters::{Target, noise};
 use pipe_networks::{Trainables, Weights};
 use pipe_ops::{Cx, Tensor};
+use pipe_train::rounding::Rounding;
 
 use super::autoencoder::Autoencoder;
 use super::denoiser::Denoiser;
@@ -90,8 +91,8 @@ pub struct AdapterAbout {
 pub enum Method {
     /// Adapters.
     Adapter(Box<Adapted>),
-    /// The weights themselves.
-    Full,
+    /// The weights themselves; how bf16 ones are written.
+    Full(Rounding),
 }
 
 /// A text encoder that learns.
@@ -160,6 +161,13 @@ impl Trainable {
     pub fn perturb(&self, gradients: &HashMap<String, Tensor>, clip: f32) {
         if let Method::Adapter(adapted) = &*self.method {
             noise::update(&mut self.write(), &adapted.targets, gradients, clip);
+        }
+    }
+    /// How updates are rounded into weights that are kept in bf16.
+    pub fn rounding(&self) -> Rounding {
+        match &*self.method {
+            Method::Full(rounding) => *rounding,
+            Method::Adapter(_) => Rounding::Nearest,
         }
     }
     /// The text encoder of this kind, if it learns.

@@ -28,6 +28,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// The file or folder, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File(path) => Some(path),
+            Source::Random { .. } => None,
+        }
+    }
+
     /// Reads the tensors onto the device.
     pub fn load(&self, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Result<Weights, RunError> {
         match self {
@@ -190,17 +198,70 @@ pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shap
     }
 }
 
-/// Whole numbers of `config.json`, from a list or one number.
-pub fn config_list(config: Option<&Json>, key: &str) -> Option<Vec<usize>> {
-    match config?.get(key)? {
-        Json::Array(list) => list.iter().map(|n| n.as_u64().map(|n| n as usize)).collect(),
-        other => other.as_u64().map(|n| vec![n as usize]),
+/// A value of `config.json`, or none where the key is missing or null.
+type Configured<T> = Result<Option<T>, (&'static str, String)>;
+
+/// Largest number that a size in a `config.json` may be.
+const LARGEST: u64 = 1 << 24;
+
+fn config_value<'c>(config: Option<&'c Json>, key: &str) -> Option<&'c Json> {
+    config?.get(key).filter(|value| !value.is_null())
+}
+
+fn size(value: &Json) -> Option<usize> {
+    value.as_u64().filter(|n| *n <= LARGEST).map(|n| n as usize)
+}
+
+/// A value that is not what is needed, which is `wanted`.
+fn unreadable(key: &str, value: &Json, wanted: &str) -> (&'static str, String) {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(60) {
+        text.truncate(end);
+        text.push('…');
     }
+    ("P0303", format!("`{key}` of `config.json` is `{text}`, {wanted} is needed"))
+}
+
+/// Whole numbers of `config.json`, from a list or one number.
+///
+/// # Errors
+/// Code and message, when the value is something else.
+pub fn config_list(config: Option<&Json>, key: &str) -> Configured<Vec<usize>> {
+    let Some(value) = config_value(config, key) else { return Ok(None) };
+    let list: Option<Vec<usize>> = match value {
+        Json::Array(list) if !list.is_empty() => list.iter().map(size).collect(),
+        other => size(other).map(|n| vec![n]),
+    };
+    list.map(Some).ok_or_else(|| unreadable(key, value, "a whole number or a list of them"))
+}
+
+/// Three whole numbers of `config.json`.
+///
+/// # Errors
+/// Code and message, when the value is something else.
+pub fn config_triple(config: Option<&Json>, key: &str) -> Configured<[usize; 3]> {
+    let Some(value) = config_value(config, key) else { return Ok(None) };
+    let list = value.as_array().and_then(|list| list.iter().map(size).collect::<Option<Vec<_>>>());
+    let three = list.and_then(|list| <[usize; 3]>::try_from(list).ok());
+    three.map(Some).ok_or_else(|| unreadable(key, value, "a list of three whole numbers"))
 }
 
 /// A whole number of `config.json`.
-pub fn config_usize(config: Option<&Json>, key: &str) -> Option<usize> {
-    config?.get(key)?.as_u64().map(|n| n as usize)
+///
+/// # Errors
+/// Code and message, when the value is something else.
+pub fn config_usize(config: Option<&Json>, key: &str) -> Configured<usize> {
+    let Some(value) = config_value(config, key) else { return Ok(None) };
+    size(value).map(Some).ok_or_else(|| unreadable(key, value, "a whole number"))
+}
+
+/// A number of `config.json`.
+///
+/// # Errors
+/// Code and message, when the value is something else.
+pub fn config_number(config: Option<&Json>, key: &str) -> Configured<f64> {
+    let Some(value) = config_value(config, key) else { return Ok(None) };
+    value.as_f64().map(Some).ok_or_else(|| unreadable(key, value, "a number"))
 }
 
 /// Bytes of tensors in a type.

@@ -34,19 +34,19 @@ pub fn check_tokens(cx: &mut CheckCx, max_tokens: u64) {
 }
 
 /// Length of the joined windows.
-pub fn length(max_tokens: u64, weighted: bool) -> Length {
-    Length { weighted, ..Length::of(75 * windows(max_tokens) + 2, false) }
+pub fn length(max_tokens: u64, weighted: bool, hides_padding: bool) -> Length {
+    Length { weighted, hides_padding, ..Length::of(75 * windows(max_tokens) + 2, false) }
 }
 
 /// Tokenization.
-pub fn prompts(max_tokens: u64, pad: u32, weighted: bool) -> Prompts {
-    Prompts::Clip { windows: windows(max_tokens), pad, weighted }
+pub fn prompts(max_tokens: u64, pad: u32, weighted: bool, masked: bool) -> Prompts {
+    Prompts::Clip { windows: windows(max_tokens), pad, weighted, masked }
 }
 
 /// Reads the encoder from a file. `projected` keeps the projection of the pooled vector.
 pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activation, projected: bool) -> Inferred {
     let json = file.config.as_ref();
-    let heads = hints.and_then(|h| h.heads.map(|n| n as usize)).or_else(|| config_usize(json, "num_attention_heads"));
+    let heads = hints.and_then(|h| h.heads.map(|n| n as usize)).or(config_usize(json, "num_attention_heads")?);
     let mut config = ClipConfig::infer(|n| file.shape(n), heads, activation).map_err(|why| ("P0305", why))?;
     if !projected {
         config.projection = None;

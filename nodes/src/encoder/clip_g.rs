@@ -27,6 +27,9 @@ pub struct Config {
     /// Read emphasis such as `(word:1.2)` and `[word]` in captions. Default false. SDXL only.
     #[serde(default)]
     weighted_captions: bool,
+    /// SD3: hide padding from attention in this encoder; the published models were trained without. Default false.
+    #[serde(default)]
+    attention_mask: bool,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -73,7 +76,7 @@ impl Node for ClipG {
             COMPONENT,
             &network,
             family::take(false, 2),
-            clip::length(config.max_tokens, config.weighted_captions),
+            clip::length(config.max_tokens, config.weighted_captions, config.attention_mask),
         )
     }
 
@@ -82,7 +85,7 @@ impl Node for ClipG {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions);
+        let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions, config.attention_mask);
         let take = family::take(false, 2);
         let infer = |file: &_| clip::infer(file, config.config.as_ref(), Activation::Gelu, true);
         common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)

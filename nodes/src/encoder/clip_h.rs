@@ -85,7 +85,7 @@ impl Node for ClipH {
             COMPONENT,
             &network,
             family::take(true, config.clip_skip as usize),
-            clip::length(config.max_tokens, config.weighted_captions),
+            clip::length(config.max_tokens, config.weighted_captions, false),
         )
     }
 
@@ -94,7 +94,7 @@ impl Node for ClipH {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions);
+        let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions, false);
         let take = family::take(true, config.clip_skip as usize);
         let infer = |file: &_| clip::infer(file, config.config.as_ref(), Activation::Gelu, false);
         common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)

@@ -40,6 +40,9 @@ pub struct Config {
     /// SD 1.x and SDXL: read emphasis such as `(word:1.2)` and `[word]` in captions. Default false.
     #[serde(default)]
     weighted_captions: bool,
+    /// SD3: hide padding from attention in this encoder; the published models were trained without. Default false.
+    #[serde(default)]
+    attention_mask: bool,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -142,6 +145,10 @@ impl Config {
                 cx.error("P0403", "clip_skip", message, None);
             }
         }
+        if self.attention_mask && target != For::Sd3 {
+            let message = "`attention_mask` has no effect: only SD3 can be trained with padding hidden from CLIP";
+            cx.error("P0402", "attention_mask", message, Some("leave it out, or set `family: sd3`".into()));
+        }
         if matches!(target, For::Sd3 | For::Flux) {
             for (field, set) in [("max_tokens", self.max_tokens != 75), ("weighted_captions", self.weighted_captions)] {
                 if set {
@@ -213,7 +220,7 @@ impl Node for ClipL {
             _ => return Facts::new(),
         };
         config.check(cx, &network, target);
-        let length = clip::length(config.max_tokens, config.weighted_captions);
+        let length = clip::length(config.max_tokens, config.weighted_captions, config.attention_mask);
         common::facts(
             Self::ABOUT.type_name,
             COMPONENT,
@@ -228,7 +235,7 @@ impl Node for ClipL {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let prompts = clip::prompts(config.max_tokens, EOS, config.weighted_captions);
+        let prompts = clip::prompts(config.max_tokens, EOS, config.weighted_captions, config.attention_mask);
         match (&config.weights, &config.init) {
             (Some(path), _) => {
                 let take = |file: &_| config.take(config.target(Some(file)));

@@ -61,12 +61,14 @@ pub struct Length {
     pub weighted: bool,
     /// Captions get a system prompt before them.
     pub prompted: bool,
+    /// Padding is hidden from attention inside the encoder.
+    pub hides_padding: bool,
 }
 
 impl Length {
     /// So many tokens, plain.
     pub fn of(tokens: usize, masks: bool) -> Self {
-        Length { tokens, masks, assumed: false, weighted: false, prompted: false }
+        Length { tokens, masks, assumed: false, weighted: false, prompted: false, hides_padding: masks }
     }
 }
 
@@ -84,6 +86,7 @@ pub fn facts(node: &str, component: Component, network: &TextNetwork, take: Take
         node: node.into(),
         weighted: length.weighted,
         prompted: length.prompted,
+        hides_padding: length.hides_padding,
         take,
         network: network.clone(),
     };

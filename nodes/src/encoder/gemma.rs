@@ -4,7 +4,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::tokenizer::{GemmaTokenizer, TokenizerKind, find_tokenizer};
+use pipe_data::tokenizer::{GemmaTokenizer, Origin, TokenizerKind, find_tokenizer};
 use pipe_data::weights::{Component, ComponentWeights};
 use pipe_networks::TextNetwork;
 use pipe_networks::gemma::GemmaConfig;
@@ -64,7 +64,7 @@ pub struct Gemma;
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.head_dim).map(|n| n as usize);
-        let head_dim = own.or_else(|| config_usize(file.config.as_ref(), "head_dim"));
+        let head_dim = own.or(config_usize(file.config.as_ref(), "head_dim")?);
         let mut config = GemmaConfig::infer(|n| file.shape(n), head_dim).map_err(|why| ("P0305", why))?;
         config.softcap = self.attention_softcap.then_some(CAP);
         Ok(TextNetwork::Gemma(config))
@@ -141,15 +141,14 @@ impl Node for Gemma {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let error = |e: pipe_data::tokenizer::TokenizerError| RunError::new("P0301", e.to_string()).at("tokenizer");
-        let tokenizer = match &config.tokenizer {
-            Some(path) => GemmaTokenizer::from_file(cx.path(path)).map_err(error)?,
-            None => {
-                let origin = find_tokenizer(cx.path(&config.weights), TokenizerKind::Gemma).map_err(error)?;
-                GemmaTokenizer::open(&origin).map_err(error)?
-            }
+        let origin = match &config.tokenizer {
+            Some(path) => Origin::File(cx.path(path)),
+            None => find_tokenizer(cx.path(&config.weights), TokenizerKind::Gemma).map_err(error)?,
         };
+        let tokenizer = GemmaTokenizer::open(&origin).map_err(error)?;
         let prompts = Prompts::Gemma {
             tokenizer: tokenizer.clone(),
+            origin,
             length: config.max_tokens as usize,
             system_prompt: config.system_prompt.clone(),
         };

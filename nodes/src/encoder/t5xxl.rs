@@ -26,7 +26,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 8, max = 4096))]
     max_tokens: Option<u64>,
-    /// Hide padding from attention, in T5 and in FLUX; the published models were trained without. Default false.
+    /// Hide padding from attention in T5, and as keys in FLUX, whose blocks otherwise read it; the published models were trained without. Default false.
     #[serde(default)]
     attention_mask: bool,
 }

@@ -102,33 +102,27 @@ impl Config {
         let latent = init.latent_channels as usize;
         let config =
             VaeConfig { widths, layers: init.layers as usize, latent, quant: latent == 4, groups, attention: true };
-        Ok(self.with_scale(config, None, None))
+        Ok(self.with_scale(config, [None; 2], None))
     }
 
-    fn of_file(&self, file: &ComponentWeights) -> Result<Found, String> {
+    fn of_file(&self, file: &ComponentWeights) -> Result<Found, (&'static str, String)> {
         let json = file.config.as_ref();
-        let groups = self
-            .config
-            .as_ref()
-            .and_then(|c| c.norm_groups.map(|n| n as usize))
-            .or_else(|| weights_source::config_usize(json, "norm_num_groups"));
-        let config = VaeConfig::infer(|n| file.shape(n), groups)?;
+        let own = self.config.as_ref().and_then(|c| c.norm_groups.map(|n| n as usize));
+        let groups = own.or(weights_source::config_usize(json, "norm_num_groups")?);
+        let config = VaeConfig::infer(|n| file.shape(n), groups).map_err(|why| ("P0305", why))?;
         let family = detect_set(file.set()).architecture.family();
-        Ok(self.with_scale(config, json, family))
+        let known = |key: &str| weights_source::config_number(json, key);
+        Ok(self.with_scale(config, [known("scaling_factor")?, known("shift_factor")?], family))
     }
 
-    fn with_scale(&self, config: VaeConfig, json: Option<&serde_json::Value>, family: Option<Family>) -> Found {
-        let known = |key: &str| json.and_then(|j| j.get(key)?.as_f64());
+    /// With scale and shift: the document's, else those of the file, else its family's.
+    fn with_scale(&self, config: VaeConfig, known: [Option<f64>; 2], family: Option<Family>) -> Found {
         let by_channels = if config.latent == 16 { Family::Flux } else { Family::Sd1 };
         let (scale, shift) = family::latent_scale(family.unwrap_or(by_channels));
-        let told = self.scaling_factor.or_else(|| known("scaling_factor"));
+        let told = self.scaling_factor.or(known[0]);
         Found {
             scale: told.unwrap_or(scale),
-            shift: self.shift_factor.or_else(|| known("shift_factor")).unwrap_or(if told.is_some() {
-                0.0
-            } else {
-                shift
-            }),
+            shift: self.shift_factor.or(known[1]).unwrap_or(if told.is_some() { 0.0 } else { shift }),
             assumed: told.is_none() && family.is_none(),
             config,
         }
@@ -140,7 +134,7 @@ impl Config {
         let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
         let sixteen =
             name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
-        let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), None, None);
+        let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), [None; 2], None);
         found.assumed = false;
         found
     }
@@ -172,7 +166,7 @@ impl Node for VaeEncoder {
         let found = match (&config.weights, &config.init) {
             (Some(path), None) => {
                 let sizes = |file: &ComponentWeights| {
-                    let found = config.of_file(file).map_err(|why| ("P0305", why))?;
+                    let found = config.of_file(file)?;
                     let shapes = found.config.shapes();
                     Ok((found, shapes))
                 };
@@ -220,7 +214,7 @@ impl Node for VaeEncoder {
                 let path = cx.path(path);
                 let file =
                     ComponentWeights::open(&path, Component::Vae).map_err(|e| errors::file_error(&e, "weights"))?;
-                let found = config.of_file(&file).map_err(|why| RunError::new("P0305", why).at("weights"))?;
+                let found = config.of_file(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
                 (found, Source::File(path))
             }
             (None, Some(init)) => {

@@ -1,7 +1,7 @@
 //! `loader.images`: a folder of images with captions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
@@ -10,15 +10,21 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::images::buckets::Fit;
 use pipe_data::images::{ImageError, probe, scan};
+use pipe_data::tokenizer::parse_weights;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
+use super::faults::{Found, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
-use crate::common::plain_value;
+use super::masks;
+use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
+use super::weights::{self, Factor};
+use crate::common::batch::BucketRules;
 
 /// Fields of `loader.images`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("x-exclusive" = [["alpha_mask", "masks"], ["preserve_class", "preserve_output"], ["loss_weight", "regularization"]]))]
 pub struct Config {
     /// Folder with the images (png, jpg, jpeg, webp, bmp; not its sub-folders).
     #[schemars(extend("x-path" = "folder"))]
@@ -57,6 +63,31 @@ pub struct Config {
     /// Mirror images left to right with probability ½ at each use. Default false.
     #[serde(default)]
     flip_aug: bool,
+    /// What the loss of these images is multiplied by. Default 1.
+    #[serde(default)]
+    #[schemars(range(min = 0.000001, max = 1000.0))]
+    loss_weight: Option<f64>,
+    /// Further factors for single images: file name, in which `*` stands for any characters, and factor.
+    #[serde(default)]
+    image_weights: Option<BTreeMap<String, Factor>>,
+    /// Folder of masks: for each image a picture of the same name, white where its loss counts and black where not.
+    #[serde(default)]
+    #[schemars(extend("x-path" = "folder"))]
+    masks: Option<String>,
+    /// Take the alpha channel of images as their mask; all of an image without one counts. Default false.
+    #[serde(default)]
+    alpha_mask: bool,
+    /// These are images of the class that a concept belongs to, to preserve it (prior preservation, Ruiz et al. 2023): of them as many
+    /// are used in an epoch as of all others of the cacher. Default: images of the concept.
+    #[serde(default)]
+    regularization: Option<Regularization>,
+    /// Train these images towards what the base model makes of them, so that the adapter changes nothing there. Default false.
+    #[serde(default)]
+    preserve_output: bool,
+    /// A second loss that keeps what the base model makes of the class: in each step also the captions with the class in
+    /// place of the trigger are predicted, with and without the adapter. Default: off.
+    #[serde(default)]
+    preserve_class: Option<PreserveClass>,
 }
 
 /// One side or both.
@@ -104,7 +135,7 @@ impl Config {
         Fitting::new(self.resolution.sides(), self.buckets).map_err(|why| vec![found("P0403", "buckets", why, None)])
     }
 
-    fn samples(&self, items: Vec<Sample>, folder: &std::path::Path) -> Samples {
+    fn samples(&self, items: Vec<Sample>, folder: &Path) -> Samples {
         Samples {
             items: Arc::new(items),
             repeats: self.repeats,
@@ -116,7 +147,18 @@ impl Config {
             },
             folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             resolution: self.resolution.sides(),
+            regularization: self.regularization.is_some(),
+            preserve: self.preserve_output,
+            class: self.preserve_class.clone(),
+            buckets: self
+                .buckets
+                .map(|b| BucketRules { sides: (!b.no_upscale).then(|| (b.min.unwrap_or(256), b.max.unwrap_or(1024))) }),
         }
+    }
+
+    fn sample(&self, path: PathBuf, caption: String, size: (usize, usize), fit: Fit) -> Sample {
+        let weight = self.regularization.map(|r| r.weight).or(self.loss_weight).unwrap_or(1.0) as f32;
+        Sample { path, caption, size, fit, weight, mask: self.alpha_mask.then_some(MaskSource::Alpha) }
     }
 }
 
@@ -128,49 +170,6 @@ impl Resolution {
         }
     }
 }
-
-/// An image of the data set.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// The file.
-    pub path: PathBuf,
-    /// Caption as read, prefix and suffix added.
-    pub caption: String,
-    /// Size of the file in pixels.
-    pub size: (usize, usize),
-    /// How it is fitted.
-    pub fit: Fit,
-}
-
-/// How captions change from use to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct CaptionRules {
-    /// Probability of an empty caption.
-    pub dropout: f64,
-    /// Shuffle tags.
-    pub shuffle: bool,
-    /// Tags that stay in front.
-    pub keep_tokens: u64,
-}
-
-/// The value of a `Samples` port.
-#[derive(Clone, Debug)]
-pub struct Samples {
-    /// Images in order of path.
-    pub items: Arc<Vec<Sample>>,
-    /// Uses of each image in an epoch.
-    pub repeats: u64,
-    /// Mirrored with probability ½.
-    pub flip: bool,
-    /// Caption rules.
-    pub captions: CaptionRules,
-    /// Name of the folder.
-    pub folder: String,
-    /// Requested size.
-    pub resolution: (usize, usize),
-}
-
-plain_value!(Samples);
 
 /// The node type.
 pub struct Images;
@@ -215,9 +214,10 @@ impl Node for Images {
                 Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
             );
         }
-        let samples = if cx.stands_in(&folder) { assumed(config) } else { read(config, &folder) };
+        let masks = config.masks.as_ref().map(|path| cx.path(path)).filter(|path| !cx.stands_in(path));
+        let samples = if cx.stands_in(&folder) { assumed(config) } else { read(config, &folder, masks.as_deref()) };
         match samples {
-            Ok(samples) => facts(&samples),
+            Ok(samples) => facts(&samples, config.masks.is_some()),
             Err(problems) => {
                 for p in problems {
                     cx.error(p.code, p.field, p.message, p.help);
@@ -235,7 +235,12 @@ impl Node for Images {
             let uses = if repeats == 1 { "once".to_string() } else { format!("{repeats} times") };
             let n = buckets.len();
             let plural = if n == 1 { "" } else { "s" };
-            plan.notes.push(format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"));
+            plan.notes.push(match cx.facts.get("regularization") {
+                Some(_) => {
+                    format!("{images} regularization images, used as often as all others, in {n} bucket{plural}")
+                }
+                None => format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"),
+            });
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
             }
@@ -245,27 +250,18 @@ impl Node for Images {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let folder = cx.path(&config.path);
-        let samples = read(&config, &folder).map_err(|problems| match problems.into_iter().next() {
-            Some(p) => RunError::new(p.code, p.message).at(p.field),
-            None => RunError::new("P0306", "no images"),
-        })?;
+        let masks = config.masks.as_ref().map(|path| cx.path(path));
+        let samples =
+            read(&config, &folder, masks.as_deref()).map_err(|problems| match problems.into_iter().next() {
+                Some(p) => RunError::new(p.code, p.message).at(p.field),
+                None => RunError::new("P0306", "no images"),
+            })?;
         Ok(Built { outputs: vec![Arc::new(samples)], ..Default::default() })
     }
 }
 
-struct Found {
-    code: &'static str,
-    field: &'static str,
-    message: String,
-    help: Option<String>,
-}
-
-fn found(code: &'static str, field: &'static str, message: impl Into<String>, help: Option<&str>) -> Found {
-    Found { code, field, message: message.into(), help: help.map(String::from) }
-}
-
-/// Reads the folder: names, captions and image headers, no pixels.
-fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>> {
+/// Reads the folders: names, captions and image headers, no pixels.
+fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples, Vec<Found>> {
     let extension = config.caption_extension.clone();
     let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
         let (code, help) = match &e {
@@ -282,7 +278,7 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
     let fitting = config.fitting()?;
     let mut problems = Vec::new();
     let mut items = Vec::with_capacity(entries.len());
-    let mut uncaptioned = Vec::new();
+    let mut without = Vec::new();
     for entry in entries {
         let size = match probe(&entry.path) {
             Ok((w, h)) => (w as usize, h as usize),
@@ -312,17 +308,20 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
             },
             (None, Some(text)) => text.clone(),
             (None, None) => {
-                uncaptioned.push(entry.path.clone());
+                without.push(entry.path.clone());
                 continue;
             }
         };
         match fitting.of(size) {
-            Ok(fit) => items.push(Sample { path: entry.path, caption: decorate(config, caption), size, fit }),
+            Ok(fit) => items.push(config.sample(entry.path, decorate(config, caption), size, fit)),
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
     }
-    if !uncaptioned.is_empty() {
-        problems.push(uncaptioned_problem(folder, &extension, &uncaptioned));
+    if !without.is_empty() {
+        problems.push(uncaptioned(folder, &extension, &without));
+    }
+    if problems.is_empty() {
+        problems = counted(config, masks, &mut items);
     }
     if !problems.is_empty() {
         let more = problems.len().saturating_sub(10);
@@ -335,6 +334,18 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
     Ok(config.samples(items, folder))
 }
 
+/// Gives the images their masks and weights, and says what is wrong with those.
+fn counted(config: &Config, masks: Option<&Path>, items: &mut [Sample]) -> Vec<Found> {
+    let mut problems = masks.map(|folder| masks::assign(folder, items)).unwrap_or_default();
+    if let Some(factors) = &config.image_weights
+        && let Err((message, help)) = weights::apply(factors, items)
+    {
+        problems.push(found("P0403", "image_weights", message, Some(&help)));
+    }
+    problems.extend(config.preserve_class.as_ref().and_then(|class| untriggered(class, items)));
+    problems
+}
+
 /// Images assumed where there are none yet, for a plan without files.
 const ASSUMED_IMAGES: usize = 100;
 
@@ -342,8 +353,8 @@ const ASSUMED_IMAGES: usize = 100;
 fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     let size = config.resolution.sides();
     let fit = config.fitting()?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
-    let item = |n| Sample { path: format!("{n}.png").into(), caption: String::new(), size, fit };
-    Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), std::path::Path::new(&config.path)))
+    let item = |n| config.sample(format!("{n}.png").into(), String::new(), size, fit);
+    Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), Path::new(&config.path)))
 }
 
 fn decorate(config: &Config, caption: String) -> String {
@@ -357,27 +368,33 @@ fn decorate(config: &Config, caption: String) -> String {
     text
 }
 
-fn uncaptioned_problem(folder: &std::path::Path, extension: &str, missing: &[PathBuf]) -> Found {
-    let example = missing[0].file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let others = pipe_data::images::caption_candidates(folder).unwrap_or_default();
-    let other = others.iter().find(|e| e.as_str() != extension.trim_start_matches('.'));
-    let help = match other {
-        Some(e) => format!("there are `.{e}` files: set `caption_extension: .{e}`"),
-        None => "write the captions, or set `default_caption` for images without one".into(),
-    };
-    let n = missing.len();
-    let message =
-        format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
-    Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
-}
-
-fn facts(samples: &Samples) -> Facts {
+fn facts(samples: &Samples, masked: bool) -> Facts {
     let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     for s in samples.items.iter() {
         *counts.entry(s.fit.bucket).or_default() += 1;
     }
     let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
-    Facts::new()
+    // For text encoders that read emphasis; the others take brackets as text.
+    let fault = samples.items.iter().find_map(|sample| {
+        let fault = parse_weights(&sample.caption).err()?;
+        let name = sample.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Some(format!("the caption of `{name}` cannot be read: {fault}"))
+    });
+    let mut facts = Facts::new().with("emphasis_fault", fault);
+    if samples.regularization {
+        // Which of them are used depends on their order.
+        let order: Vec<_> = samples.items.iter().map(|s| json!([s.fit.bucket.0, s.fit.bucket.1])).collect();
+        facts = facts.with("regularization", order);
+    }
+    if masked || samples.items.iter().any(|s| s.mask.is_some()) {
+        facts = facts.with("masked", true);
+    }
+    if let Some(class) = &samples.class {
+        facts = facts.with("class", serde_json::to_value(class).unwrap_or_default());
+    }
+    facts
+        .with("preserve", samples.preserve)
+        .with("weighs", samples.items.iter().any(|s| s.weight != 1.0))
         .with("images", samples.items.len() as u64)
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)

@@ -1,5 +1,9 @@
 //! Loaders: where training data comes from.
 
+mod faults;
 mod fitting;
 pub mod images;
+mod masks;
 pub mod replay;
+pub mod sample;
+mod weights;

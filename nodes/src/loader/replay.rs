@@ -10,11 +10,11 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Header, WeightFile};
+use pipe_data::weights::{Header, WeightFile, shown};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::common::batch::{Batch, BatchSource, Batches, DataAbout, HostTensor, Replay};
+use crate::common::batch::{Batch, BatchSource, Batches, ClassText, DataAbout, HostTensor, Replay};
 use crate::common::errors;
 use pipe_train::ddpm::T;
 
@@ -22,7 +22,10 @@ use pipe_train::ddpm::T;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// safetensors file with `latents [N,C,H,W]` (model space), `noise [N,C,H,W]`, `timesteps [N]` (0 to 1000; flow models' σ is a
-    /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`.
+    /// thousandth), `context [N,T,D]` and, as the model needs them, `pooled [N,P]`, `context_mask [N,T]`, `time_ids [N,6]`, `guidance [N]`;
+    /// for the loss also `loss_mask [N,H,W]`, `loss_weights [N]`, `preserve [N]` (1: towards the base model's output) and, for a second
+    /// loss that keeps a class, `class_context [N,T,D]`, `class_pooled [N,P]`, `class_weights [N]`.
+    /// Where text encoders learn: in place of `context` and `pooled` the `captions [N,L]`, UTF-8 bytes filled up with zeros.
     #[schemars(extend("x-path" = "file"))]
     path: String,
 }
@@ -78,8 +81,21 @@ impl Node for ReplayLoader {
                 if let Some([tokens, width]) = found.context {
                     facts = facts.with("context_dim", width as u64).with("context_tokens", tokens as u64);
                 }
+                for (fact, tensor) in [
+                    ("masked", "loss_mask"),
+                    ("preserve", "preserve"),
+                    ("class", "class_context"),
+                    ("weighs", "loss_weights"),
+                    ("guidance", "guidance"),
+                ] {
+                    facts = facts.with(fact, file.info(tensor).is_some());
+                }
                 if let Some(pooled) = found.pooled {
                     facts = facts.with("pooled_dim", pooled as u64);
+                }
+                if file.info("captions").is_some() {
+                    facts = facts.with("captions", true);
+                    check_captions(cx, &file);
                 }
                 facts
             }
@@ -103,8 +119,52 @@ impl Node for ReplayLoader {
 }
 
 /// Tensors that are used.
-const KNOWN: [&str; 9] =
-    ["latents", "noise", "timesteps", "sigmas", "context", "context_mask", "pooled", "time_ids", "guidance"];
+const KNOWN: [&str; 16] = [
+    "latents",
+    "noise",
+    "timesteps",
+    "sigmas",
+    "context",
+    "context_mask",
+    "pooled",
+    "time_ids",
+    "guidance",
+    "captions",
+    "loss_mask",
+    "loss_weights",
+    "preserve",
+    "class_context",
+    "class_pooled",
+    "class_weights",
+];
+
+/// Captions that cannot be read, or that embeddings in the same file make idle.
+fn check_captions(cx: &mut CheckCx, file: &WeightFile) {
+    if let Err(why) = captions(file) {
+        cx.error("P0302", "path", why, Some("a row is a caption's UTF-8 bytes, filled up with zeros".into()));
+    }
+    let idle = ["context", "context_mask", "pooled"].into_iter().find(|name| file.info(name).is_some());
+    if let Some(name) = idle {
+        let message = format!("the file has captions and a tensor `{name}`, which take each other's place");
+        let help = "keep `captions` where text encoders learn, the embeddings where none does";
+        cx.error("P0302", "path", message, Some(help.into()));
+    }
+}
+
+/// The captions of all rows; none where the file has no such tensor.
+fn captions(file: &WeightFile) -> Result<Vec<String>, String> {
+    let Some(info) = file.info("captions") else { return Ok(Vec::new()) };
+    let length = info.shape.get(1).copied().unwrap_or(0);
+    let byte = |v: i64| u8::try_from(v).map_err(|_| format!("`captions` has {v}, which is no byte"));
+    let values = file.i64("captions").map_err(|e| e.to_string())?;
+    let bytes: Vec<u8> = values.into_iter().map(byte).collect::<Result<_, _>>()?;
+    let text = |(row, bytes): (usize, &[u8])| {
+        let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        let text = std::str::from_utf8(&bytes[..used]);
+        text.map(str::to_owned).map_err(|_| format!("row {row} of `captions` is no UTF-8"))
+    };
+    bytes.chunks(length.max(1)).enumerate().map(text).collect()
+}
 
 /// Tensors that nothing would read.
 fn unknown(header: &Header) -> Option<(String, String)> {
@@ -112,7 +172,7 @@ fn unknown(header: &Header) -> Option<(String, String)> {
     let first = names.first()?;
     let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
     let help = did_you_mean(&suggest(first, KNOWN)).unwrap_or_else(|| format!("the tensors are {}", and_list(&KNOWN)));
-    Some((format!("the file has a tensor `{first}`{more} that no run uses"), help))
+    Some((format!("the file has a tensor `{}`{more} that no run uses", shown(first)), help))
 }
 
 /// The timesteps of all rows: 0 to 1000.
@@ -157,10 +217,13 @@ fn shapes(header: &Header) -> Result<Found, String> {
         return Err(format!("`noise` has shape {noise:?}, `latents` {latents:?}"));
     }
     need("timesteps")?;
-    for name in ["timesteps", "sigmas", "guidance"] {
+    for name in ["timesteps", "sigmas", "guidance", "loss_weights", "preserve", "class_weights"] {
         if let Some(found) = shape(name).filter(|s| *s != [rows]) {
             return Err(format!("`{name}` has shape {found:?}, not [{rows}]"));
         }
+    }
+    if let Some(c) = shape("captions").filter(|c| c.len() != 2 || c[0] != rows || c[1] == 0) {
+        return Err(format!("`captions` has shape {c:?}, not [{rows}, L]"));
     }
     let context = shape("context");
     if let Some(c) = context.as_ref().filter(|c| c.len() != 3 || c[0] != rows) {
@@ -172,6 +235,21 @@ fn shapes(header: &Header) -> Result<Found, String> {
     }
     if let Some(t) = shape("time_ids").filter(|t| *t != [rows, 6]) {
         return Err(format!("`time_ids` has shape {t:?}, not [{rows}, 6]"));
+    }
+    let [_, _, h, w] = latents[..] else { unreachable!("four sizes") };
+    if let Some(m) = shape("loss_mask").filter(|m| *m != [rows, h, w]) {
+        return Err(format!("`loss_mask` has shape {m:?}, not [{rows}, {h}, {w}]"));
+    }
+    for (name, of) in [("class_context", &context), ("class_pooled", &pooled)] {
+        if let Some(found) = shape(name).filter(|found| Some(found) != of.as_ref()) {
+            return Err(format!("`{name}` has shape {found:?}, not that of `{}`", name.trim_start_matches("class_")));
+        }
+    }
+    if shape("class_context").is_some() && pooled.is_some() && shape("class_pooled").is_none() {
+        return Err("`class_context` needs `class_pooled`, as `context` has `pooled`".into());
+    }
+    if shape("class_context").is_none() && (shape("class_pooled").is_some() || shape("class_weights").is_some()) {
+        return Err("`class_pooled` and `class_weights` belong to `class_context`, which the file lacks".into());
     }
     let tokens = context.as_ref().map(|c| c[1]);
     if let Some(m) = shape("context_mask").filter(|m| m.len() != 2 || m[0] != rows || Some(m[1]) != tokens) {
@@ -185,6 +263,8 @@ struct Rows {
     batch: usize,
     tensors: BTreeMap<&'static str, HostTensor>,
     timesteps: Vec<f32>,
+    /// Empty where embeddings are given.
+    captions: Vec<String>,
 }
 
 impl Rows {
@@ -193,7 +273,7 @@ impl Rows {
         let file = WeightFile::open(path).map_err(error)?;
         let Found { rows, .. } = shapes(file.header()).map_err(|why| RunError::new("P0305", why).at("path"))?;
         let mut tensors = BTreeMap::new();
-        for name in ["latents", "noise", "context", "context_mask", "pooled", "time_ids", "guidance"] {
+        for name in KNOWN.into_iter().filter(|name| !["timesteps", "sigmas"].contains(name)) {
             if let Some(info) = file.info(name) {
                 let shape = info.shape.clone();
                 let values = match file.i64(name) {
@@ -204,7 +284,8 @@ impl Rows {
             }
         }
         let timesteps = timesteps(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
-        Ok(Rows { rows, batch, tensors, timesteps })
+        let captions = captions(&file).map_err(|why| RunError::new("P0302", why).at("path"))?;
+        Ok(Rows { rows, batch, tensors, timesteps, captions })
     }
 
     fn take(&self, name: &str, rows: &[usize]) -> Option<HostTensor> {
@@ -235,13 +316,24 @@ impl BatchSource for Rows {
             mask: self.take("context_mask", &rows),
             guidance: self.take("guidance", &rows).map(|g| g.values).unwrap_or_default(),
         };
+        let values = |name: &str| self.take(name, &rows).map(|t| t.values);
+        let class = self.take("class_context", &rows).map(|context| ClassText {
+            captions: vec![String::new(); rows.len()],
+            context: Some(context),
+            pooled: self.take("class_pooled", &rows),
+            weights: values("class_weights").unwrap_or_else(|| vec![1.0; rows.len()]),
+            ..Default::default()
+        });
         let sizes = self.take("time_ids", &rows).map(|t| t.values).unwrap_or_default();
         Ok(Batch {
             names: rows.iter().map(|r| format!("row {r}")).collect(),
-            captions: vec![String::new(); rows.len()],
+            captions: rows.iter().map(|&r| self.captions.get(r).cloned().unwrap_or_default()).collect(),
             sizes: sizes.as_chunks::<6>().0.to_vec(),
             replay: Some(replay),
-            weights: vec![1.0; rows.len()],
+            weights: values("loss_weights").unwrap_or_else(|| vec![1.0; rows.len()]),
+            mask: self.take("loss_mask", &rows),
+            preserve: values("preserve").unwrap_or_default().into_iter().map(|x| x != 0.0).collect(),
+            class,
             ..Default::default()
         })
     }
@@ -252,6 +344,10 @@ impl BatchSource for Rows {
             hasher.update(bytemuck::cast_slice(&tensor.values));
         }
         hasher.update(bytemuck::cast_slice(&self.timesteps));
+        for caption in &self.captions {
+            hasher.update(caption.as_bytes());
+            hasher.update(&[0]);
+        }
         hasher.finalize().to_hex().to_string()
     }
 

@@ -93,6 +93,17 @@ impl Node for AutoencoderLoss {
                 cx.error("P0401", "batch", format!("image sides must be multiples of {factor}"), None);
             }
         }
+        for (fact, what) in [
+            ("masked", "masks"),
+            ("weighs", "loss weights"),
+            ("preserve", "`preserve_output`"),
+            ("class", "`preserve_class`"),
+        ] {
+            if batch.facts.get(fact) == Some(&serde_json::json!(true)) {
+                let message = format!("the {what} of `{}` have no effect on the loss of an autoencoder", batch.node);
+                cx.error("P0402", "batch", message.replace("the `", "`"), Some("leave them out of the loader".into()));
+            }
+        }
         model
             .facts
             .clone()
@@ -167,7 +178,7 @@ impl LossProgram for Program {
         let train = self.trainable.read();
         let each =
             vae.reconstruct(weights, &train, &images, &noise, kind, self.config.kl_weight as f32, at.scale, leaves);
-        Ok(Losses { each, weights: vec![1.0; b] })
+        Ok(Losses { each, weights: vec![1.0; b], preservation: None })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

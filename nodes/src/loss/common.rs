@@ -6,6 +6,7 @@ use pipe_core::run::RunError;
 use pipe_data::weights::{Component, Family};
 use pipe_ops::op::Elementwise;
 use pipe_ops::rng::{self, Purpose};
+use pipe_train::ddpm::{IpNoise, normal};
 use pipe_train::loss::LossType;
 
 use super::At;
@@ -32,6 +33,20 @@ pub fn element(kind: LossType) -> Elementwise {
         LossType::Huber => Elementwise::Huber,
         LossType::SmoothL1 => Elementwise::SmoothL1,
     }
+}
+
+/// A number of the batch, for options with a random strength.
+pub fn strength(at: &At, purpose: Purpose) -> f64 {
+    let stream = &mut rng::named_stream(at.seed, purpose, at.step, &format!("strength {}", at.first_sample));
+    rng::uniform(stream, 1, 0.0, 1.0)[0] as f64
+}
+
+/// The noise that the model is shown: that which it is to predict, and more of it with input perturbation.
+pub fn seen(ip: Option<&IpNoise>, at: &At, sample: u64, noise: &[f32]) -> Vec<f32> {
+    let Some(ip) = ip else { return noise.to_vec() };
+    let gamma = ip.strength(strength(at, Purpose::InputNoise));
+    let mut stream = rng::stream(at.seed, Purpose::InputNoise, at.step, sample);
+    IpNoise::perturbed(gamma, noise, &normal(&mut stream, noise.len()))
 }
 
 /// Model-space latents of a batch: given ones, or a draw from the cached moments.
@@ -75,7 +90,27 @@ pub fn check(cx: &mut CheckCx, flow: bool) -> Option<(Facts, Facts)> {
         return None;
     }
     fit(cx, family, m, &batch.facts, &batch.node);
+    for (fact, field) in [("preserve", "preserve_output"), ("class", "preserve_class")] {
+        if m.str("method") == Some("full") && batch.facts.get(fact) == Some(&serde_json::json!(true)) {
+            let message =
+                format!("`{field}` keeps what the model without adapter predicts, and here its weights change");
+            cx.error(
+                "P0403",
+                "batch",
+                message,
+                Some(format!("train an adapter, or leave `{field}` out of the loader")),
+            );
+        }
+    }
     Some((m.clone(), batch.facts.clone()))
+}
+
+/// `mask` needs masks.
+pub fn check_mask(cx: &mut CheckCx, set: bool, batch: &Facts) {
+    if set && batch.get("masked") != Some(&serde_json::json!(true)) {
+        let help = "give the loader `masks` or `alpha_mask`, or leave `mask` out";
+        cx.error("P0402", "mask", "`mask` has no effect: the images have no masks", Some(help.into()));
+    }
 }
 
 /// Whether the data fits the model.
@@ -97,9 +132,7 @@ fn fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &st
     scale_fits(cx, family, batch, name);
     sizes_fit(cx, family, model, batch, name);
     if batch.get("replay").is_some() {
-        let pooled = network_of(model).and_then(|n| n.pooled());
-        conditions_fit(cx, model, pooled, batch, name);
-        return;
+        return replay_fits(cx, family, model, batch, name);
     }
     text_fits(cx, family, model, batch, name);
 }
@@ -145,7 +178,28 @@ fn sizes_fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     }
 }
 
-/// Conditions of a replay.
+/// Conditions of a replay: embeddings, or captions for the text encoders that learn.
+fn replay_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &str) {
+    match (batch.get("captions").is_some(), !trained_texts(model).is_empty()) {
+        (true, true) => text_fits(cx, family, model, batch, name),
+        (true, false) => {
+            let message = format!("`{name}` carries captions, and no text encoder learns that would read them");
+            let help = "give the adapter the text encoders: `text: …`, or put their outputs into the file as `context`";
+            cx.error("P0401", "batch", message, Some(help.into()));
+        }
+        (false, true) => {
+            let message = format!("`{name}` carries text embeddings, so the text encoders would learn nothing");
+            let help = "put `captions` into the file in place of `context`, or leave `text` out of the adapter";
+            cx.error("P0403", "batch", message, Some(help.into()));
+        }
+        (false, false) => {
+            let pooled = network_of(model).and_then(|n| n.pooled());
+            conditions_fit(cx, model, pooled, batch, name);
+        }
+    }
+}
+
+/// Embeddings of a replay.
 fn conditions_fit(cx: &mut CheckCx, model: &Facts, pooled: Option<usize>, batch: &Facts, name: &str) {
     match (batch.u64("context_dim"), model.u64("context_dim")) {
         (None, _) => {
@@ -185,7 +239,9 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     let optional = family == Family::Sd3 && missing.len() < 3;
     if !missing.is_empty() && !optional {
         let types: Vec<String> = missing.iter().map(|c| format!("`{}`", family::encoder_type(family, *c))).collect();
-        let help = format!("give `{name}` the text encoder: `text: …`");
+        let replayed = batch.get("replay").is_some();
+        let to = if replayed { "the adapter".to_owned() } else { format!("`{name}`") };
+        let help = format!("give {to} the text encoder: `text: …`");
         let what = types.join(" and ");
         let message = format!("{family} reads the outputs of {what}, which `{name}` does not carry");
         cx.error("P0401", "batch", message, Some(help));
@@ -200,6 +256,7 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
         let wanted = if single { "sd1" } else { "sdxl" };
         cx.error("P0401", "batch", message, Some(format!("set `family: {wanted}` on `encoder.clip_l`")));
     }
+    texts_fit::emphasis(cx, "batch", batch, &trained);
     let all: Vec<&TextFacts> = cached.iter().chain(&trained).collect();
     texts_fit::check(cx, "batch", family, model, &all);
     let widths: Vec<u64> = family.text_encoders().iter().filter_map(|c| have(*c)).map(|t| t.width).collect();

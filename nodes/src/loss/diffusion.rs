@@ -7,17 +7,18 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::metadata::{PyText, py_float};
+use pipe_ops::op::Weigh;
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Tensor, op};
-use pipe_train::ddpm::{
-    IpNoise, Multires, NoiseOffset, NoiseSchedule, Prediction, SnrOf, SnrWeights, TimestepRange, normal,
-};
+use pipe_train::ddpm::{IpNoise, Multires, NoiseOffset, NoiseSchedule, Prediction, SnrOf, SnrWeights, TimestepRange};
 use pipe_train::loss::{Huber, LossType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{self, element, latents};
-use super::{At, Loss, LossProgram, Losses};
+use super::common::{self, element, latents, seen, strength};
+use super::mask::Mask;
+use super::{At, Loss, LossProgram, Losses, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
 use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
@@ -70,6 +71,9 @@ pub struct Config {
     /// Timesteps drawn in training.
     #[serde(default)]
     timesteps: TimestepRange,
+    /// How masks of the images count. Default: they are multiplied with the loss of each element.
+    #[serde(default)]
+    mask: Option<Mask>,
 }
 
 impl Config {
@@ -173,6 +177,7 @@ impl Node for DiffusionLoss {
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         let Some((model, batch)) = common::check(cx, false) else { return Facts::new() };
         config.check(cx, &model, batch.get("replay").is_some());
+        common::check_mask(cx, config.mask.is_some(), &batch);
         model
             .with("loss", "diffusion")
             .with("batches", batch.u64("batches").unwrap_or(1))
@@ -225,12 +230,6 @@ impl Program {
         noise
     }
 
-    /// A number of the batch for options with a random strength.
-    fn strength(&self, at: &At, purpose: Purpose) -> f64 {
-        let stream = &mut rng::named_stream(at.seed, purpose, at.step, &format!("strength {}", at.first_sample));
-        rng::uniform(stream, 1, 0.0, 1.0)[0] as f64
-    }
-
     fn draw(&self, batch: &Batch, at: &At, prediction: Prediction, latents: &HostTensor) -> Draw {
         let b = latents.shape[0];
         let span: usize = latents.shape[1..].iter().product();
@@ -241,7 +240,7 @@ impl Program {
             weights: Vec::with_capacity(b),
             c: Vec::with_capacity(b),
         };
-        let offset = self.config.offset().map_or(0.0, |o| o.strength(self.strength(at, Purpose::NoiseOffset)));
+        let offset = self.config.offset().map_or(0.0, |o| o.strength(strength(at, Purpose::NoiseOffset)));
         let weights = self.config.weights();
         for i in 0..b {
             let sample = at.first_sample + i as u64;
@@ -260,14 +259,8 @@ impl Program {
                     range.at(u as f64) as usize
                 }
             };
-            let seen = match (self.config.perturbation(), &batch.replay) {
-                (Some(ip), None) => {
-                    let gamma = ip.strength(self.strength(at, Purpose::InputNoise));
-                    let mut stream = rng::stream(at.seed, Purpose::InputNoise, at.step, sample);
-                    IpNoise::perturbed(gamma, &noise, &normal(&mut stream, span))
-                }
-                _ => noise.clone(),
-            };
+            let perturbation = self.config.perturbation().filter(|_| batch.replay.is_none());
+            let seen = seen(perturbation.as_ref(), at, sample, &noise);
             self.schedule.noisy(t, x0, &seen, &mut draw.noisy.values[at_sample.clone()]);
             self.schedule.target(prediction, t, x0, &noise, &mut draw.target[at_sample]);
             let alpha = self.schedule.alpha(t);
@@ -293,27 +286,36 @@ impl LossProgram for Program {
     fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
         let (model, ..) = self.runner.subject();
         let latents = latents(batch, at)?;
-        let Draw { noisy, target, timesteps, weights, c } = self.draw(batch, at, model.prediction, &latents);
-        let target = self.runner.target(target, &noisy.shape);
+        let Draw { noisy, mut target, timesteps, mut weights, c } = self.draw(batch, at, model.prediction, &latents);
+        let shot = Shot { noisy, times: timesteps, guidance: Vec::new(), pass: at.pass };
+        preserve::targets(&self.runner, batch, &shot, &mut target, Tensor::clone)?;
+        let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
+        let target = self.runner.target(target, &shot.noisy.shape);
         let scaled: Vec<f32> = weights.iter().map(|w| w * at.scale).collect();
         let cx = model.engine.cx();
         let kind = element(self.config.loss_type);
-        let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, &scaled, &c);
-        let shot = Shot { noisy, times: timesteps, guidance: Vec::new(), pass: at.pass };
-        let each = self.runner.learn(batch, shot, &mut loss, leaves)?;
-        Ok(Losses { each, weights })
+        let weigh = Weigh { samples: &scaled, c: &c, places: places.as_deref() };
+        let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, weigh);
+        let mut leaves = leaves;
+        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
+        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
+        let preservation = leaves.map(class).transpose()?.flatten();
+        Ok(Losses { each, weights, preservation })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {
         let c = &self.config;
-        let option = |x: Option<f64>| x.map_or("None".to_string(), |x| x.to_string());
-        let python = |b: bool| if b { "True" } else { "False" }.to_string();
+        let option = |x: Option<f64>| x.map_or("None".to_string(), py_float);
+        let python = |b: bool| b.py_text();
         let mut list = vec![
             ("ss_min_snr_gamma".into(), option(c.min_snr_gamma)),
             ("ss_noise_offset".into(), option(c.noise_offset)),
             ("ss_noise_offset_random_strength".into(), python(c.noise_offset_random_strength)),
             ("ss_adaptive_noise_scale".into(), option(c.adaptive_noise_scale)),
-            ("ss_multires_noise_iterations".into(), option(c.multires_noise.as_ref().map(|m| m.iterations as f64))),
+            (
+                "ss_multires_noise_iterations".into(),
+                c.multires_noise.as_ref().map_or("None".into(), |m| m.iterations.to_string()),
+            ),
             ("ss_multires_noise_discount".into(), option(c.multires_noise.as_ref().map(|m| m.discount))),
             ("ss_ip_noise_gamma".into(), option(c.ip_noise_gamma)),
             ("ss_ip_noise_gamma_random_strength".into(), python(c.ip_noise_gamma_random_strength)),
@@ -324,9 +326,14 @@ impl LossProgram for Program {
             let huber = c.huber.clone().unwrap_or_default();
             let schedule = huber.schedule.map_or("snr", |s| s.name());
             list.push(("ss_huber_schedule".into(), schedule.into()));
-            list.push(("ss_huber_c".into(), huber.c.to_string()));
-            list.push(("ss_huber_scale".into(), huber.scale.unwrap_or(1.0).to_string()));
+            list.push(("ss_huber_c".into(), py_float(huber.c)));
+            list.push(("ss_huber_scale".into(), py_float(huber.scale.unwrap_or(1.0))));
         }
         list
+    }
+
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        let range = &self.config.timesteps;
+        (*range != TimestepRange::default()).then_some((range.min as u32, range.max as u32))
     }
 }

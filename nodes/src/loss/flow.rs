@@ -7,16 +7,20 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::metadata::py_float;
 use pipe_networks::Network;
+use pipe_ops::op::Weigh;
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{DType, Tensor, op};
+use pipe_train::ddpm::IpNoise;
 use pipe_train::flow::{self, Direction, ModelPrediction, Sampling, Scheme, Timesteps};
 use pipe_train::loss::{Huber, LossType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{self, element, latents};
-use super::{At, Loss, LossProgram, Losses};
+use super::common::{self, element, latents, seen};
+use super::mask::Mask;
+use super::{At, Loss, LossProgram, Losses, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
 use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
@@ -44,6 +48,16 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 100.0))]
     guidance_scale: Option<f64>,
+    /// γ of input perturbation (Ning et al. 2023): the model sees more noise than it is to predict. 0.1 is usual. Default: off.
+    #[serde(default)]
+    #[schemars(range(min = 0.000001, max = 10.0))]
+    ip_noise_gamma: Option<f64>,
+    /// Multiplies `ip_noise_gamma` by a random number of 0 to 1 for each batch. Default false.
+    #[serde(default)]
+    ip_noise_gamma_random_strength: bool,
+    /// How masks of the images count. Default: they are multiplied with the loss of each element.
+    #[serde(default)]
+    mask: Option<Mask>,
 }
 
 /// Fields that choose σ; those that the chosen sampling does not read are errors.
@@ -94,6 +108,10 @@ fn takes_guidance(network: &Network) -> bool {
 }
 
 impl Config {
+    fn perturbation(&self) -> Option<IpNoise> {
+        self.ip_noise_gamma.map(|gamma| IpNoise { gamma, random_strength: self.ip_noise_gamma_random_strength })
+    }
+
     fn check(&self, cx: &mut CheckCx, family: flow::Family, model: &Facts, replayed: bool) {
         let timesteps = self.timesteps.of(family);
         if let Err(e) = timesteps.check(self.model_prediction.weighs()) {
@@ -114,6 +132,13 @@ impl Config {
         if self.guidance_scale.is_some() && network_of(model).is_some_and(|n| !takes_guidance(&n)) {
             let message = "`guidance_scale` has no effect: the model has no guidance embedding";
             cx.error("P0402", "guidance_scale", message, Some("only FLUX.1 dev has one".into()));
+        }
+        if self.ip_noise_gamma_random_strength && self.ip_noise_gamma.is_none() {
+            let message = "`ip_noise_gamma_random_strength` has no effect without `ip_noise_gamma`";
+            cx.error("P0402", "ip_noise_gamma_random_strength", message, None);
+        }
+        if replayed && self.ip_noise_gamma.is_some() {
+            cx.error("P0402", "ip_noise_gamma", "`ip_noise_gamma` has no effect on replayed noise", None);
         }
         if replayed && self.timesteps != Times::default() {
             let message = "`timesteps` has no effect on replayed timesteps";
@@ -149,6 +174,11 @@ impl Node for FlowLoss {
         let family = model.str("architecture").and_then(family::of_id).and_then(family::flow);
         if let Some(family) = family {
             config.check(cx, family, &model, batch.get("replay").is_some());
+            if config.guidance_scale.is_some() && batch.get("guidance") == Some(&serde_json::json!(true)) {
+                let message = "`guidance_scale` has no effect: the replay has its own";
+                cx.error("P0402", "guidance_scale", message, Some("leave it out".into()));
+            }
+            common::check_mask(cx, config.mask.is_some(), &batch);
         }
         model
             .with("loss", "flow")
@@ -234,7 +264,9 @@ impl LossProgram for Program {
                 }
             };
             let sigma = self.sigma(batch, at, i, tokens);
-            ModelPrediction::noisy(sigma, x0, &noise, &mut noisy.values[own.clone()]);
+            let perturbation = self.config.perturbation().filter(|_| batch.replay.is_none());
+            let seen = seen(perturbation.as_ref(), at, at.first_sample + i as u64, &noise);
+            ModelPrediction::noisy(sigma, x0, &seen, &mut noisy.values[own.clone()]);
             kind.target(direction, x0, &noise, &noisy.values[own.clone()], &mut target[own]);
             let scheme = if kind.weighs() { self.timesteps.scheme.weight(sigma) as f32 } else { 1.0 };
             weights.push(batch.weights[i] * scheme);
@@ -249,23 +281,32 @@ impl LossProgram for Program {
         };
         let (model, ..) = self.runner.subject();
         let cx = model.engine.cx();
-        let target = self.runner.target(target, &noisy.shape);
         let x = self.runner.target(noisy.values.clone(), &noisy.shape);
-        let scaled: Vec<f32> = weights.iter().map(|w| w * at.scale).collect();
-        let element = element(self.config.loss_type);
-        let mut loss = |out: &Tensor| match kind {
-            ModelPrediction::Raw => op::loss_and_grad(&cx, element, out, &target, &scaled, &c),
-            _ => {
-                // The compared value is a·x + slope·f; the gradient passes through the slope.
-                let slopes = slopes(kind, direction, &sigmas);
-                let compared = compared(&cx, out, &x, &slopes);
-                let (each, grad) = op::loss_and_grad(&cx, element, &compared, &target, &scaled, &c);
-                (each, scale_samples(&cx, &grad, &slopes).cast(out.dtype()))
-            }
+        // The compared value is a·x + slope·f; the gradient passes through the slope.
+        let slopes = slopes(kind, direction, &sigmas);
+        let value = |f: &Tensor| match kind {
+            ModelPrediction::Raw => f.clone(),
+            _ => compared(&cx, f, &x, &slopes),
         };
         let shot = Shot { noisy, times, guidance, pass: at.pass };
-        let each = self.runner.learn(batch, shot, &mut loss, leaves)?;
-        Ok(Losses { each, weights })
+        preserve::targets(&self.runner, batch, &shot, &mut target, value)?;
+        let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
+        let target = self.runner.target(target, &shot.noisy.shape);
+        let scaled: Vec<f32> = weights.iter().map(|w| w * at.scale).collect();
+        let element = element(self.config.loss_type);
+        let weigh = Weigh { samples: &scaled, c: &c, places: places.as_deref() };
+        let mut loss = |out: &Tensor| {
+            let (each, grad) = op::loss_and_grad(&cx, element, &value(out), &target, weigh);
+            match kind {
+                ModelPrediction::Raw => (each, grad),
+                _ => (each, scale_samples(&cx, &grad, &slopes).cast(out.dtype())),
+            }
+        };
+        let mut leaves = leaves;
+        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
+        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
+        let preservation = leaves.map(class).transpose()?.flatten();
+        Ok(Losses { each, weights, preservation })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {
@@ -274,13 +315,44 @@ impl LossProgram for Program {
             ("ss_loss_type".into(), self.config.loss_type.name().into()),
             ("ss_timestep_sampling".into(), name(&t.sampling)),
             ("ss_model_prediction_type".into(), name(&self.config.model_prediction)),
-            ("ss_discrete_flow_shift".into(), t.shift.unwrap_or(self.family.recommended().shift).to_string()),
-            ("ss_sigmoid_scale".into(), t.sigmoid_scale.unwrap_or(1.0).to_string()),
+            ("ss_discrete_flow_shift".into(), py_float(t.shift.unwrap_or(self.family.recommended().shift))),
+            ("ss_sigmoid_scale".into(), py_float(t.sigmoid_scale.unwrap_or(1.0))),
         ];
-        if self.guided {
-            list.push(("ss_guidance_scale".into(), self.config.guidance_scale.unwrap_or(1.0).to_string()));
+        if let Some(gamma) = self.config.ip_noise_gamma {
+            let random = if self.config.ip_noise_gamma_random_strength { "True" } else { "False" };
+            list.push(("ss_ip_noise_gamma".into(), py_float(gamma)));
+            list.push(("ss_ip_noise_gamma_random_strength".into(), random.into()));
+        }
+        // Each scheme's own numbers; the others' are sd-scripts' defaults, which it writes as well.
+        let (scheme, mean, std, scale) = match t.scheme {
+            Scheme::Uniform => ("uniform", 0.0, 1.0, 1.29),
+            Scheme::LogitNormal { mean, std } => ("logit_normal", mean, std, 1.29),
+            Scheme::Mode { scale } => ("mode", 0.0, 1.0, scale),
+            Scheme::Cosmap => ("cosmap", 0.0, 1.0, 1.29),
+            Scheme::SigmaSqrt => ("sigma_sqrt", 0.0, 1.0, 1.29),
+        };
+        list.push(("ss_weighting_scheme".into(), scheme.into()));
+        for (key, value) in [("ss_logit_mean", mean), ("ss_logit_std", std), ("ss_mode_scale", scale)] {
+            list.push((key.into(), py_float(value)));
+        }
+        if self.config.loss_type.has_c() {
+            let huber = self.config.huber.clone().unwrap_or_default();
+            list.push(("ss_huber_schedule".into(), huber.schedule.map_or("constant", |s| s.name()).into()));
+            list.push(("ss_huber_c".into(), py_float(huber.c)));
+            list.push(("ss_huber_scale".into(), py_float(huber.scale.unwrap_or(1.0))));
+        }
+        if self.family == flow::Family::Flux {
+            // A model without the embedding is told none.
+            let told = self.guided.then(|| py_float(self.config.guidance_scale.unwrap_or(1.0)));
+            list.push(("ss_guidance_scale".into(), told.unwrap_or_else(|| "None".into())));
         }
         list
+    }
+
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        let t = &self.timesteps;
+        let limited = t.min.is_some() || t.max.is_some();
+        limited.then_some((t.min.unwrap_or(0) as u32, t.max.unwrap_or(1000) as u32))
     }
 }
 

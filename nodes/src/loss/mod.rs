@@ -4,6 +4,8 @@ pub mod autoencoder;
 mod common;
 pub mod diffusion;
 pub mod flow;
+mod mask;
+mod preserve;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,15 +41,26 @@ pub struct Losses {
     pub each: Tensor,
     /// Weight of each sample.
     pub weights: Vec<f32>,
+    /// A second loss with its weights: distance from the base model.
+    pub preservation: Option<(Tensor, Vec<f32>)>,
 }
 
 impl Losses {
     /// Weighted mean over the samples. Waits for the device.
     pub fn mean(&self) -> f64 {
-        let each = self.each.to_vec();
-        let sum: f64 = each.iter().zip(&self.weights).map(|(&l, &w)| l as f64 * w as f64).sum();
-        sum / each.len().max(1) as f64
+        mean(&self.each, &self.weights) + self.preservation().unwrap_or(0.0)
     }
+    /// The second loss alone, weighted.
+    pub fn preservation(&self) -> Option<f64> {
+        self.preservation.as_ref().map(|(each, weights)| mean(each, weights))
+    }
+}
+
+/// `Σ wᵢℓᵢ / B`.
+fn mean(each: &Tensor, weights: &[f32]) -> f64 {
+    let each = each.to_vec();
+    let sum: f64 = each.iter().zip(weights).map(|(&l, &w)| l as f64 * w as f64).sum();
+    sum / each.len().max(1) as f64
 }
 
 /// A loss over a trainable.
@@ -62,6 +75,10 @@ pub trait LossProgram: Send + Sync {
     fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError>;
     /// Options of the loss that saved files tell, under their usual `ss_` names.
     fn metadata(&self) -> Vec<(String, String)>;
+    /// First and last timestep that are drawn, where the document limits them.
+    fn timestep_range(&self) -> Option<(u32, u32)> {
+        None
+    }
 }
 
 /// The value of a `Loss` port.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Checkpointing, Inferred, Objective};
-use crate::common::weights_source::config_list;
+use crate::common::weights_source::config_triple;
 
 /// Fields of `model.lumina2`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -43,9 +43,11 @@ const FAMILY: Family = Family::Lumina2;
 
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
-        let own = self.config.as_ref().and_then(|c| c.axes.as_ref()).map(|a| a.iter().map(|&n| n as usize).collect());
-        let axes = own.or_else(|| config_list(file.config.as_ref(), "axes_dim_rope"));
-        let axes = axes.and_then(|a: Vec<usize>| <[usize; 3]>::try_from(a).ok());
+        let own = self.config.as_ref().and_then(|c| c.axes.as_ref());
+        let axes = match own.and_then(|axes| <[u64; 3]>::try_from(axes.as_slice()).ok()) {
+            Some(axes) => Some(axes.map(|n| n as usize)),
+            None => config_triple(file.config.as_ref(), "axes_dim_rope")?,
+        };
         Lumina2Config::infer(|n| file.shape(n), axes).map(Network::Lumina2).map_err(|why| ("P0305", why))
     }
 }

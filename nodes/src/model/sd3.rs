@@ -44,7 +44,7 @@ const FAMILY: Family = Family::Sd3;
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.heads).map(|n| n as usize);
-        let heads = own.or_else(|| config_usize(file.config.as_ref(), "num_attention_heads"));
+        let heads = own.or(config_usize(file.config.as_ref(), "num_attention_heads")?);
         MmditConfig::infer(|n| file.shape(n), heads).map(Network::Mmdit).map_err(|why| ("P0305", why))
     }
 }

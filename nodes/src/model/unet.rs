@@ -32,10 +32,10 @@ pub fn infer(file: &ComponentWeights, family: Family, hints: Option<&Hints>) -> 
     let own = hints.and_then(|h| h.heads.as_ref()).map(|list| list.iter().map(|&n| n as usize).collect());
     let unet_hints = UnetHints {
         // Diffusers calls the number of heads `attention_head_dim`.
-        heads: own.or_else(|| config_list(json, "attention_head_dim")),
+        heads: own.or(config_list(json, "attention_head_dim")?),
         head_dim: None,
-        groups: hints.and_then(|h| h.norm_groups.map(|n| n as usize)).or_else(|| config_usize(json, "norm_num_groups")),
-        size_embedding: config_usize(json, "addition_time_embed_dim"),
+        groups: hints.and_then(|h| h.norm_groups.map(|n| n as usize)).or(config_usize(json, "norm_num_groups")?),
+        size_embedding: config_usize(json, "addition_time_embed_dim")?,
     };
     UnetConfig::infer(|n| file.shape(n), &unet_hints).map(Network::Unet).map_err(|why| ("P0305", why))
 }

@@ -99,6 +99,7 @@ impl Updater for DeviceAdamW {
 #[cfg(test)]
 mod tests {
     use pipe_train::optim::OptimizerConfig;
+    use pipe_train::rounding::Rounding;
 
     use super::super::host::HostUpdater;
     use super::super::state;
@@ -117,7 +118,8 @@ mod tests {
         }];
         let start: Vec<f32> = (0..12).map(|i| (i as f32 * 0.7).sin()).collect();
         let config = OptimizerConfig::AdamW(settings.clone());
-        let host = || -> Box<dyn Updater> { Box::new(HostUpdater::new(&config, Device::Cpu).unwrap()) };
+        let host =
+            || -> Box<dyn Updater> { Box::new(HostUpdater::new(&config, Device::Cpu, Rounding::Nearest).unwrap()) };
         let device = || -> Box<dyn Updater> { Box::new(DeviceAdamW::new(settings.clone(), Device::composed_cpu())) };
         let folder = tempfile::tempdir().unwrap();
         let run = |first: Box<dyn Updater>, second: Box<dyn Updater>| {

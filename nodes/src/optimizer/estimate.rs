@@ -33,7 +33,10 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
         _ => denoiser_step(settings, facts),
     };
     if let Some((peak, flops)) = measured {
-        let gradients = 4 * parameters;
+        // Gradients of weights in bf16 are of the compute type.
+        let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
+        let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
+        let gradients = size * parameters;
         plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
         plan.step.push(Bytes { category: Category::Activations, bytes: peak.saturating_sub(gradients) });
         plan.step_flops = flops * settings.train.accumulate;
@@ -41,16 +44,22 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
     plan
 }
 
+/// The type that what learns is kept in.
+fn kept(facts: &Facts) -> DType {
+    if facts.get("half") == Some(&serde_json::json!(true)) { DType::BF16 } else { DType::F32 }
+}
+
 /// Saves of the training state, of `size` bytes each: memory of one, disk of those that are kept, and how often.
-pub fn states(settings: &Settings, facts: &Facts, total_steps: u64, size: u64, plan: &mut NodePlan) {
+pub fn states(settings: &Settings, facts: &Facts, steps: (u64, u64), size: u64, plan: &mut NodePlan) {
+    let (per_epoch, total) = steps;
     let cadence = &settings.train.save_state;
-    // Without a number of steps the clock decides: as many as are ever kept.
-    let by_steps = cadence.steps.filter(|_| cadence.minutes.is_none()).map(|n| total_steps.div_ceil(n.max(1)));
-    let kept = by_steps.unwrap_or(2).min(2);
-    plan.disk += size * kept;
-    plan.disk_passing = if by_steps.is_none_or(|count| count > 2) { size } else { 0 };
+    let keep = cadence.keep_last.count;
+    // Where the clock decides: as many as are ever kept.
+    let counted = cadence.count(0, total, per_epoch);
+    plan.disk += size.saturating_mul(counted.unwrap_or(keep).min(keep));
+    plan.disk_passing = if counted.is_none_or(|count| count > keep) { size } else { 0 };
     plan.event = write::event(settings, write::largest(facts));
-    plan.event_count = by_steps.unwrap_or(1);
+    plan.event_count = counted.unwrap_or(1);
 }
 
 /// What learns: the group that is no text encoder, and every tensor's key and shape. Nothing where the facts do not tell.
@@ -58,7 +67,7 @@ pub fn tensors(facts: &Facts) -> Option<(&'static str, Vec<Shape>)> {
     let meter = Meter::new();
     let (main, train) = match (Subject::of(facts), read::<VaeConfig>(facts, "vae")) {
         (Some(subject), _) => (family::part(subject.family.denoiser()), trainables(facts, &subject, &meter)),
-        (None, Some(vae)) => ("vae", vae_trainables(&vae, &meter)),
+        (None, Some(vae)) => ("vae", vae_trainables(&vae, &meter, kept(facts))),
         (None, None) => return None,
     };
     Some((main, train.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.shape().to_vec())).collect()))
@@ -91,10 +100,10 @@ impl Subject {
     }
 }
 
-fn vae_trainables(vae: &VaeConfig, meter: &std::sync::Arc<Meter>) -> Trainables {
+fn vae_trainables(vae: &VaeConfig, meter: &std::sync::Arc<Meter>, kept: DType) -> Trainables {
     let mut train = Trainables::default();
     for (name, shape) in vae.shapes().into_iter().filter(|(name, _)| learns(name)) {
-        train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, DType::F32, meter));
+        train.tensors.insert(Trainables::key("vae", &name), Tensor::meta(&shape, kept, meter));
     }
     train
 }
@@ -107,7 +116,7 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
             let kept = |name: &String| component == denoiser && frozen.contains(name);
             for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name) && !kept(name)) {
                 let key = Trainables::key(family::part(component), &name);
-                train.tensors.insert(key, Tensor::meta(&shape, DType::F32, meter));
+                train.tensors.insert(key, Tensor::meta(&shape, kept(facts), meter));
             }
         }
         return train;
@@ -195,11 +204,24 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         inputs: &inputs,
         policy,
     };
-    let pass = setting.forward(&cx, given, &[net.out], true);
-    let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, &vec![1.0; b], &[]);
     let mut leaves = HashMap::new();
-    setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
-    Some((meter.peak() - base, meter.flops()))
+    let mut learn = || {
+        let pass = setting.forward(&cx, given.clone(), &[net.out], true);
+        let forward = meter.flops();
+        let weigh = op::Weigh { samples: &vec![1.0; b], ..Default::default() };
+        let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, weigh);
+        setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
+        forward
+    };
+    let forward = learn();
+    // What the base model predicts is a forward pass more; to keep a class, it learns a second time.
+    let is = |key: &str| batch.get(key) == Some(&serde_json::json!(true));
+    let mut more = if is("preserve") { forward } else { 0 };
+    if is("class") {
+        learn();
+        more += forward;
+    }
+    Some((meter.peak() - base, meter.flops() + more))
 }
 
 fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
@@ -208,7 +230,7 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), DType::F32);
-    let train = vae_trainables(&vae, &meter);
+    let train = vae_trainables(&vae, &meter, kept(facts));
     let network = autoencoder::Network::new(&vae);
     let base = meter.live();
     meter.reset_peak();

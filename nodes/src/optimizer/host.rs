@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use half::bf16;
 use pipe_core::run::RunError;
 use pipe_ops::{DType, Device, Tensor};
 use pipe_train::optim::{self, Context, Optimizer, OptimizerConfig, Report, Slot, TensorInfo, Values};
+use pipe_train::rounding::Rounding;
 
 use super::groups::Group;
 use super::state::{Piece, State};
@@ -38,27 +40,52 @@ pub trait Updater: Send {
 pub struct HostUpdater {
     optimizer: Box<dyn Optimizer>,
     device: Device,
+    rounding: Rounding,
 }
 
 /// A tensor on its way through a step.
 struct Moved {
     key: String,
     shape: Vec<usize>,
-    values: Vec<f32>,
+    values: Kept,
     gradient: Vec<f32>,
+}
+
+/// The weights of a tensor in the type they are kept in.
+enum Kept {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl Kept {
+    fn of(tensor: Tensor) -> Self {
+        match tensor.dtype() {
+            DType::BF16 => Kept::Bf16(tensor.to_vec().into_iter().map(bf16::from_f32).collect()),
+            _ => Kept::F32(tensor.into_vec()),
+        }
+    }
+    fn tensor(self, device: &Device, shape: &[usize]) -> Tensor {
+        match self {
+            Kept::F32(values) => device.tensor(values, shape, DType::F32),
+            Kept::Bf16(values) => device.tensor(values.into_iter().map(bf16::to_f32).collect(), shape, DType::BF16),
+        }
+    }
 }
 
 impl Moved {
     fn slot(&mut self) -> Slot<'_> {
-        let values = Values::F32(&mut self.values);
+        let values = match &mut self.values {
+            Kept::F32(values) => Values::F32(values),
+            Kept::Bf16(values) => Values::Bf16(values),
+        };
         Slot { name: &self.key, shape: &self.shape, values, gradient: Some(&self.gradient) }
     }
 }
 
 impl HostUpdater {
-    /// Without state yet.
-    pub fn new(config: &OptimizerConfig, device: Device) -> Result<Self, RunError> {
-        Ok(HostUpdater { optimizer: config.build().map_err(|e| failed(&e))?, device })
+    /// Without state yet; `rounding` is that of weights kept in bf16.
+    pub fn new(config: &OptimizerConfig, device: Device, rounding: Rounding) -> Result<Self, RunError> {
+        Ok(HostUpdater { optimizer: config.build().map_err(|e| failed(&e))?, device, rounding })
     }
 }
 
@@ -87,7 +114,7 @@ impl Updater for HostUpdater {
             let mut take = |key: &String| {
                 let (gradient, tensor) = (gradients.remove(key)?, tensors.get_mut(key)?);
                 let shape = tensor.shape().to_vec();
-                let values = std::mem::replace(tensor, Tensor::host(Vec::new(), &[0])).into_vec();
+                let values = Kept::of(std::mem::replace(tensor, Tensor::host(Vec::new(), &[0])));
                 Some(Moved { key: key.clone(), shape, values, gradient: gradient.into_vec() })
             };
             moved.push(group.tensors.iter().filter_map(|(key, _)| take(key)).collect());
@@ -100,11 +127,11 @@ impl Updater for HostUpdater {
                 slots: moved.iter_mut().map(Moved::slot).collect(),
             });
         }
-        let cx = Context { gradient_scale: scale, ..Context::default() };
+        let cx = Context { gradient_scale: scale, rounding: self.rounding };
         let report = self.optimizer.step(&cx, &mut list);
         drop(list);
         for Moved { key, shape, values, .. } in moved.into_iter().flatten() {
-            tensors.insert(key, self.device.tensor(values, &shape, DType::F32));
+            tensors.insert(key, values.tensor(&self.device, &shape));
         }
         report.map_err(|e| failed(&e))
     }

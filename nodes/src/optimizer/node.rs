@@ -188,6 +188,11 @@ fn python(value: &Json) -> String {
     }
 }
 
+/// Whether the weights that learn are kept in bf16: only the CPU's updates round at random.
+fn half(facts: &Facts) -> bool {
+    facts.get("half") == Some(&Json::Bool(true))
+}
+
 pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
     // An option without effect, or one that contradicts another.
     let code = if invalid.reason.contains("effect") { "P0402" } else { "P0403" };
@@ -259,7 +264,8 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let state_bytes = planned.iter().map(|group| group.state_bytes).sum();
         let mut plan = estimate::step(cx.settings, &loss.facts);
         // A GPU's memory holds only what its own update needs.
-        let away = crate::planned_kind(cx.settings) != Kind::Cpu && config.algorithm.adamw().is_none();
+        let own = config.algorithm.adamw().is_some() && !half(&loss.facts);
+        let away = crate::planned_kind(cx.settings) != Kind::Cpu && !own;
         if away {
             let state = bytes_text(state_bytes);
             let note = "the update runs on the CPU: gradients are read back and weights uploaded in every step";
@@ -274,7 +280,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let frozen = |name: &str| loss.facts.u64(name).unwrap_or(0);
         let size =
             state::bytes(&groups, &optimizer) + state::frozen_bytes(frozen("frozen_values"), frozen("frozen_tensors"));
-        estimate::states(cx.settings, &loss.facts, total, size, &mut plan);
+        estimate::states(cx.settings, &loss.facts, (per_epoch, total), size, &mut plan);
         plan.steps = Some(total);
         plan.epochs = Some(total as f64 / per_epoch as f64);
         plan.notes.push(format!("{per_epoch} steps an epoch"));
@@ -291,8 +297,8 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let (rates, optimizer) = (config.rates(&facts), config.algorithm.config());
         let device = loss.engine().device.clone();
         let updater: Box<dyn Updater> = match (&device, config.algorithm.adamw()) {
-            (Device::Burn(_), Some(adamw)) => Box::new(DeviceAdamW::new(adamw.clone(), device)),
-            _ => Box::new(HostUpdater::new(&optimizer, device)?),
+            (Device::Burn(_), Some(adamw)) if !half(&facts) => Box::new(DeviceAdamW::new(adamw.clone(), device)),
+            _ => Box::new(HostUpdater::new(&optimizer, device, loss.trainable().rounding())?),
         };
         let schedule = config.frame.schedule.clone();
         let own = config.algorithm.own_schedule().map(|own| own.name.to_string());

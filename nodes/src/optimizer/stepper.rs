@@ -117,6 +117,10 @@ impl Driver for Stepper {
         };
         self.position.step += 1;
         let mut values = groups::report(&self.groups, &rates, &report, norm);
+        if losses.iter().any(|l| l.preservation.is_some()) {
+            let sum: f64 = losses.iter().filter_map(Losses::preservation).sum();
+            values.push(("preservation_loss".to_string(), sum / losses.len() as f64));
+        }
         let cx = Cx::new(self.loss.engine().device.clone(), DType::F32);
         if let Some(norms) = self.loss.trainable().limit_norms(&cx) {
             values.push(("norms_scaled".to_string(), norms.scaled as f64));
@@ -150,7 +154,8 @@ impl Driver for Stepper {
         let device = self.loss.engine().device.clone();
         let mut train = self.loss.trainable().write();
         for (key, tensor) in train.tensors.iter_mut() {
-            *tensor = saved.tensor(&format!("{}{key}", state::PARAMETER), tensor.shape(), &device)?;
+            let found = saved.tensor(&format!("{}{key}", state::PARAMETER), tensor.shape(), &device)?;
+            *tensor = found.cast(tensor.dtype());
         }
         for (key, tensor) in train.frozen.iter_mut() {
             *tensor = saved.tensor(&format!("{}{key}", state::FROZEN), tensor.shape(), &device)?;

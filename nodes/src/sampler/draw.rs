@@ -13,8 +13,6 @@ use pipe_train::solve::{FlowShift, Sampler, Solver, flow_euler, flow_sigmas};
 use crate::common::batch::{HostTensor, TextRows};
 use crate::common::denoise::{Runner, Shot};
 use crate::common::family;
-use crate::common::text::TextEncoder;
-use crate::common::trainable::{Held, Trainable};
 
 /// How a picture is drawn.
 pub struct Recipe {
@@ -28,6 +26,15 @@ pub struct Recipe {
     pub embedded: f32,
     /// Seed of the noise.
     pub seed: u64,
+    /// Lumina-Image-2.0: first part of the sampling in which guidance acts, and the limit of its norm.
+    pub lumina: (f64, f64),
+    /// SD3 and Lumina: shift of the noise levels, where it is not the family's.
+    pub shift: Option<f64>,
+}
+
+impl Recipe {
+    /// How Lumina-Image-2.0 guides unless told otherwise.
+    pub const LUMINA: (f64, f64) = (0.25, 1.0);
 }
 
 /// Guidance that suits a family.
@@ -40,44 +47,7 @@ pub fn default_guidance(family: Family) -> f64 {
     }
 }
 
-/// Embeddings of the negative and the positive prompt, through what learns.
-pub fn embed(
-    trainable: &Trainable,
-    encoders: &[Held<TextEncoder>],
-    negative: &str,
-    positive: &str,
-) -> Result<BTreeMap<Component, TextRows>, RunError> {
-    let train = trainable.read();
-    let mut rows = BTreeMap::new();
-    for encoder in encoders {
-        let mut pair = Vec::new();
-        for (text, is_negative) in [(negative, true), (positive, false)] {
-            let texts = [text.to_string()];
-            pair.push(match trainable.trained_text(encoder.component) {
-                Some(t) => t.encoder.encode_with(&t.weights, &texts, is_negative, Some(&train))?,
-                None => encoder.encode(&texts, is_negative, None)?,
-            });
-        }
-        let stack = |parts: Vec<(Vec<f32>, Vec<usize>)>| {
-            let mut shape = parts[0].1.clone();
-            shape[0] = parts.len();
-            HostTensor { values: parts.into_iter().flat_map(|p| p.0).collect(), shape }
-        };
-        let pooled: Option<Vec<_>> =
-            pair.iter().map(|e| e.pooled.as_ref().map(|p| (p.to_vec(), p.shape().to_vec()))).collect();
-        let mask: Option<Vec<_>> =
-            pair.iter().map(|e| e.mask.as_ref().map(|m| (m.concat(), vec![1, m[0].len()]))).collect();
-        let of_encoder = TextRows {
-            hidden: stack(pair.iter().map(|e| (e.hidden.to_vec(), e.hidden.shape().to_vec())).collect()),
-            pooled: pooled.map(&stack),
-            mask: mask.map(&stack),
-        };
-        rows.insert(encoder.component, of_encoder);
-    }
-    Ok(rows)
-}
-
-/// The second half of rows made by [`embed`]: the positive prompt alone.
+/// The second half of rows that hold a negative and a positive prompt: the positive prompt alone.
 fn positive(rows: &BTreeMap<Component, TextRows>) -> BTreeMap<Component, TextRows> {
     let half = |t: &HostTensor| {
         let mut shape = t.shape.clone();
@@ -138,7 +108,7 @@ pub fn latents(
     let tokens = flow::tokens(shape[2], shape[3]);
     let spacing = match flow {
         flow::Family::Flux => FlowShift::Exponential { tokens },
-        _ => FlowShift::Linear { shift: flow.recommended().shift },
+        _ => FlowShift::Linear { shift: recipe.shift.unwrap_or(flow.recommended().shift) },
     };
     // The schnell models are distilled for even steps.
     let sigmas = match &model.network {
@@ -147,7 +117,8 @@ pub fn latents(
         }
         _ => flow_sigmas(spacing, recipe.steps),
     };
-    let lumina = LuminaGuidance { scale: recipe.guidance, truncation: 0.25, renorm: Some(1.0) };
+    let (truncation, renorm) = recipe.lumina;
+    let lumina = LuminaGuidance { scale: recipe.guidance, truncation, renorm: Some(renorm) };
     flow_euler(flow.direction(), &sigmas, noise, |x, sigma| {
         let time = flow.model_time(sigma) as f32;
         if model.family != Family::Lumina2 {

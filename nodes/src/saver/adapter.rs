@@ -7,15 +7,18 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
-use pipe_core::settings::{Every, Settings};
+use pipe_core::settings::Settings;
 use pipe_data::weights::{DType, SafetensorsWriter, TensorOut, hash};
 use pipe_networks::adapters::Target;
 use pipe_networks::adapters::file::{Entry, Values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::metadata;
-use super::{Between, KeepLast, Plan, SaveType, make_folder};
+use super::cadence::Plan;
+use super::files::Files;
+use super::make_folder;
+use super::metadata::{self, Session, Wanted};
+use super::words::AdapterWords;
 use crate::common::errors;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
 use crate::common::write::{self, tensor_out};
@@ -24,20 +27,15 @@ use crate::optimizer::Update;
 /// Fields of `saver.adapter`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Base name of the files. Default: the run's name.
+    #[serde(flatten)]
+    files: Files,
+    /// What the file says of itself besides the training: a comment, title, author, licence and more; `false` for only
+    /// what readers need. Default: the training, and the file's name as title.
     #[serde(default)]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
-    name: Option<String>,
-    /// When to save besides the end. Default: only at the end.
-    #[serde(default)]
-    every: Option<Every>,
-    /// How many files from the middle of the run are kept. Default: all.
-    #[serde(default)]
-    keep_last: Option<KeepLast>,
-    /// Element type of the file. Default `f16`.
-    #[serde(default)]
-    dtype: SaveType,
+    metadata: AdapterWords,
 }
+
+const EXTENSION: &str = ".safetensors";
 
 /// The node type.
 pub struct AdapterSaver;
@@ -50,7 +48,10 @@ impl Node for AdapterSaver {
         summary: "Saves an adapter as safetensors with kohya's or LyCORIS' names, metadata and hashes.",
         details: "Keys are `lora_unet_…` and `lora_te_…` with `.lora_down.weight`, `.lora_up.weight` and a `.alpha` in f32; those of \
                   other adapters are LyCORIS' (LoHa, LoKr, DoRA) and kohya's (OFT; DyLoRA is a LoRA). Metadata are the `ss_*` keys other trainers write and modelspec. At the start of a run the file is written and read back \
-                  once, so that a full disk or a wrong folder shows at once. The final file is always written.",
+                  once, so that a full disk or a wrong folder shows at once.\n\nThe final file is always written, and never deleted. \
+                  Files of the two cadences of `every` are independent: each has names of its own and is counted apart by \
+                  `keep_last`. Names are those of sd-scripts unless `file_names` gives others: `NAME-000003.safetensors` after an \
+                  epoch, `NAME-step00000100.safetensors` after a step, `NAME.safetensors` at the end, in the run's `checkpoints`.",
         example: "save:\n  type: saver.adapter\n  adapter: lora\n  update: adamw\n  every:\n    epochs: 1\n  keep_last:\n    count: 5",
     };
 
@@ -77,17 +78,8 @@ impl Node for AdapterSaver {
                 Some(help.into()),
             );
         }
-        let every = config.every.clone().unwrap_or_default();
-        if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
-            cx.error(
-                "P0402",
-                "keep_last",
-                "`keep_last` has no effect without `every`",
-                Some("add `every: { epochs: 1 }`".into()),
-            );
-        }
-        let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
-        cx.will_write("name", Path::new("checkpoints").join(format!("{name}.safetensors")));
+        config.files.check(cx, EXTENSION);
+        config.metadata.own().words.check(cx);
         Facts::new()
     }
 
@@ -95,16 +87,15 @@ impl Node for AdapterSaver {
         let parameters = cx.inputs.one("adapter").and_then(|a| a.facts.u64("file_values")).unwrap_or(0);
         // Three entries of the header for each module, and the metadata.
         let modules = cx.inputs.one("adapter").and_then(|a| a.facts.u64("modules")).unwrap_or(0);
-        let size = parameters * config.dtype.dtype().size() as u64 + 450 * modules + 6_000;
+        let size = parameters * config.files.dtype.dtype().size() as u64 + 450 * modules + 6_000;
         let (total, per_epoch) = cx
             .inputs
             .one("update")
             .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
-        let every = config.every.clone().unwrap_or_default();
         let largest = cx.inputs.one("adapter").map_or(0, |adapter| write::largest(&adapter.facts));
         NodePlan {
             event: write::event(cx.settings, largest),
-            ..Between::of(&every, config.keep_last, total, per_epoch).disk(size)
+            ..config.files.plan(cx.settings, EXTENSION).between(total, per_epoch).disk(size)
         }
     }
 
@@ -113,14 +104,11 @@ impl Node for AdapterSaver {
             trainable: cx.one::<Trainable>("adapter")?.clone(),
             update: Held::<Update>::one(cx, "update")?,
             settings: cx.settings.clone(),
-            dtype: config.dtype.dtype(),
-            plan: Plan {
-                name: config.name.unwrap_or_else(|| cx.settings.name.clone()),
-                every: config.every.unwrap_or_default(),
-                keep_last: config.keep_last,
-                extension: ".safetensors",
-            },
-            facts: None,
+            dtype: config.files.dtype.dtype(),
+            plan: config.files.plan(cx.settings, EXTENSION),
+            entries: metadata::entries(&config.metadata.own().words, cx)?,
+            words: config.metadata,
+            session: None,
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -132,22 +120,28 @@ struct Saver {
     settings: Settings,
     dtype: DType,
     plan: Plan,
-    facts: Option<metadata::Facts>,
+    words: AdapterWords,
+    /// Entries of modelspec that the user gave.
+    entries: BTreeMap<String, String>,
+    session: Option<Session>,
 }
 
 impl Saver {
-    fn metadata(&mut self, position: Position) -> BTreeMap<String, String> {
+    fn metadata(&mut self, position: Position, rehearsal: bool) -> BTreeMap<String, String> {
         let Subject::Denoiser { model, .. } = &*self.trainable.subject else { return BTreeMap::new() };
-        let facts = self.facts.get_or_insert_with(|| {
-            metadata::Facts::new(&self.settings, &self.trainable, &self.update, model, position)
+        let session = self.session.get_or_insert_with(|| {
+            let words = self.words.own();
+            let (name, least) = (self.plan.name.as_str(), self.words.least());
+            let wanted = Wanted { name, least, words: &words, entries: &self.entries };
+            Session::begin(&wanted, &self.settings, &self.trainable, &self.update, model, position)
         });
-        facts.at(position)
+        session.at(position, rehearsal)
     }
 
     /// Writes the adapter as it is now.
-    fn write(&mut self, path: &Path, position: Position) -> Result<(), RunError> {
+    fn write(&mut self, path: &Path, position: Position, rehearsal: bool) -> Result<(), RunError> {
         make_folder(path)?;
-        let mut metadata = self.metadata(position);
+        let mut metadata = self.metadata(position, rehearsal);
         let Method::Adapter(adapted) = &*self.trainable.method else {
             return Err(RunError::new("P0401", "there is no adapter to save").at("adapter"));
         };
@@ -164,20 +158,20 @@ impl Saver {
                 Values::Tensor(tensor) => tensor_out(e.name.clone(), self.dtype, e.shape.clone(), tensor),
                 Values::Made(values) => TensorOut::f32(e.name.clone(), self.dtype, e.shape.clone(), values.clone()),
             });
-            factors.chain(targets.iter().map(alpha))
+            factors.chain(targets.iter().filter(|t| t.has_alpha()).map(alpha))
         };
         let io = |e: std::io::Error| wrong(e.to_string());
         let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(wrong)?;
         metadata.insert("sshs_model_hash".into(), hash::sshs_model_hash(&legacy).map_err(io)?);
         metadata.insert("sshs_legacy_hash".into(), hash::sshs_legacy_hash(&legacy).map_err(io)?);
         let writer = SafetensorsWriter::new(tensors(), &metadata).map_err(wrong)?;
-        writer.save(path).map_err(|e| errors::file_error(&e, "").help("free some space, then continue with `--resume`"))
+        writer.save(path).map_err(|e| errors::write_error(&e))
     }
 
     /// Writes and reads back a file under a passing name.
     fn rehearse(&mut self, folder: &Path, position: Position) -> Result<(), RunError> {
-        let path = folder.join("checkpoints").join(format!(".rehearsal-{}.safetensors", self.plan.name));
-        self.write(&path, position)?;
+        let path = self.plan.rehearsal(folder);
+        self.write(&path, position, true)?;
         let back = pipe_data::weights::WeightFile::open(&path).map_err(|e| errors::file_error(&e, ""));
         drop(std::fs::remove_file(&path));
         back.map(|_| ())
@@ -197,13 +191,15 @@ impl Listener for Saver {
         if cx.moment == Moment::Start {
             return self.rehearse(cx.folder, cx.position);
         }
+        if cx.moment == Moment::Resume {
+            // The session begins now, not at its first file.
+            self.metadata(cx.position, true);
+        }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {
-                self.write(&due.path, cx.position)?;
+                self.write(&due.path, cx.position, false)?;
             }
-            if !due.is_final {
-                self.plan.prune(&due.path);
-            }
+            self.plan.prune(&due);
             cx.artifacts.push(Artifact { kind: "lora", path: due.path, final_result: due.is_final });
         }
         Ok(())

@@ -7,8 +7,6 @@ use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
-use pipe_core::settings::Every;
-use pipe_data::metadata::{ModelSpec, iso_date};
 use pipe_data::weights::keymap::Form;
 use pipe_data::weights::{Component, DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
 use pipe_networks::Shapes;
@@ -17,8 +15,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::cadence::Plan;
+use super::files::Files;
 use super::parts::Part;
-use super::{Between, KeepLast, Plan, SaveType, make_folder};
+use super::words::Words;
+use super::{make_folder, metadata};
 use crate::common::autoencoder::Autoencoder;
 use crate::common::errors;
 use crate::common::facts::{read, texts_of_port, trained_texts};
@@ -26,26 +27,19 @@ use crate::common::family;
 use crate::common::text::TextEncoder;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
 use crate::common::write;
+use crate::optimizer::Update;
 
 /// Fields of `saver.checkpoint`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Base name of the files. Default: the run's name.
-    #[serde(default)]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
-    name: Option<String>,
+    #[serde(flatten)]
+    files: Files,
     /// Layout. Default: the one the model was loaded from.
     #[serde(default)]
     format: Option<Format>,
-    /// When to save besides the end. Default: only at the end.
+    /// What a safetensors file says of itself: title, author, licence and more. Default: the file's name as title.
     #[serde(default)]
-    every: Option<Every>,
-    /// How many files from the middle of the run are kept. Default: all.
-    #[serde(default)]
-    keep_last: Option<KeepLast>,
-    /// Element type of the file. Default `f16`.
-    #[serde(default)]
-    dtype: SaveType,
+    metadata: Option<Words>,
 }
 
 /// Layout of a saved model.
@@ -58,7 +52,7 @@ enum Format {
     ModelOnly,
     /// A PyTorch `.ckpt` of the whole model; anyone but an allow-list reader must trust such files.
     Ckpt,
-    /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `scheduler/`.
+    /// A Diffusers folder: `model_index.json`, `unet/` or `transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`.
     Diffusers,
 }
 
@@ -104,6 +98,12 @@ impl Node for CheckpointSaver {
             Input::one("model", &[PortType::Trainable], Rate::Event, "Model to save."),
             Input::optional("vae", &[PortType::Vae], Rate::Event, "Autoencoder to save with it."),
             Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders to save with it."),
+            Input::optional(
+                "update",
+                &[PortType::Update],
+                Rate::Event,
+                "The optimizer, from which the metadata have the resolution and the range of timesteps.",
+            ),
         ]
     }
 
@@ -146,17 +146,23 @@ impl Node for CheckpointSaver {
                 cx.error("P0401", "text", format!("{family} has no {}", text.component().name()), None);
             }
         }
-        let every = config.every.clone().unwrap_or_default();
-        if config.keep_last.is_some() && every.steps.is_none() && every.epochs.is_none() {
-            cx.error(
-                "P0402",
-                "keep_last",
-                "`keep_last` has no effect without `every`",
-                Some("add `every: { epochs: 1 }`".into()),
-            );
+        let texts = texts_of_port(cx.inputs, "text");
+        for (i, one) in texts.iter().enumerate() {
+            if texts[..i].iter().any(|other| other.kind == one.kind) {
+                let message =
+                    format!("two of the text encoders are a {}, which a model has once", one.component().name());
+                cx.error("P0401", "text", message, Some("leave one of them out".into()));
+            }
         }
-        let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
-        cx.will_write("name", Path::new("checkpoints").join(name + extension(config.layout(cx.inputs))));
+        let layout = config.layout(cx.inputs);
+        config.files.check(cx, extension(layout));
+        if let Some(words) = &config.metadata {
+            words.check(cx);
+            if matches!(layout, Format::Ckpt | Format::Diffusers) {
+                let message = "`metadata` has no effect: only a safetensors file in one piece holds it";
+                cx.error("P0402", "metadata", message, Some("leave it out, or use `format: single_file`".into()));
+            }
+        }
         Facts::new()
     }
 
@@ -171,25 +177,25 @@ impl Node for CheckpointSaver {
                 parameters += count(text.network.shapes());
             }
         }
-        let size = parameters * config.dtype.dtype().size() as u64;
-        // No optimizer tells the steps of an epoch: what fires by the unit that the run is not measured in is left out.
-        let mut every = config.every.clone().unwrap_or_default();
+        let size = parameters * config.files.dtype.dtype().size() as u64;
+        let mut plan = config.files.plan(cx.settings, extension(config.layout(cx.inputs)));
         let train = &cx.settings.train;
-        let total = match (train.steps, train.epochs) {
-            (None, Some(epochs)) => {
-                every.steps = None;
-                epochs
+        let told = |name| cx.inputs.one("update").and_then(|update| update.facts.u64(name));
+        let (total, per_epoch) = match (told("steps").zip(told("steps_per_epoch")), train.steps, train.epochs) {
+            (Some(told), ..) => told,
+            // No optimizer tells the steps of an epoch: what fires by the unit that the run is not measured in is left
+            // out.
+            (None, None, Some(epochs)) => {
+                plan.every.steps = None;
+                (epochs, 1)
             }
-            (steps, _) => {
-                every.epochs = None;
-                steps.unwrap_or(1600)
+            (None, steps, _) => {
+                plan.every.epochs = None;
+                (steps.unwrap_or(1600), 1)
             }
         };
         let largest = cx.inputs.one("model").map_or(0, |model| write::largest(&model.facts));
-        NodePlan {
-            event: write::event(cx.settings, largest),
-            ..Between::of(&every, config.keep_last, total, 1).disk(size)
-        }
+        NodePlan { event: write::event(cx.settings, largest), ..plan.between(total, per_epoch).disk(size) }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -207,13 +213,11 @@ impl Node for CheckpointSaver {
             vae,
             texts,
             format,
-            dtype: config.dtype.dtype(),
-            plan: Plan {
-                name: config.name.unwrap_or_else(|| cx.settings.name.clone()),
-                every: config.every.unwrap_or_default(),
-                keep_last: config.keep_last,
-                extension: extension(format),
-            },
+            dtype: config.files.dtype.dtype(),
+            plan: config.files.plan(cx.settings, extension(format)),
+            update: Held::<Update>::all(cx, "update").into_iter().next(),
+            entries: metadata::entries(&config.metadata.clone().unwrap_or_default(), cx)?,
+            words: config.metadata.unwrap_or_default(),
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -234,6 +238,10 @@ struct Saver {
     format: Format,
     dtype: DType,
     plan: Plan,
+    update: Option<Held<Update>>,
+    words: Words,
+    /// Entries of modelspec that the user gave.
+    entries: BTreeMap<String, String>,
 }
 
 impl Saver {
@@ -250,10 +258,10 @@ impl Saver {
                     parts.push(Part::of_vae(vae, &*vae.weights.get()?, None));
                 }
                 for text in texts {
-                    parts.push(Part::of_text(&text.encoder, &text.weights, own));
+                    parts.push(Part::of_text(&text.encoder, &text.weights, own)?);
                 }
                 for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
-                    parts.push(Part::of_text(text, &*text.weights.get()?, None));
+                    parts.push(Part::of_text(text, &*text.weights.get()?, None)?);
                 }
             }
         }
@@ -269,31 +277,16 @@ impl Saver {
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
-        let base = match &*self.trainable.subject {
-            Subject::Denoiser { model, .. } => Some(super::metadata::base_model(model)),
-            Subject::Autoencoder { .. } => None,
-        };
-        let spec = ModelSpec {
-            architecture: base.and_then(|b| b.architecture()).unwrap_or("stable-diffusion-v1").into(),
-            implementation: base
-                .and_then(|b| b.implementation(false))
-                .unwrap_or("https://github.com/Stability-AI/generative-models")
-                .into(),
-            title: self.plan.name.clone(),
-            date: Some(iso_date(super::metadata::seconds_now())),
-            prediction_type: base.and_then(|b| b.prediction_type()).map(String::from),
-            implementation_version: Some(concat!("pipe/", env!("CARGO_PKG_VERSION")).into()),
-            ..ModelSpec::default()
-        };
-        spec.to_map()
+        let update = self.update.as_deref();
+        metadata::of_checkpoint(&self.trainable, &self.plan.name, &self.words, &self.entries, update)
     }
 
-    fn write(&self, path: &Path, step: u64) -> Result<(), RunError> {
-        debug_assert!(matches!(*self.trainable.method, Method::Full));
+    fn write(&self, path: &Path, position: Position) -> Result<(), RunError> {
+        debug_assert!(matches!(*self.trainable.method, Method::Full(_)));
         make_folder(path)?;
         let parts = self.parts()?;
         let family = self.family();
-        let error = |e| errors::file_error(&e, "").help("free some space, then continue with `--resume`");
+        let error = |e| errors::write_error(&e);
         let form = match self.format {
             Format::SingleFile | Format::Ckpt => Form::SingleFile,
             Format::ModelOnly => Form::OwnFile,
@@ -308,7 +301,8 @@ impl Saver {
         }
         list.extend(marks);
         if self.format == Format::Ckpt {
-            return write_ckpt(path, list, Progress { epoch: 0, global_step: step }).map_err(error);
+            return write_ckpt(path, list, Progress { epoch: position.epochs_done(), global_step: position.step })
+                .map_err(error);
         }
         write_safetensors(path, list, &self.metadata()).map_err(error)
     }
@@ -334,6 +328,9 @@ impl Saver {
             pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         };
         let mut index = json!({"_class_name": family.pipeline(), "_diffusers_version": "0.30.0"});
+        if matches!(family, Family::Sd1 | Family::Sd2) {
+            index["requires_safety_checker"] = json!(false);
+        }
         // Parts a pipeline of this family asks for that are not in the folder.
         let absent: &[&str] = match family {
             Family::Sd1 | Family::Sd2 => &["feature_extractor", "safety_checker", "tokenizer"],
@@ -357,9 +354,12 @@ impl Saver {
             let list = part.tensors(family, Form::Diffusers, self.dtype)?;
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             write_safetensors(inner.join(format!("{file}.safetensors")), list, &metadata)
-                .map_err(|e| errors::file_error(&e, ""))?;
+                .map_err(|e| errors::write_error(&e))?;
             json(&inner.join("config.json"), &part.config)?;
             index[name] = json!([library, class]);
+            if let Some(class) = part.write_tokenizer(folder, name)? {
+                index[name.replace("text_encoder", "tokenizer")] = json!(["transformers", class]);
+            }
         }
         if let Subject::Denoiser { model, .. } = &*self.trainable.subject {
             let (class, scheduler) = super::parts::scheduler(model);
@@ -383,19 +383,16 @@ impl Listener for Saver {
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         if cx.moment == Moment::Start {
-            let path =
-                cx.folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.plan.name, self.plan.extension));
-            let result = self.write(&path, 0);
+            let path = self.plan.rehearsal(cx.folder);
+            let result = self.write(&path, cx.position);
             drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
             return result;
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {
-                self.write(&due.path, cx.position.step)?;
+                self.write(&due.path, cx.position)?;
             }
-            if !due.is_final {
-                self.plan.prune(&due.path);
-            }
+            self.plan.prune(&due);
             cx.artifacts.push(Artifact { kind: "checkpoint", path: due.path, final_result: due.is_final });
         }
         Ok(())

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 
 use pipe_core::run::RunError;
+use pipe_data::tokenizer::TokenizerFolder;
 use pipe_data::weights::keymap::{self, Form, Recipe, StoredTensor};
-use pipe_data::weights::{Component, DType, Family, TensorOut};
+use pipe_data::weights::{Component, ComponentWeights, DType, Family, TensorOut};
 use pipe_networks::clip::Activation;
 use pipe_networks::{Network, Shapes, TextNetwork, Trainables, Weights};
 use pipe_ops::Tensor;
@@ -16,6 +18,7 @@ use crate::common::autoencoder::Autoencoder;
 use crate::common::denoiser::Denoiser;
 use crate::common::family;
 use crate::common::text::TextEncoder;
+use crate::common::weights_source::{Source, open_for_run};
 use crate::common::write::tensor_out;
 
 /// A component to write.
@@ -24,9 +27,13 @@ pub struct Part {
     pub component: Component,
     /// Its `config.json`.
     pub config: Value,
+    /// The tokenizer of a text encoder.
+    tokenizer: Option<TokenizerFolder>,
     shapes: Shapes,
     /// Sharing their data with the model.
     values: HashMap<String, Tensor>,
+    /// Where the tensors are that the network does not read and other programs do.
+    rest: Option<ComponentWeights>,
 }
 
 impl Part {
@@ -39,7 +46,7 @@ impl Part {
                 own.or_else(|| weights.get(n)).map(|t| (n.clone(), t.clone()))
             })
             .collect();
-        Part { component, config, shapes, values }
+        Part { component, config, tokenizer: None, shapes, values, rest: None }
     }
 
     /// The denoiser, with what learned.
@@ -47,12 +54,34 @@ impl Part {
         Part::new(model.component(), model.network.shapes(), weights, train, network_config(&model.network))
     }
     /// A text encoder.
-    pub fn of_text(text: &TextEncoder, weights: &Weights, train: Option<&Trainables>) -> Self {
-        Part::new(text.component, text.network.shapes(), weights, train, text_config(text))
+    pub fn of_text(text: &TextEncoder, weights: &Weights, train: Option<&Trainables>) -> Result<Self, RunError> {
+        let mut part = Part::new(text.component, text.network.shapes(), weights, train, text_config(text));
+        part.tokenizer = Some(text.prompts.folder());
+        // Of Gemma nothing reads the last layer and its norm; a model without them would count as one layer shorter.
+        if let (Component::Gemma, Source::File(path)) = (text.component, &text.source) {
+            let file = open_for_run(path, text.component)?;
+            let unread = file.shapes().filter(|(name, _)| !part.values.contains_key(*name));
+            part.shapes.extend(unread.map(|(name, shape)| (name.to_owned(), shape)).collect::<Vec<_>>());
+            part.rest = Some(file);
+        }
+        Ok(part)
     }
     /// An autoencoder.
     pub fn of_vae(vae: &Autoencoder, weights: &Weights, train: Option<&Trainables>) -> Self {
         Part::new(Component::Vae, vae.config.shapes(), weights, train, vae_config(vae))
+    }
+
+    /// Writes a text encoder's tokenizer into its folder of a pipeline, and gives its class. `name` is the encoder's
+    /// folder.
+    pub fn write_tokenizer(&self, pipeline: &Path, name: &str) -> Result<Option<&'static str>, RunError> {
+        let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
+        let folder = pipeline.join(name.replace("text_encoder", "tokenizer"));
+        let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", folder.display()));
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        for (file, bytes) in tokenizer.files().map_err(|e| RunError::new("P0301", e.to_string()).at("text"))? {
+            std::fs::write(folder.join(file), bytes).map_err(failed)?;
+        }
+        Ok(Some(tokenizer.class()))
     }
 
     /// The tensors of a layout, read when their turn comes.
@@ -61,6 +90,14 @@ impl Part {
         let stored =
             keymap::plan(self.component, family, form, named).map_err(|e| RunError::new("P0304", e.to_string()))?;
         Ok(stored.into_iter().map(|tensor| self.tensor(tensor, dtype)).collect())
+    }
+
+    fn values_of(&self, name: &str) -> Option<Vec<f32>> {
+        match (self.values.get(name), &self.rest) {
+            (Some(tensor), _) => Some(tensor.to_vec()),
+            (None, Some(file)) => file.f32(name).ok(),
+            (None, None) => None,
+        }
     }
 
     fn tensor(&self, StoredTensor { name, recipe }: StoredTensor, dtype: DType) -> TensorOut<'_> {
@@ -73,7 +110,7 @@ impl Part {
         let shape = recipe.shape.clone();
         TensorOut::stream(name, dtype, shape, move |sink| {
             let parts: Vec<Cow<[f32]>> =
-                recipe.names().iter().filter_map(|n| Some(Cow::Owned(self.values.get(n)?.to_vec()))).collect();
+                recipe.names().iter().filter_map(|n| Some(Cow::Owned(self.values_of(n)?))).collect();
             match recipe.values(parts) {
                 Some(values) => sink(&values),
                 None => Err(std::io::Error::other("a tensor it is made of is not there")),
@@ -117,16 +154,29 @@ fn network_config(network: &Network) -> Value {
             "joint_attention_dim": c.context, "num_attention_heads": c.heads, "num_layers": c.double,
             "num_single_layers": c.single, "pooled_projection_dim": c.pooled}),
         Network::Lumina2(c) => json!({"_class_name": "Lumina2Transformer2DModel", "axes_dim_rope": c.axes,
-            "axes_lens": [300, 512, 512], "cap_feat_dim": c.context, "ffn_dim_multiplier": null,
-            "hidden_size": c.width, "in_channels": c.channels, "multiple_of": 256, "norm_eps": 1e-5,
+            "axes_lens": [300, 512, 512], "cap_feat_dim": c.context,
+            "ffn_dim_multiplier": inner_width(c.ff, 4 * c.width).0, "hidden_size": c.width,
+            "in_channels": c.channels, "multiple_of": inner_width(c.ff, 4 * c.width).1, "norm_eps": 1e-5,
             "num_attention_heads": c.heads, "num_kv_heads": c.kv_heads, "num_layers": c.layers,
             "num_refiner_layers": c.refiners, "patch_size": c.patch, "sample_size": 128, "scaling_factor": 1.0}),
         Network::LuminaNext(c) => json!({"_class_name": "LuminaNextDiT2DModel", "cross_attention_dim": c.context,
-            "ffn_dim_multiplier": null, "hidden_size": c.width, "in_channels": c.channels,
-            "learn_sigma": c.out_channels == 2 * c.channels, "multiple_of": 256, "norm_eps": 1e-5,
+            "ffn_dim_multiplier": inner_width(c.ff, 8 * c.width / 3).0, "hidden_size": c.width,
+            "in_channels": c.channels, "learn_sigma": c.out_channels == 2 * c.channels,
+            "multiple_of": inner_width(c.ff, 8 * c.width / 3).1, "norm_eps": 1e-5,
             "num_attention_heads": c.heads, "num_kv_heads": c.kv_heads, "num_layers": c.layers, "patch_size": 2,
             "qk_norm": true, "sample_size": 128, "scaling_factor": 1.0}),
     }
+}
+
+/// `ffn_dim_multiplier` and `multiple_of` that make `base` the inner width `ff` of Lumina's feed-forward: Diffusers takes
+/// `⌊multiplier·base⌋` up to the next multiple. The published models need no multiplier and multiples of 256.
+fn inner_width(ff: usize, base: usize) -> (Option<f64>, usize) {
+    if base.next_multiple_of(256) == ff {
+        return (None, 256);
+    }
+    let multiple = 1usize << ff.trailing_zeros().min(8);
+    // The middle of the range that is rounded up to `ff`.
+    (Some((ff as f64 - 0.5 * (multiple - 1) as f64 + 0.25) / base.max(1) as f64), multiple)
 }
 
 fn vae_config(vae: &Autoencoder) -> Value {

@@ -1,14 +1,16 @@
 //! Stubs of the fields of all branches, for servers that do not look into `then`.
 //!
 //! Taplo completes and explains only what stands in `properties` itself. A stub gives it name
-//! and text, and where all branches agree on a field also its values (`anyOf` with `true` never
-//! fails). `doNotSuggest` keeps stubs out of the completion of YAML servers, which know better.
+//! and text, and where all branches agree on a field that has something to complete also its
+//! values (`anyOf` with `true` never fails). Only there: Taplo walks through all of them at once,
+//! and fails when there are too many. `doNotSuggest` keeps stubs out of the completion of YAML
+//! servers, which know better.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::emit::Emitter;
 use super::tagged::Branch;
-use crate::shape::{Field, Kind};
+use crate::shape::{Field, Kind, Shape};
 use crate::words;
 
 /// Types whose values hold no others.
@@ -44,12 +46,11 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
     let mut schemas: Vec<_> = entry.owners.iter().map(|(_, field)| bare(emitter, field, &text)).collect();
     schemas.dedup();
     let [schema] = schemas.as_mut_slice() else {
-        if entry.owners.iter().any(|(_, field)| matches!(field.shape.kind, Kind::List(_))) {
-            out.insert("items".into(), json!({ "x-taplo": docs }));
-        }
-        out.insert("x-taplo".into(), docs);
-        return Json::Object(out);
+        return plain(entry, out, docs);
     };
+    if !completes(&entry.owners[0].1.shape) {
+        return plain(entry, out, docs);
+    }
     // The form has no title: else a YAML server shows the headings of both forms.
     let form = match schema.contains_key("$ref") {
         true => {
@@ -69,6 +70,25 @@ fn stub(emitter: &mut Emitter, entry: &Shared) -> Json {
     }
     out.insert("anyOf".into(), json!([form, true]));
     Json::Object(out)
+}
+
+/// A stub of name and text alone.
+fn plain(entry: &Shared, mut out: Map<String, Json>, docs: Json) -> Json {
+    if entry.owners.iter().any(|(_, field)| matches!(field.shape.kind, Kind::List(_))) {
+        out.insert("items".into(), json!({ "x-taplo": docs }));
+    }
+    out.insert("x-taplo".into(), docs);
+    Json::Object(out)
+}
+
+/// Whether there are words to choose from: values, or names of fields.
+fn completes(shape: &Shape) -> bool {
+    match &shape.kind {
+        Kind::Bool | Kind::Choice(_) | Kind::Tagged { .. } => true,
+        Kind::Table(table) => !table.fields.is_empty(),
+        Kind::List(list) => list.items.as_ref().is_some_and(|items| matches!(items.kind, Kind::Table(_))),
+        _ => false,
+    }
 }
 
 /// The schema of a field without its texts.

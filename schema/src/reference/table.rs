@@ -57,6 +57,7 @@ pub(super) fn inputs(inputs: &[Input]) -> String {
             Arity::One => "one",
             Arity::Optional => "one or none",
             Arity::Many => "any",
+            Arity::Several => "one or more",
         };
         let (name, rate) = (input.name, input.rate.name());
         out.push_str(&format!("| `{name}` | {} | {rate} | {number} | {} |\n", types.join(" or "), cell(input.doc)));

@@ -150,7 +150,7 @@ fn part(name: String, set: &WeightSet, list: bool) -> Part {
         name,
         architecture: detected.architecture.to_string(),
         layout: layout(&detected, set.path()),
-        contains: detected.components.iter().map(|part| format!("{part:?}")).collect(),
+        contains: detected.components.iter().map(ToString::to_string).collect(),
         files: set.files().iter().map(|file| file.path().display().to_string()).collect(),
         tensors: total.tensors,
         parameters: total.parameters,

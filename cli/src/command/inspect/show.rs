@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use pipe_core::plan::{bytes_text, count_text};
+use pipe_data::weights::shown;
 
 use super::{Inspection, Part};
 use crate::terminal::Paint;
@@ -56,10 +57,10 @@ fn lines(part: &Part, paint: Paint) -> String {
     // The adapter's lines have said what is worth reading of these.
     let told = |key: &str| part.adapter.is_some() && (key.starts_with("ss_") || key.starts_with("sshs_"));
     for (at, (key, text)) in part.metadata.iter().filter(|(key, _)| !told(key)).enumerate() {
-        line(if at == 0 { "metadata" } else { "" }, &format!("{key}: {}", shorten(text)));
+        line(if at == 0 { "metadata" } else { "" }, &format!("{}: {}", shown(key), shorten(text)));
     }
     for tensor in part.tensor_list.iter().flatten() {
-        let _ = writeln!(out, "  {} {} {:?}", tensor.name, paint.dim(tensor.dtype), tensor.shape);
+        let _ = writeln!(out, "  {} {} {:?}", shown(&tensor.name), paint.dim(tensor.dtype), tensor.shape);
     }
     out
 }

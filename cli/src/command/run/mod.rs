@@ -31,7 +31,7 @@ pub struct Args {
     /// Train so many steps: short for `--set train.steps=N`.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Go on from the last saved state of the run's folder.
+    /// Go on from the last saved state of the run's folder, as `train.resume: latest` in the document does.
     #[arg(long)]
     pub resume: bool,
     /// Folder for the run's files, instead of the document's.

@@ -1,4 +1,4 @@
-//! Decodes an image file to 8-bit RGB.
+//! Decodes an image file to 8-bit RGB, or its alpha channel.
 //!
 //! Alpha is dropped, not blended; palettes and grey become RGB; 16-bit values are rounded; EXIF orientation and colour
 //! profiles are ignored. That is how the reference loads images, and what its results depend on.
@@ -18,7 +18,23 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// Decodes an image file.
 pub fn decode(path: impl AsRef<Path>) -> Result<Rgb8, ImageError> {
-    let path = path.as_ref();
+    let image = open(path.as_ref())?.into_rgb8();
+    Ok(Rgb8 { width: image.width() as usize, height: image.height() as usize, pixels: image.into_raw() })
+}
+
+/// The alpha channel of an image file as a grey picture; nothing where the file has none.
+pub fn decode_alpha(path: impl AsRef<Path>) -> Result<Option<Rgb8>, ImageError> {
+    let image = open(path.as_ref())?;
+    if !image.color().has_alpha() {
+        return Ok(None);
+    }
+    let image = image.into_rgba8();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let pixels = image.as_raw().as_chunks::<4>().0.iter().flat_map(|pixel| [pixel[3]; 3]).collect();
+    Ok(Some(Rgb8 { width, height, pixels }))
+}
+
+fn open(path: &Path) -> Result<image::DynamicImage, ImageError> {
     let probe = probe_header(path)?;
     let (width, height) = (probe.width, probe.height);
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
@@ -46,8 +62,7 @@ pub fn decode(path: impl AsRef<Path>) -> Result<Rgb8, ImageError> {
     if decoder.dimensions() != (width, height) {
         return Err(ImageError::damaged(path, "it states two different sizes"));
     }
-    let image = image::DynamicImage::from_decoder(decoder).map_err(damaged)?.into_rgb8();
-    Ok(Rgb8 { width: width as usize, height: height as usize, pixels: image.into_raw() })
+    image::DynamicImage::from_decoder(decoder).map_err(damaged)
 }
 
 /// Whether the end mark follows the start of the pixels: decoders would fill what is missing with grey.

@@ -14,11 +14,11 @@ mod scan;
 use std::fs::File;
 use std::path::Path;
 
-pub use decode::{MAX_PIXELS, decode};
+pub use decode::{MAX_PIXELS, decode, decode_alpha};
 pub use error::ImageError;
 pub use probe::{Format, Probe, probe, probe_header};
 pub use resize::{Filter, resize, resize_with};
-pub use scan::{EXTENSIONS, Entry, caption_candidates, caption_text, read_caption, scan};
+pub use scan::{EXTENSIONS, Entry, by_stem, caption_candidates, caption_text, read_caption, scan};
 
 /// An 8-bit RGB image, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,11 @@ pub fn to_tensor(image: &Rgb8) -> Vec<f32> {
     let table: [f32; 256] = std::array::from_fn(|x| (x as f32 / 255.0 - 0.5) / 0.5);
     let pixels = image.pixels.as_chunks::<3>().0;
     (0..3).flat_map(|c| pixels.iter().map(move |pixel| pixel[c])).map(|x| table[usize::from(x)]).collect()
+}
+
+/// `[H, W]` values of 0 to 1 of the red channel: a mask.
+pub fn to_mask(image: &Rgb8) -> Vec<f32> {
+    image.pixels.as_chunks::<3>().0.iter().map(|pixel| f32::from(pixel[0]) / 255.0).collect()
 }
 
 /// The picture of `[3, H, W]` values in [−1, 1], clamped and rounded; what is missing is black.

@@ -1,6 +1,6 @@
 //! Finds images and their captions in a folder, and reads captions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,17 @@ pub fn scan(folder: impl AsRef<Path>, caption_extensions: &[impl AsRef<str>]) ->
     let mut entries: Vec<Entry> = names.iter().filter(|name| has_image_name(name)).map(entry).collect();
     entries.sort();
     Ok(entries)
+}
+
+/// The images directly in a folder by stem, for masks beside images of the same name; each list is sorted.
+pub fn by_stem(folder: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<PathBuf>>, ImageError> {
+    let folder = folder.as_ref();
+    let mut all: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for name in file_names(folder)?.iter().filter(|name| has_image_name(name)) {
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        all.entry(stem.to_owned()).or_default().push(folder.join(name));
+    }
+    Ok(all)
 }
 
 /// Extensions, without dot, of text files in a folder that share their stem with an image: what the user may have meant

@@ -50,11 +50,7 @@ impl ClipTokenizer {
     /// The embedded vocabulary, made ready on first use.
     pub fn embedded() -> &'static ClipTokenizer {
         static EMBEDDED: OnceLock<ClipTokenizer> = OnceLock::new();
-        EMBEDDED.get_or_init(|| {
-            let mut text = String::with_capacity(1 << 19);
-            GzDecoder::new(MERGES).read_to_string(&mut text).expect("the embedded vocabulary is intact");
-            Self::of_merges(&text).expect("the embedded vocabulary is complete")
-        })
+        EMBEDDED.get_or_init(|| Self::of_merges(&merges()).expect("the embedded vocabulary is complete"))
     }
 
     /// A vocabulary in the two files `vocab.json` and `merges.txt`.
@@ -176,6 +172,28 @@ impl ClipTokenizer {
     pub fn first_end(&self, ids: &[u32]) -> usize {
         ids.iter().position(|&id| id == self.eos).unwrap_or(ids.len().saturating_sub(1))
     }
+}
+
+/// The embedded merge rules.
+fn merges() -> String {
+    let mut text = String::with_capacity(1 << 19);
+    GzDecoder::new(MERGES).read_to_string(&mut text).expect("the embedded vocabulary is intact");
+    text
+}
+
+/// The embedded vocabulary as files have it: the symbols in order of their ids without the two specials that follow
+/// them, and the lines of `merges.txt`.
+pub(super) fn vocabulary() -> (Vec<String>, String) {
+    let rules_text = merges();
+    let signs: Vec<char> = alphabet().map(|(_, sign, _)| sign).collect();
+    let mut symbols: Vec<String> = signs.iter().map(char::to_string).collect();
+    symbols.extend(signs.iter().map(|sign| format!("{sign}</w>")));
+    let mut lines = String::from("#version: 0.2\n");
+    for (left, right) in rules(&rules_text) {
+        symbols.push(format!("{left}{right}"));
+        lines.extend([left, " ", right, "\n"]);
+    }
+    (symbols, lines)
 }
 
 /// Hash of the empty text.

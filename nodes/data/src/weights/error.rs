@@ -4,6 +4,30 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The longest name shown in full.
+const LONGEST: usize = 160;
+
+/// A name from a file, fit for a message: control characters escaped, not longer than a line or two.
+pub fn shown(name: &str) -> String {
+    let mut text: String = name.chars().take(LONGEST).flat_map(escaped).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// Letters as they are, whatever their script; what moves a terminal's cursor as `\u{1b}`.
+fn escaped(c: char) -> impl Iterator<Item = char> {
+    let plain = (!c.is_control() && c != '\u{2028}' && c != '\u{2029}' && !is_direction(c)).then_some(c);
+    let hidden = plain.is_none().then(|| c.escape_default());
+    plain.into_iter().chain(hidden.into_iter().flatten())
+}
+
+/// Marks that change the direction of the text after them.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Why weights could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,7 +69,7 @@ pub enum FileError {
         damage: Damage,
     },
     /// A tensor type that exists but is not supported.
-    #[error("`{}` holds `{tensor}` as `{dtype}`, a type that is not supported", path.display())]
+    #[error("`{}` holds `{}` as `{}`, a type that is not supported", path.display(), shown(tensor), shown(dtype))]
     UnsupportedType {
         /// The file.
         path: PathBuf,
@@ -55,7 +79,7 @@ pub enum FileError {
         dtype: String,
     },
     /// A tensor that is not there.
-    #[error("`{}` has no tensor `{tensor}`", path.display())]
+    #[error("`{}` has no tensor `{}`", path.display(), shown(tensor))]
     NoTensor {
         /// The file or folder.
         path: PathBuf,
@@ -63,7 +87,7 @@ pub enum FileError {
         tensor: String,
     },
     /// A tensor of another kind of type than needed.
-    #[error("tensor `{tensor}` of `{}` is `{dtype}`, {wanted} needed", path.display())]
+    #[error("tensor `{}` of `{}` is `{dtype}`, {wanted} needed", shown(tensor), path.display())]
     WrongType {
         /// The file or folder.
         path: PathBuf,
@@ -75,7 +99,7 @@ pub enum FileError {
         wanted: &'static str,
     },
     /// A tensor whose shape does not fit.
-    #[error("tensor `{tensor}` of `{}` has shape {shape:?}, {wanted} needed", path.display())]
+    #[error("tensor `{}` of `{}` has shape {shape:?}, {wanted} needed", shown(tensor), path.display())]
     WrongShape {
         /// The file or folder.
         path: PathBuf,
@@ -85,6 +109,14 @@ pub enum FileError {
         shape: Vec<usize>,
         /// What was needed.
         wanted: String,
+    },
+    /// A file marked as scaled 8-bit floats with a weight that has no scale.
+    #[error("`{}` is marked as scaled 8-bit floats, and the scale of `{}` is missing", path.display(), shown(tensor))]
+    NoScale {
+        /// The file or folder.
+        path: PathBuf,
+        /// The weight.
+        tensor: String,
     },
     /// A folder without weights.
     #[error("`{}` holds no weights: {found}", path.display())]
@@ -302,24 +334,30 @@ impl fmt::Display for Damage {
                 write!(f, "it states a header of {stated} bytes, but only {have} follow (an unfinished download?)")
             }
             Damage::Json(problem) => write!(f, "its header is not valid: {problem}"),
-            Damage::Duplicate(tensor) => write!(f, "its header lists tensor `{tensor}` twice"),
-            Damage::ShapeOverflow { tensor } => write!(f, "the shape of tensor `{tensor}` is impossibly large"),
+            Damage::Duplicate(tensor) => write!(f, "its header lists tensor `{}` twice", shown(tensor)),
+            Damage::ShapeOverflow { tensor } => {
+                write!(f, "the shape of tensor `{}` is impossibly large", shown(tensor))
+            }
             Damage::Backwards { tensor, start, end } => {
-                write!(f, "tensor `{tensor}` starts at byte {start} and ends before it, at {end}")
+                write!(f, "tensor `{}` starts at byte {start} and ends before it, at {end}", shown(tensor))
             }
             Damage::Size { tensor, needed, given } => {
-                write!(f, "tensor `{tensor}` needs {needed} bytes for its shape and has {given}")
+                write!(f, "tensor `{}` needs {needed} bytes for its shape and has {given}", shown(tensor))
             }
             Damage::DataTruncated { needed, have } => {
                 write!(f, "its tensors need {needed} bytes, but only {have} are there (an unfinished download?)")
             }
             Damage::Trailing { extra } => write!(f, "{extra} bytes after the last tensor belong to none"),
-            Damage::Overlap { first, second } => write!(f, "tensors `{first}` and `{second}` overlap"),
-            Damage::Hole { before, bytes } => write!(f, "{bytes} bytes before tensor `{before}` belong to none"),
+            Damage::Overlap { first, second } => {
+                write!(f, "tensors `{}` and `{}` overlap", shown(first), shown(second))
+            }
+            Damage::Hole { before, bytes } => {
+                write!(f, "{bytes} bytes before tensor `{}` belong to none", shown(before))
+            }
             Damage::TooMany { limit } => write!(f, "its header lists more than {limit} tensors"),
             Damage::Zip(problem) => write!(f, "its zip archive is broken: {problem}"),
             Damage::Pickle { at, problem } => write!(f, "its pickle is broken at byte {at}: {problem}"),
-            Damage::Tensor { tensor, problem } => write!(f, "tensor `{tensor}` {problem}"),
+            Damage::Tensor { tensor, problem } => write!(f, "tensor `{}` {problem}", shown(tensor)),
         }
     }
 }

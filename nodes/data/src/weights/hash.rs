@@ -22,7 +22,15 @@ pub fn sshs_model_hash(tensors: &SafetensorsWriter<'_>) -> io::Result<String> {
 
 /// Eight hex digits over a window of the file (`sshs_legacy_hash`), for a writer made with the `ss_*` metadata alone;
 /// see [`legacy_metadata`].
+///
+/// A file that ends before the window is hashed whole: by the window alone all small files would have one hash, that
+/// of nothing (`e3b0c442`), and readers that know files by it would take one for the other.
 pub fn sshs_legacy_hash(tensors: &SafetensorsWriter<'_>) -> io::Result<String> {
+    if (tensors.file_bytes() as u64) <= WINDOW.start {
+        let mut whole = Hasher(Sha256::new());
+        tensors.write(&mut whole)?;
+        return Ok(hex(whole.0)[..8].to_owned());
+    }
     let mut window = Window { hasher: Sha256::new(), at: 0 };
     tensors.write(&mut window)?;
     Ok(hex(window.hasher)[..8].to_owned())
@@ -96,5 +104,41 @@ impl Write for Window {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dtype::DType;
+    use super::super::writer::TensorOut;
+    use super::*;
+
+    /// A writer of so many numbers, its bytes, and its legacy hash.
+    fn of(count: usize, first: f32) -> (Vec<u8>, String) {
+        let values: Vec<f32> = (0..count).map(|i| first + i as f32).collect();
+        let writer =
+            SafetensorsWriter::new([TensorOut::f32("a", DType::F32, [count], values)], &BTreeMap::new()).unwrap();
+        let mut bytes = Vec::new();
+        writer.write(&mut bytes).unwrap();
+        (bytes, sshs_legacy_hash(&writer).unwrap())
+    }
+
+    #[test]
+    fn a_small_file_has_a_hash_of_its_own() {
+        let short = |bytes: &[u8]| hex(Sha256::new_with_prefix(bytes))[..8].to_owned();
+        let nothing = short(&[]);
+        assert_eq!(nothing, "e3b0c442");
+        for count in [1, 1000, 262_000] {
+            let ((bytes, hash), (_, other)) = (of(count, 0.0), of(count, 1.0));
+            assert!(bytes.len() <= WINDOW.start as usize);
+            assert_eq!(hash, short(&bytes));
+            assert!(hash != other && hash != nothing);
+        }
+        // Beyond the first MiB it is that of the window, as everywhere.
+        for count in [270_000, 400_000] {
+            let (bytes, hash) = of(count, 0.0);
+            let end = bytes.len().min(WINDOW.end as usize);
+            assert_eq!(hash, short(&bytes[WINDOW.start as usize..end]));
+        }
     }
 }

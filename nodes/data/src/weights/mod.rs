@@ -42,7 +42,7 @@ pub use convert::{f32_to_bf16, f32_to_bytes, f32_to_f16};
 pub use detect::{Architecture, Detected, LoraKind, detect, detect_set};
 pub use diffusers::ModelIndex;
 pub use dtype::DType;
-pub use error::{Damage, FileError};
+pub use error::{Damage, FileError, shown};
 pub use file::WeightFile;
 pub use header::{Header, MAX_HEADER, TensorInfo};
 pub use recipe::{Recipe, Source};

@@ -32,11 +32,22 @@ pub(crate) fn of_weight<'a>(
 
 /// Whether a tensor is a scale, for a weight or an input, or the marker, and so no weight itself.
 pub(crate) fn is_beside_weight<'a>(name: &str, info: impl Fn(&str) -> Option<&'a TensorInfo>) -> bool {
-    if name.rsplit('.').next() == Some("scaled_fp8") {
+    if is_marker(name) {
         return true;
     }
     let layer = SCALES.iter().chain(&INPUTS).find_map(|ending| name.strip_suffix(ending));
     layer.and_then(|layer| info(&format!("{layer}{WEIGHT}"))).is_some_and(|weight| is_f8(weight.dtype))
+}
+
+/// Whether a tensor is the marker of scaled 8-bit floats.
+pub(crate) fn is_marker(name: &str) -> bool {
+    name.rsplit('.').next() == Some("scaled_fp8")
+}
+
+/// Whether a weight of a marked file has to have a scale: matrices in 8 bits do, tables of tokens and places do not.
+pub(crate) fn needs_scale(name: &str, info: &TensorInfo) -> bool {
+    let table = ["embed", "shared."].iter().any(|part| name.contains(part));
+    name.ends_with(WEIGHT) && info.shape.len() == 2 && is_f8(info.dtype) && !table
 }
 
 /// Whether a scale fits a weight: one number, or one a row.

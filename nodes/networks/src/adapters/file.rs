@@ -132,8 +132,10 @@ impl Target {
         match &self.kind {
             Kind::Lora { parts, .. } => first(DOWN).map(|r| r / parts.len().max(1)),
             Kind::Nested { .. } | Kind::Decomposed => first(DOWN),
-            Kind::Hadamard => first("hada_w1_b"),
+            Kind::Hadamard { .. } => first("hada_w1_b"),
             Kind::Kronecker { .. } => first("lokr_w2_b").or_else(|| first("lokr_w1_b")),
+            Kind::Difference { .. } => first("diff").map(|_| 1),
+            Kind::Norm { .. } => first("w_norm").map(|_| 1),
             Kind::Rotation { parts } if parts.is_empty() => first("oft_blocks"),
             Kind::Rotation { .. } => first("oft_blocks.0"),
         }
@@ -182,10 +184,14 @@ mod tests {
             round_trip(Kind::Lora { frozen_down: false, parts: vec![4, 4, 4] }, weight);
             round_trip(Kind::Nested { unit: 2, compat: false }, weight);
             round_trip(Kind::Decomposed, weight);
-            round_trip(Kind::Hadamard, weight);
-            round_trip(Kind::Kronecker { factor: None, both: true, full: false }, weight);
+            for tucker in [false, true] {
+                round_trip(Kind::Hadamard { tucker }, weight);
+                round_trip(Kind::Kronecker { factor: None, both: true, full: false, tucker }, weight);
+            }
             round_trip(Kind::Rotation { parts: vec![] }, weight);
+            round_trip(Kind::Difference { bias: true }, weight);
         }
+        round_trip(Kind::Norm { bias: true }, &[12]);
     }
 
     /// A split LoRA is written so that a plain reader finds the same product: `n·α/(n·r) = α/r`.

@@ -3,22 +3,20 @@
 //! A [`Target`] is a layer with the kind of adapter it gets. Everything else follows from it: its [`Piece`]s (the
 //! tensors in memory), its [`Module`] (what the forward pass does with them, see `wrap`) and its file entries
 //! ([`file`]). Names and initial values are those of kohya's trainer for LoRA, LoRA-FA, DyLoRA and OFT, and of LyCORIS
-//! for LoHa, LoKr and DoRA.
+//! for LoHa, LoKr, DoRA and differences.
 
 pub mod file;
 pub mod kron;
+mod make;
 pub mod merge;
 pub mod noise;
 pub mod norms;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
+pub use make::{Base, create, meta};
 use pipe_ops::rng::{self, Purpose};
-use pipe_ops::{DType, Device, Meter, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::trainables::{Adapter, Dropouts, Factor, Module, Trainables};
+use crate::trainables::{Adapter, Dropouts, Factor, Module};
 
 /// A kind of adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,7 +38,10 @@ pub enum Kind {
     /// DoRA.
     Decomposed,
     /// LoHa.
-    Hadamard,
+    Hadamard {
+        /// Larger kernels are of a core of their own (Tucker).
+        tucker: bool,
+    },
     /// LoKr.
     Kronecker {
         /// Size of the small factor; nothing: as square as divisors allow.
@@ -49,6 +50,18 @@ pub enum Kind {
         both: bool,
         /// Both factors are whole matrices.
         full: bool,
+        /// Larger kernels of the large factor are of a core of their own (Tucker).
+        tucker: bool,
+    },
+    /// What is added to a layer's weight, and to its bias if it has one (LyCORIS' `full`).
+    Difference {
+        /// Whether the layer has a bias.
+        bias: bool,
+    },
+    /// What is added to a norm's weight and bias (LyCORIS' `norm`).
+    Norm {
+        /// Whether it has a bias.
+        bias: bool,
     },
     /// OFT: the rank is the number of blocks, α the constraint.
     Rotation {
@@ -145,6 +158,16 @@ impl Target {
         }
     }
 
+    /// Endings of what is added to weight and bias.
+    fn shift(&self) -> [&'static str; 2] {
+        if matches!(self.kind, Kind::Norm { .. }) { ["w_norm", "b_norm"] } else { ["diff", "diff_b"] }
+    }
+
+    /// Whether its files have an α: what is added as it is has none.
+    pub fn has_alpha(&self) -> bool {
+        !matches!(self.kind, Kind::Difference { .. } | Kind::Norm { .. })
+    }
+
     /// Values that a row of the weight has.
     fn row(&self) -> usize {
         self.weight[1..].iter().product()
@@ -152,6 +175,14 @@ impl Target {
     /// Product of the kernel's sides.
     fn kernel(&self) -> usize {
         self.weight.iter().skip(2).product()
+    }
+    /// Whether the layer has a core: its kernel is larger than one pixel.
+    fn cored(&self, tucker: bool) -> bool {
+        tucker && self.kernel() > 1
+    }
+    /// `[rank, rank, k, k]`.
+    fn core_shape(&self) -> Vec<usize> {
+        [self.rank, self.rank].into_iter().chain(self.weight.iter().skip(2).copied()).collect()
     }
     /// `[rank, in, ..]`.
     fn down_shape(&self, rank: usize) -> Vec<usize> {
@@ -189,7 +220,7 @@ impl Target {
     /// written as one LoRA of `n·r` ranks it is `n·α`, so that readers find the same scale.
     pub fn file_alpha(&self) -> f32 {
         match &self.kind {
-            Kind::Kronecker { factor, both, full } if self.whole(*factor, *both, *full) == (true, true) => {
+            Kind::Kronecker { factor, both, full, .. } if self.whole(*factor, *both, *full) == (true, true) => {
                 self.rank as f32
             }
             Kind::Lora { parts, .. } if !parts.is_empty() => self.alpha * parts.len() as f32,
@@ -231,13 +262,21 @@ impl Target {
                 let magnitude = self.piece("dora_scale", &self.up_shape(out, 1), Init::RowNorms, false);
                 vec![down("lora_down.weight", r), up("lora_up.weight", out, r), magnitude]
             }
-            Kind::Hadamard => vec![
+            Kind::Hadamard { tucker } if self.cored(*tucker) => vec![
+                self.piece("hada_t1", &self.core_shape(), Init::Normal(0.1), false),
+                self.piece("hada_w1_a", &[r, out], Init::Normal(0.1), true),
+                self.piece("hada_w1_b", &[r, self.weight[1]], Init::Normal(1.0), false),
+                self.piece("hada_t2", &self.core_shape(), Init::Normal(0.1), false),
+                self.piece("hada_w2_a", &[r, out], Init::Zero, true),
+                self.piece("hada_w2_b", &[r, self.weight[1]], Init::Normal(1.0), false),
+            ],
+            Kind::Hadamard { .. } => vec![
                 self.piece("hada_w1_a", &[out, r], Init::Normal(0.1), true),
                 self.piece("hada_w1_b", &[r, row], Init::Normal(1.0), false),
                 self.piece("hada_w2_a", &[out, r], Init::Zero, true),
                 self.piece("hada_w2_b", &[r, row], Init::Normal(1.0), false),
             ],
-            Kind::Kronecker { factor, both, full } => {
+            Kind::Kronecker { factor, both, full, tucker } => {
                 let ((l, k), (m, n)) = self.kron(*factor);
                 let (whole1, whole2) = self.whole(*factor, *both, *full);
                 let mut list = if whole1 {
@@ -251,11 +290,21 @@ impl Target {
                 if whole2 {
                     let shape: Vec<usize> = [k, n].into_iter().chain(self.weight.iter().skip(2).copied()).collect();
                     list.push(self.piece("lokr_w2", &shape, Init::Zero, true));
+                } else if self.cored(*tucker) {
+                    let core = self.core_shape();
+                    list.push(self.piece("lokr_t2", &core, Init::Uniform(bound(r * self.kernel())), false));
+                    list.push(self.piece("lokr_w2_a", &[r, k], Init::Uniform(bound(k)), false));
+                    list.push(self.piece("lokr_w2_b", &[r, n], Init::Zero, true));
                 } else {
                     list.push(self.piece("lokr_w2_a", &[k, r], Init::Uniform(bound(r)), false));
                     list.push(self.piece("lokr_w2_b", &[r, n * self.kernel()], Init::Zero, true));
                 }
                 list
+            }
+            Kind::Difference { bias } | Kind::Norm { bias } => {
+                let [weight, own] = self.shift();
+                let list = [Some((weight, &self.weight[..])), bias.then_some((own, &self.weight[..1]))];
+                list.into_iter().flatten().map(|(key, shape)| self.piece(key, shape, Init::Zero, false)).collect()
             }
             Kind::Rotation { parts } => {
                 let block = |ending: &str, rows: usize| {
@@ -292,10 +341,12 @@ impl Target {
                 up: key("lora_up.weight"),
                 magnitude: key("dora_scale"),
             },
-            Kind::Hadamard => {
-                Module::Hadamard { w1: (key("hada_w1_a"), key("hada_w1_b")), w2: (key("hada_w2_a"), key("hada_w2_b")) }
-            }
-            Kind::Kronecker { factor, both, full } => {
+            Kind::Hadamard { tucker } => Module::Hadamard {
+                w1: (key("hada_w1_a"), key("hada_w1_b")),
+                w2: (key("hada_w2_a"), key("hada_w2_b")),
+                cores: self.cored(*tucker).then(|| (key("hada_t1"), key("hada_t2"))),
+            },
+            Kind::Kronecker { factor, both, full, tucker } => {
                 let (whole1, whole2) = self.whole(*factor, *both, *full);
                 if whole1 && whole2 {
                     scale = 1.0;
@@ -304,7 +355,16 @@ impl Target {
                     true => Factor::Whole(key(name)),
                     false => Factor::Product(key(&format!("{name}_a")), key(&format!("{name}_b"))),
                 };
-                Module::Kronecker { w1: make(whole1, "lokr_w1"), w2: make(whole2, "lokr_w2") }
+                let large = match !whole2 && self.cored(*tucker) {
+                    true => Factor::Core(key("lokr_t2"), key("lokr_w2_a"), key("lokr_w2_b")),
+                    false => make(whole2, "lokr_w2"),
+                };
+                Module::Kronecker { w1: make(whole1, "lokr_w1"), w2: large }
+            }
+            Kind::Difference { bias } | Kind::Norm { bias } => {
+                scale = 1.0;
+                let [weight, own] = self.shift();
+                Module::Shift { weight: key(weight), bias: bias.then(|| key(own)) }
             }
             Kind::Rotation { parts } => {
                 scale = 1.0;
@@ -333,61 +393,4 @@ pub fn drawn_slice(seed: u64, pass: u64, n: usize, layer: Option<&str>) -> usize
     let name = layer.map_or_else(|| "slice".to_owned(), |layer| format!("slice {layer}"));
     let mut rng = rng::named_stream(seed, Purpose::Dropout, pass, &name);
     ((rng::uniform(&mut rng, 1, 0.0, 1.0)[0] * n as f32) as usize).min(n.saturating_sub(1))
-}
-
-/// A weight of the base by part and name, f32 on the host.
-pub type Base<'a> = &'a dyn Fn(&str, &str) -> Option<Vec<f32>>;
-
-/// Builds the trainables: every piece at its first values, or at those of `initial` where it has them.
-pub fn create(
-    targets: &[Target],
-    dropouts: Dropouts,
-    seed: u64,
-    device: &Device,
-    initial: &HashMap<String, Vec<f32>>,
-    base: Base,
-) -> Trainables {
-    assemble(targets, dropouts, seed, |target, piece| {
-        let n = piece.shape.iter().product();
-        let values = initial.get(&piece.key).cloned().unwrap_or_else(|| {
-            let mut rng = rng::named_stream(seed, Purpose::Init, 0, &piece.key);
-            match piece.init {
-                Init::Uniform(bound) => rng::uniform(&mut rng, n, -bound, bound),
-                Init::Normal(std) => rng::normal(&mut rng, n).into_iter().map(|x| x * std).collect(),
-                Init::Zero => vec![0.0; n],
-                Init::RowNorms => {
-                    let weight = base(&target.part, &format!("{}.weight", target.path)).unwrap_or_default();
-                    row_norms(&weight, n)
-                }
-            }
-        });
-        device.tensor(values, &piece.shape, DType::F32)
-    })
-}
-
-/// The same with shapes alone, for planning.
-pub fn meta(targets: &[Target], dropouts: Dropouts, meter: &Arc<Meter>) -> Trainables {
-    assemble(targets, dropouts, 0, |_, piece| Tensor::meta(&piece.shape, DType::F32, meter))
-}
-
-fn assemble(targets: &[Target], dropouts: Dropouts, seed: u64, make: impl Fn(&Target, &Piece) -> Tensor) -> Trainables {
-    let mut train = Trainables { seed, ..Default::default() };
-    for target in targets {
-        for piece in target.pieces() {
-            let tensor = make(target, &piece);
-            let place = if piece.trains { &mut train.tensors } else { &mut train.frozen };
-            place.insert(piece.key, tensor);
-        }
-        train.adapters.insert(Trainables::key(&target.part, &target.path), target.adapter(dropouts));
-    }
-    train
-}
-
-/// L2 norms of the `rows` rows of a weight.
-fn row_norms(weight: &[f32], rows: usize) -> Vec<f32> {
-    let width = (weight.len() / rows.max(1)).max(1);
-    let norm = |row: &[f32]| row.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt() as f32;
-    let mut norms: Vec<f32> = weight.chunks(width).take(rows).map(norm).collect();
-    norms.resize(rows, 1.0);
-    norms
 }

@@ -23,24 +23,37 @@ impl Elementwise {
     }
 }
 
+/// What the elements of a batch weigh in its loss.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weigh<'a> {
+    /// `[B]`: of each sample, in the gradient alone.
+    pub samples: &'a [f32],
+    /// c of the Huber kinds `[B]`, else empty.
+    pub c: &'a [f32],
+    /// `[B, H·W]`, repeated over the channels of `[B, C, H, W]`: what the loss of each place is multiplied by, before the
+    /// mean over all of them. Nothing: 1.
+    pub places: Option<&'a [f32]>,
+}
+
 /// Mean loss of each sample and the gradient of `Σ_b weight_b·loss_b / B` for the prediction.
 ///
-/// `prediction` and `target` are `[B, ..]`; `weights [B]`; `c [B]` of the Huber kinds, else empty. The losses stay on the device: reading
-/// them is the only wait of a step.
+/// `prediction` and `target` are `[B, ..]`. The losses stay on the device: reading them is the only wait of a step.
 pub fn loss_and_grad(
     cx: &Cx,
     kind: Elementwise,
     prediction: &Tensor,
     target: &Tensor,
-    weights: &[f32],
-    c: &[f32],
+    weigh: Weigh,
 ) -> (Tensor, Tensor) {
+    let Weigh { samples: weights, c, places } = weigh;
     let b = prediction.dim(0);
     assert_eq!(prediction.shape(), target.shape(), "prediction and target differ in shape");
     assert_eq!(weights.len(), b, "one weight a sample");
     let huber = matches!(kind, Elementwise::Huber | Elementwise::SmoothL1);
     assert!(!huber || c.len() == b, "one c a sample");
     let n = prediction.len() / b;
+    let area = places.map_or(1, |p| p.len() / b);
+    assert!(places.is_none_or(|p| p.len() == area * b && area > 0 && n.is_multiple_of(area)), "a mask of another size");
     cx.flops(6 * prediction.len());
     match place(cx, prediction) {
         Place::Meta => (meta(prediction, &[b]), meta_like(prediction)),
@@ -52,21 +65,24 @@ pub fn loss_and_grad(
                 let (p, t) = (&p[i * n..(i + 1) * n], &t[i * n..(i + 1) * n]);
                 let w = weights[i] / (n * b) as f32;
                 let c = c.get(i).copied().unwrap_or(0.0);
+                let mask = places.map(|m| &m[i * area..(i + 1) * area]);
                 let mut sum = 0.0f64;
-                for ((g, &p), &t) in g.iter_mut().zip(p).zip(t) {
+                for (j, ((g, &p), &t)) in g.iter_mut().zip(p).zip(t).enumerate() {
                     let e = p - t;
+                    let m = mask.map_or(1.0, |m| m[j % area]);
+                    let w = w * m;
                     match kind {
                         Elementwise::L2 => {
-                            sum += (e * e) as f64;
+                            sum += (m * e * e) as f64;
                             *g = 2.0 * e * w;
                         }
                         Elementwise::L1 => {
-                            sum += e.abs() as f64;
+                            sum += (m * e.abs()) as f64;
                             *g = if e == 0.0 { 0.0 } else { w.copysign(e) };
                         }
                         Elementwise::Huber | Elementwise::SmoothL1 => {
                             let root = (e * e + c * c).sqrt();
-                            sum += (kind.factor(c) * (root - c)) as f64;
+                            sum += (m * kind.factor(c) * (root - c)) as f64;
                             *g = kind.factor(c) * e / root * w;
                         }
                     }
@@ -81,16 +97,25 @@ pub fn loss_and_grad(
             let scaled: Vec<f32> = weights.iter().map(|w| w / (n * b) as f32).collect();
             let w = cx.device.tensor(scaled, &[b, 1], DType::F32).burn::<2>();
             let (loss, grad) = match kind {
-                Elementwise::L2 => ((e.clone() * e.clone()).mean_dim(1), e * 2.0 * w),
-                Elementwise::L1 => (e.clone().abs().mean_dim(1), e.sign() * w),
+                Elementwise::L2 => (e.clone() * e.clone(), e * 2.0 * w),
+                Elementwise::L1 => (e.clone().abs(), e.sign() * w),
                 Elementwise::Huber | Elementwise::SmoothL1 => {
                     let factors: Vec<f32> = c.iter().map(|&c| kind.factor(c)).collect();
                     let c = cx.device.tensor(c.to_vec(), &[b, 1], DType::F32).burn::<2>();
                     let f = cx.device.tensor(factors, &[b, 1], DType::F32).burn::<2>();
                     let root = (e.clone() * e.clone() + c.clone() * c.clone()).sqrt();
-                    ((root.clone() - c).mean_dim(1) * f.clone(), e / root * f * w)
+                    ((root.clone() - c) * f.clone(), e / root * f * w)
                 }
             };
+            let (loss, grad) = match places {
+                Some(mask) => {
+                    let mask = cx.device.tensor(mask.to_vec(), &[b, 1, area], DType::F32).burn::<3>();
+                    let whole = |x: burn::Tensor<2>| (x.reshape([b, n / area, area]) * mask.clone()).reshape([b, n]);
+                    (whole(loss), whole(grad))
+                }
+                None => (loss, grad),
+            };
+            let loss = loss.mean_dim(1);
             let grad = Tensor::from_burn(grad).cast(prediction.dtype()).reshape(prediction.shape());
             (Tensor::from_burn(loss.reshape([b])), grad)
         }

@@ -27,7 +27,7 @@ pub use cayley::cayley_transposed;
 pub use conv::{conv2d, downsample_pad};
 pub use decompose::with_row_norms;
 pub use linear::{embedding, linear};
-pub use loss::{Elementwise, loss_and_grad, sample_gaussian};
+pub use loss::{Elementwise, Weigh, loss_and_grad, sample_gaussian};
 pub use matmul::matmul;
 pub use modulate::{gate, modulate, weighted_sum};
 pub use norm::{group_norm, layer_norm, layer_norm_plain};

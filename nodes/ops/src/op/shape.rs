@@ -78,6 +78,10 @@ fn cut(cx: &Cx, x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
 
 fn join(cx: &Cx, parts: &[&Tensor], axis: usize) -> Tensor {
     let mut shape = parts[0].shape().to_vec();
+    for part in parts {
+        let same = part.shape().len() == shape.len() && (0..shape.len()).all(|d| d == axis || part.dim(d) == shape[d]);
+        assert!(same, "{:?} cannot be joined to {shape:?} along axis {axis}", part.shape());
+    }
     shape[axis] = parts.iter().map(|p| p.dim(axis)).sum();
     match place(cx, parts[0]) {
         Place::Meta => meta(parts[0], &shape),

@@ -7,6 +7,7 @@ use super::Component;
 use super::kind::CLIP_EMBEDDINGS;
 use crate::weights::detect::{Architecture, detect_set, detect_shapes, lora_kind};
 use crate::weights::error::FileError;
+use crate::weights::scale;
 use crate::weights::set::WeightSet;
 
 /// The stored tensors of a component.
@@ -26,8 +27,13 @@ pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'
     if let Some(problem) = unsupported(set, component, &selected) {
         return Err(FileError::Unsupported { path: path.into(), problem });
     }
-    for (source, _) in &selected.stored {
-        set.check_scale(source)?;
+    let marked = selected.stored.iter().any(|(_, name)| scale::is_marker(name));
+    for (source, name) in &selected.stored {
+        let scale = set.check_scale(source)?;
+        // Without its scale a weight would be read as something else by some power of two.
+        if marked && scale.is_none() && set.info(source).is_some_and(|info| scale::needs_scale(name, info)) {
+            return Err(FileError::NoScale { path: path.into(), tensor: (*source).into() });
+        }
     }
     Ok(selected)
 }

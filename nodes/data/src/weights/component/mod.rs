@@ -74,6 +74,8 @@ pub struct ComponentWeights {
     pub config: Option<Json>,
     /// Stored tensors of this part that carry no weight: buffers, scalars, second copies.
     pub ignored: Vec<String>,
+    /// Those of them whose shape has a zero, so that they hold no values.
+    pub empty: Vec<String>,
     /// Stored tensors of this part with a name nothing is known about.
     pub unexpected: Vec<String>,
     set: Arc<WeightSet>,
@@ -118,7 +120,7 @@ impl ComponentWeights {
     /// Finds a component in opened weights.
     pub fn of_set(set: Arc<WeightSet>, component: Component) -> Result<ComponentWeights, FileError> {
         let Selected { prefixed, stored } = select(&set, component)?;
-        let (mut given, mut ignored) = (Vec::with_capacity(stored.len()), Vec::new());
+        let (mut given, mut ignored, mut empty) = (Vec::with_capacity(stored.len()), Vec::new(), Vec::new());
         for (source, name) in stored {
             match set.info(source) {
                 Some(info)
@@ -128,7 +130,12 @@ impl ComponentWeights {
                 {
                     given.push(Given { name, source, shape: &info.shape });
                 }
-                _ => ignored.push(source.to_owned()),
+                info => {
+                    if info.is_some_and(|info| info.start == info.end) && !is_mark(name) {
+                        empty.push(source.to_owned());
+                    }
+                    ignored.push(source.to_owned());
+                }
             }
         }
         let naming = naming(component, given.iter().map(|tensor| tensor.name));
@@ -154,7 +161,7 @@ impl ComponentWeights {
             (false, Naming::Diffusers) => Layout::DiffusersFile,
         };
         let config = set.config.clone();
-        Ok(ComponentWeights { component, layout, tensors, optional, config, ignored, unexpected, set })
+        Ok(ComponentWeights { component, layout, tensors, optional, config, ignored, empty, unexpected, set })
     }
 
     /// The files behind it.
@@ -221,6 +228,11 @@ impl ComponentWeights {
             recipe.names().iter().map(|source| self.set.f32(source).map(Cow::Owned)).collect();
         recipe.values(parts?).map(Cow::into_owned).ok_or_else(missing)
     }
+}
+
+/// Tensors that say something by being there, and are empty.
+fn is_mark(name: &str) -> bool {
+    scale::is_marker(name) || matches!(name, "v_pred" | "ztsnr")
 }
 
 /// Tensors that carry no weight of the network.

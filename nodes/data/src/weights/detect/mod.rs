@@ -3,121 +3,16 @@
 //! Order matters: the rules go from the most telling tensor to the least. Metadata are not believed; they are only
 //! mentioned when they disagree.
 
+mod kinds;
 mod lora;
 
 use std::collections::HashMap;
-use std::fmt;
 
-use super::component::{Family, Layout};
+use super::component::Layout;
 use super::header::Header;
 use super::set::WeightSet;
+pub use kinds::{Architecture, FoundPart};
 pub use lora::{LoraKind, lora_base, lora_kind};
-
-/// A kind of model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// Stable Diffusion 1.x.
-    Sd1,
-    /// Stable Diffusion 2.x.
-    Sd2,
-    /// Stable Diffusion XL base.
-    Sdxl,
-    /// Stable Diffusion XL refiner.
-    SdxlRefiner,
-    /// Stable Diffusion 3 Medium.
-    Sd3Medium,
-    /// Stable Diffusion 3.5 Medium.
-    Sd35Medium,
-    /// Stable Diffusion 3.5 Large.
-    Sd35Large,
-    /// FLUX.1 dev.
-    FluxDev,
-    /// FLUX.1 schnell.
-    FluxSchnell,
-    /// Lumina-Image-2.0.
-    Lumina2,
-    /// Lumina-Next.
-    LuminaNext,
-    /// An image autoencoder with that many latent channels.
-    Vae {
-        /// 4 or 16 in public models.
-        channels: usize,
-    },
-    /// CLIP ViT-L/14 text encoder.
-    ClipL,
-    /// OpenCLIP ViT-H/14 text encoder.
-    OpenClipH,
-    /// OpenCLIP ViT-bigG/14 text encoder.
-    OpenClipG,
-    /// T5 encoder.
-    T5,
-    /// Gemma.
-    Gemma,
-    /// An adapter.
-    Lora(LoraKind),
-    /// Known, and not supported.
-    Unsupported(&'static str),
-    /// Nothing known.
-    Unknown,
-}
-
-impl Architecture {
-    /// The family of a whole model or denoiser; nothing for single parts, adapters and what is not supported.
-    pub fn family(self) -> Option<Family> {
-        Some(match self {
-            Architecture::Sd1 => Family::Sd1,
-            Architecture::Sd2 => Family::Sd2,
-            Architecture::Sdxl => Family::Sdxl,
-            Architecture::Sd3Medium | Architecture::Sd35Medium | Architecture::Sd35Large => Family::Sd3,
-            Architecture::FluxDev | Architecture::FluxSchnell => Family::Flux,
-            Architecture::Lumina2 => Family::Lumina2,
-            Architecture::LuminaNext => Family::LuminaNext,
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Architecture::Sd1 => "Stable Diffusion 1.x",
-            Architecture::Sd2 => "Stable Diffusion 2.x",
-            Architecture::Sdxl => "Stable Diffusion XL",
-            Architecture::SdxlRefiner => "Stable Diffusion XL refiner",
-            Architecture::Sd3Medium => "Stable Diffusion 3 Medium",
-            Architecture::Sd35Medium => "Stable Diffusion 3.5 Medium",
-            Architecture::Sd35Large => "Stable Diffusion 3.5 Large",
-            Architecture::FluxDev => "FLUX.1 dev",
-            Architecture::FluxSchnell => "FLUX.1 schnell",
-            Architecture::Lumina2 => "Lumina-Image-2.0",
-            Architecture::LuminaNext => "Lumina-Next",
-            Architecture::Vae { channels } => return write!(f, "VAE with {channels} latent channels"),
-            Architecture::ClipL => "CLIP ViT-L text encoder",
-            Architecture::OpenClipH => "OpenCLIP ViT-H text encoder",
-            Architecture::OpenClipG => "OpenCLIP ViT-bigG text encoder",
-            Architecture::T5 => "T5 encoder",
-            Architecture::Gemma => "Gemma",
-            Architecture::Lora(kind) => return write!(f, "LoRA ({kind})"),
-            Architecture::Unsupported(name) => return write!(f, "{name} (not supported)"),
-            Architecture::Unknown => "unknown",
-        })
-    }
-}
-
-/// A part found in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FoundPart {
-    Unet,
-    Transformer,
-    UnetEma,
-    Vae,
-    ClipL,
-    OpenClipH,
-    OpenClipG,
-    T5,
-    Gemma,
-}
 
 /// What a file is.
 #[derive(Clone, Debug, PartialEq)]
@@ -337,9 +232,14 @@ impl<'a> Names<'a> {
         }
         let gemma = ["model.layers.0.self_attn.q_proj.weight", "layers.0.self_attn.q_proj.weight"];
         if gemma.iter().any(|name| self.0.contains_key(name)) {
-            return Architecture::Gemma;
+            return if self.second_gemma() { Architecture::Gemma2 } else { Architecture::Gemma1 };
         }
         Architecture::Unknown
+    }
+
+    /// The second generation has a norm on either side of attention and feed-forward.
+    fn second_gemma(&self) -> bool {
+        self.any("layers.0.pre_feedforward_layernorm.weight")
     }
 
     fn components(&self) -> Vec<FoundPart> {
@@ -369,12 +269,35 @@ impl<'a> Names<'a> {
                 ],
             ),
             (OpenClipH, &["cond_stage_model.model."]),
-            (OpenClipG, &["conditioner.embedders.1.model.", "text_encoders.clip_g."]),
-            (T5, &["text_encoders.t5xxl.", "encoder.block.0.layer.0.SelfAttention."]),
-            (Gemma, &["text_encoders.gemma2_2b.", "model.layers.0.self_attn.q_proj.", "layers.0.self_attn.q_proj."]),
+            (OpenClipG, &["conditioner.embedders.1.model.", "text_encoders.clip_g.", "text_encoder_2.text_model."]),
+            (
+                T5,
+                &[
+                    "text_encoders.t5xxl.",
+                    "encoder.block.0.layer.0.SelfAttention.",
+                    "text_encoder_2.encoder.block.0.",
+                    "text_encoder_3.encoder.block.0.",
+                ],
+            ),
+            (
+                if self.second_gemma() { Gemma2 } else { Gemma1 },
+                &[
+                    "text_encoders.gemma",
+                    "text_encoder.layers.0.self_attn.",
+                    "text_encoder.model.layers.0.self_attn.",
+                    "model.layers.0.self_attn.q_proj.",
+                    "layers.0.self_attn.q_proj.",
+                ],
+            ),
         ];
         let present = |(_, heads): &(FoundPart, &[&str])| heads.iter().any(|head| self.starts(head));
-        heads.iter().filter(|entry| present(entry)).map(|(part, _)| *part).collect()
+        // OpenCLIP-H under Transformers names is told by its width.
+        let tables = ["cond_stage_model.transformer.text_model.", "text_encoder.text_model."];
+        let width = tables
+            .iter()
+            .find_map(|prefix| self.0.get(format!("{prefix}embeddings.token_embedding.weight").as_str())?.get(1));
+        let named = |part: FoundPart| if part == ClipL && width == Some(&1024) { OpenClipH } else { part };
+        heads.iter().filter(|entry| present(entry)).map(|(part, _)| named(*part)).collect()
     }
 
     fn layout(&self, components: &[FoundPart]) -> Option<Layout> {

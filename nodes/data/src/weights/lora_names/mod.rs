@@ -129,6 +129,45 @@ pub fn targets<'a, S: AsRef<[usize]>>(
     targets
 }
 
+/// A norm layer inside a U-Net's transformers and, with `conv`, residual blocks: path, name in a file, channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormTarget {
+    /// Internal name without `.weight`.
+    pub path: String,
+    /// Name in a file.
+    pub name: String,
+    /// Values of its weight, and of its bias.
+    pub channels: usize,
+}
+
+/// The norm layers that LyCORIS trains in a U-Net, in natural order of their paths; other networks' have no names in its
+/// files.
+pub fn norms<'a, S: AsRef<[usize]>>(
+    family: Family,
+    shapes: impl IntoIterator<Item = (&'a str, S)>,
+    conv: bool,
+) -> Vec<NormTarget> {
+    let shapes: Vec<(&str, S)> = shapes.into_iter().collect();
+    let sgm =
+        (family == Family::Sdxl).then(|| super::keymap::UnetMap::from_diffusers(shapes.iter().map(|(name, _)| *name)));
+    let prefix = prefix(family, Component::Unet);
+    let mut found = Vec::new();
+    for (name, shape) in &shapes {
+        let (Some(path), [channels]) = (name.strip_suffix(".weight"), shape.as_ref()) else { continue };
+        if unet::place(path, conv).is_none() {
+            continue;
+        }
+        let in_file = match &sgm {
+            Some(map) => map.to_ldm(name).map(|ldm| ldm.strip_suffix(".weight").unwrap_or(&ldm).to_owned()),
+            None => Some(path.to_owned()),
+        };
+        let Some(in_file) = in_file else { continue };
+        found.push(NormTarget { path: path.to_owned(), name: kohya_name(prefix, &in_file), channels: *channels });
+    }
+    found.sort_by(|a, b| natural(&a.path, &b.path));
+    found
+}
+
 /// The layers to wrap in SD1's or SD2's U-Net or text encoder.
 ///
 /// `conv` adds residual blocks and samplers: their 3×3 convolutions, time projections and shortcuts.

@@ -58,6 +58,12 @@ pub fn split_tensor(key: &str) -> Option<(&str, String)> {
             return Some((layer, "dora_scale".to_owned()));
         }
     }
+    // LyCORIS' differences of weights, biases and norms.
+    for ending in ["diff", "diff_b", "w_norm", "b_norm"] {
+        if let Some(layer) = key.strip_suffix(ending).and_then(|rest| rest.strip_suffix('.')) {
+            return Some((layer, ending.to_owned()));
+        }
+    }
     let start = [".hada_", ".lokr_", ".oft_blocks", ".lora_"].iter().find_map(|mark| key.rfind(mark))?;
     Some((&key[..start], key[start + 1..].to_owned()))
 }
@@ -172,6 +178,8 @@ mod tests {
             ("lora_unet_x.lokr_w2", Some(("lora_unet_x", "lokr_w2"))),
             ("oft_unet_x.oft_blocks.3", Some(("oft_unet_x", "oft_blocks.3"))),
             ("lora_unet_x.lora_mid.weight", Some(("lora_unet_x", "lora_mid.weight"))),
+            ("lora_unet_x.diff_b", Some(("lora_unet_x", "diff_b"))),
+            ("lora_unet_x.w_norm", Some(("lora_unet_x", "w_norm"))),
             ("conv_in.weight", None),
         ] {
             let expected = found.map(|(layer, ending): (&str, &str)| (layer, ending.to_owned()));

@@ -58,6 +58,7 @@ impl BaseModel {
             Family::Lumina2 => "https://github.com/Alpha-VLLM/Lumina-Image-2.0",
             Family::LuminaNext => "https://github.com/Alpha-VLLM/Lumina-T2X",
             Family::Sd1 | Family::Sd2 | Family::Sd3 if lora => "diffusers",
+            Family::Sd3 => "https://github.com/Stability-AI/sd3.5",
             _ => "https://github.com/Stability-AI/generative-models",
         })
     }
@@ -113,7 +114,15 @@ mod tests {
         assert_eq!(of(Architecture::FluxDev, false).prediction_type(), None);
         assert_eq!(of(Architecture::Sdxl, true).prediction_type(), Some("v"));
         assert_eq!(of(Architecture::Sd3Medium, false).implementation(true), Some("diffusers"));
-        assert!(of(Architecture::Sd3Medium, false).implementation(false).unwrap().contains("generative-models"));
+        let whole = |architecture| of(architecture, false).implementation(false).unwrap();
+        assert!(
+            whole(Architecture::Sd3Medium).ends_with("/sd3.5")
+                && whole(Architecture::Sd1).ends_with("/generative-models")
+        );
+        for flow in [Architecture::Sd3Medium, Architecture::Sd35Large, Architecture::FluxSchnell, Architecture::Lumina2]
+        {
+            assert_eq!(of(flow, false).prediction_type(), None, "{flow:?} predicts a velocity");
+        }
         let lumina = of(Architecture::Lumina2, false);
         assert_eq!((lumina.network_module(), lumina.is_v2()), (Some("networks.lora_lumina"), false));
         for architecture in [Architecture::Unknown, Architecture::SdxlRefiner, Architecture::T5] {

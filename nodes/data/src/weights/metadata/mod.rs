@@ -8,6 +8,7 @@ mod base;
 mod dataset;
 mod modelspec;
 mod python;
+mod thumbnail;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use base::BaseModel;
 pub use dataset::{BucketCount, DatasetFolder, bucket_info, count_tags, dataset_dirs, tag_frequency};
 pub use modelspec::{ModelSpec, iso_date};
 pub use python::{PyText, py_float};
+pub use thumbnail::{LARGEST_THUMBNAIL, data_url, image_type};
 
 /// Declares the fields once: documentation, name, type and key.
 macro_rules! adapter_metadata {
@@ -52,8 +54,8 @@ adapter_metadata! {
     output_name: String => "ss_output_name",
     /// Base learning rate.
     learning_rate: f64 => "ss_learning_rate",
-    /// Learning rate of the text encoder.
-    text_encoder_lr: f64 => "ss_text_encoder_lr",
+    /// Learning rates of the text encoders that learn.
+    text_encoder_lr: Vec<f64> => "ss_text_encoder_lr",
     /// Learning rate of the U-Net or transformer.
     unet_lr: f64 => "ss_unet_lr",
     /// Training images, repeats counted.
@@ -192,6 +194,12 @@ adapter_metadata! {
     reg_dataset_dirs: String => "ss_reg_dataset_dirs",
     /// JSON of [`bucket_info`].
     bucket_info: String => "ss_bucket_info",
+    /// Whether text encoders of one architecture mask their padding.
+    apply_t5_attn_mask: bool => "ss_apply_t5_attn_mask",
+    /// The same of CLIP, for SD3.
+    apply_lg_attn_mask: bool => "ss_apply_lg_attn_mask",
+    /// Variant of FLUX: `flux`.
+    model_type: String => "ss_model_type",
     /// Hash of the tensors' data.
     sshs_model_hash: String => "sshs_model_hash",
     /// Short hash of a window of the file.

@@ -38,6 +38,12 @@ impl PyText for (u64, u64) {
     }
 }
 
+impl PyText for Vec<f64> {
+    fn py_text(&self) -> String {
+        format!("[{}]", self.iter().map(|x| py_float(*x)).collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl PyText for BTreeMap<String, String> {
     /// As `json.dumps` writes it.
     fn py_text(&self) -> String {

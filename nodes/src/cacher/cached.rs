@@ -1,0 +1,307 @@
+//! Batches from a filled cache.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use pipe_core::run::RunError;
+use pipe_data::captions::{self, CaptionOptions};
+use pipe_data::metadata::count_tags;
+use pipe_data::weights::Component;
+use pipe_ops::rng::{self, Purpose};
+
+use super::store::Store;
+use super::uses;
+use crate::common::batch::{
+    Batch, BatchSource, ClassText, DataAbout, DataRules, HostTensor, TextAbout, TextRows, epoch_order,
+};
+use crate::loader::sample::{Sample, Samples};
+
+/// The batches of an epoch, as entry numbers.
+type Order = Arc<Vec<Vec<usize>>>;
+
+/// Batches from a filled cache.
+pub struct Cached {
+    pub(super) store: Store,
+    pub(super) folders: Vec<Samples>,
+    /// The images of all folders that are used.
+    pub(super) items: Vec<Item>,
+    /// Indices of images that could be decoded.
+    pub(super) usable: Vec<usize>,
+    /// Number of the first entry of each usable image, and one past the last entry of all.
+    pub(super) starts: Vec<usize>,
+    /// (image, mirrored) → key.
+    pub(super) image_keys: HashMap<(usize, bool), String>,
+    /// (image, mirrored) → key of its mask.
+    pub(super) mask_keys: HashMap<(usize, bool), String>,
+    /// Text encoder → its outputs, and caption → key.
+    pub(super) text_keys: BTreeMap<Component, (Outputs, HashMap<String, String>)>,
+    /// Scale and shift of the latents, when images were encoded.
+    pub(super) latent_scale: Option<(f32, f32)>,
+    /// File of the autoencoder that encoded them.
+    pub(super) vae_file: Option<PathBuf>,
+    /// The text encoders.
+    pub(super) texts: Vec<TextAbout>,
+    pub(super) seed: u64,
+    pub(super) batch: usize,
+    pub(super) order: Mutex<Option<(u64, Order)>>,
+    /// Number, sum and sum of squares of the latent means made in this run.
+    pub(super) statistics: (u64, f64, f64),
+}
+
+/// An image of one of the folders.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Which folder.
+    pub folder: usize,
+    /// The image.
+    pub sample: Sample,
+}
+
+/// One use of an image in an epoch.
+struct Use<'a> {
+    /// Index of the image.
+    image: usize,
+    sample: &'a Sample,
+    folder: &'a Samples,
+}
+
+/// Which outputs a text encoder has besides its hidden states.
+#[derive(Clone, Copy)]
+pub(super) struct Outputs {
+    pub pooled: bool,
+    pub mask: bool,
+}
+
+/// Key of one of several outputs.
+pub(super) fn output_key(key: &str, output: &str) -> String {
+    super::store::key(&[key.as_bytes(), output.as_bytes()])
+}
+
+impl Cached {
+    /// Entries are uses of images: counts those of each image, once it is known which can be used.
+    pub(super) fn number(&mut self) {
+        let of = |folder: usize| self.usable.iter().filter(|&&i| self.items[i].folder == folder).count();
+        let counts: Vec<uses::Folder> = (0..self.folders.len()).map(|f| self.folders[f].counted(of(f))).collect();
+        let mut uses: Vec<_> = uses::count(&counts).into_iter().map(Vec::into_iter).collect();
+        self.starts = vec![0];
+        let mut next = 0;
+        for &i in &self.usable {
+            next += uses[self.items[i].folder].next().unwrap_or(0) as usize;
+            self.starts.push(next);
+        }
+    }
+
+    /// The image of an entry.
+    fn of_entry(&self, entry: usize) -> Use<'_> {
+        // An image without uses starts where the next one does.
+        let position = self.starts.partition_point(|&start| start <= entry) - 1;
+        let image = self.usable[position];
+        let Item { folder, sample } = &self.items[image];
+        Use { image, sample, folder: &self.folders[*folder] }
+    }
+
+    /// Uses in an epoch of each usable image.
+    fn uses(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.usable.iter().zip(self.starts.windows(2)).map(|(&i, pair)| (i, pair[1] - pair[0]))
+    }
+
+    /// Cached outputs of every text encoder for captions.
+    fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
+        let mut rows = BTreeMap::new();
+        for (&component, (outputs, keys)) in &self.text_keys {
+            let mut of_encoder = TextRows::default();
+            let (mut pooled, mut mask) = (HostTensor::default(), HostTensor::default());
+            for caption in captions {
+                let key = keys.get(caption).ok_or_else(|| {
+                    RunError::new("P0905", format!("no embedding of the caption `{caption}` was cached"))
+                })?;
+                push(&mut of_encoder.hidden, self.store.get(key)?);
+                if outputs.pooled {
+                    push(&mut pooled, self.store.get(&output_key(key, "pooled"))?);
+                }
+                if outputs.mask {
+                    push(&mut mask, self.store.get(&output_key(key, "mask"))?);
+                }
+            }
+            of_encoder.pooled = outputs.pooled.then_some(pooled);
+            of_encoder.mask = outputs.mask.then_some(mask);
+            rows.insert(component, of_encoder);
+        }
+        Ok(rows)
+    }
+
+    /// Entries by bucket.
+    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
+        let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (&i, entries) in self.usable.iter().zip(self.starts.windows(2)) {
+            buckets.entry(self.items[i].sample.fit.bucket).or_default().extend(entries[0]..entries[1]);
+        }
+        buckets
+    }
+
+    /// The mask of a use; ones of the size of the last of `images` where it has none.
+    fn mask(&self, of: &Use, mirrored: bool, images: &HostTensor) -> Result<HostTensor, RunError> {
+        match self.mask_keys.get(&(of.image, mirrored)) {
+            Some(key) => self.store.get(key),
+            None => {
+                let shape = images.shape[2..].to_vec();
+                Ok(HostTensor { values: vec![1.0; shape.iter().product()], shape })
+            }
+        }
+    }
+
+    fn order(&self, epoch: u64) -> Order {
+        let mut slot = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        match &*slot {
+            Some((e, order)) if *e == epoch => order.clone(),
+            _ => {
+                let buckets: Vec<Vec<usize>> = self.buckets().into_values().collect();
+                let order = Arc::new(epoch_order(&buckets, self.batch, self.seed, epoch));
+                *slot = Some((epoch, order.clone()));
+                order
+            }
+        }
+    }
+
+    fn caption(&self, of: &Use, epoch: u64, entry: u64) -> String {
+        let (sample, rules) = (of.sample, of.folder.captions);
+        let options = CaptionOptions {
+            dropout: rules.dropout,
+            shuffle: rules.shuffle,
+            keep_tokens: rules.keep_tokens as usize,
+            ..CaptionOptions::default()
+        };
+        if options.is_constant() {
+            return sample.caption.clone();
+        }
+        let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
+        let mut random = move || rand::Rng::next_u64(&mut stream);
+        captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
+    }
+}
+
+impl BatchSource for Cached {
+    fn per_epoch(&self) -> u64 {
+        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+    }
+
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
+        let order = self.order(epoch);
+        let entries = &order[index as usize % order.len()];
+        let uses: Vec<(u64, Use)> = entries.iter().map(|&e| (e as u64, self.of_entry(e))).collect();
+        let masked = uses.iter().any(|(_, of)| of.sample.mask.is_some());
+        let preserved = uses.iter().any(|(_, of)| of.folder.preserve);
+        let mut batch = Batch::default();
+        let (mut images, mut masks, mut class) = (HostTensor::default(), HostTensor::default(), ClassText::default());
+        for (entry, of) in uses {
+            let mirrored = of.folder.flip
+                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry), 1, 0.0, 1.0)[0] < 0.5;
+            push(&mut images, self.store.get(&self.image_keys[&(of.image, mirrored)])?);
+            if masked {
+                push(&mut masks, self.mask(&of, mirrored, &images)?);
+            }
+            if preserved {
+                batch.preserve.push(of.folder.preserve);
+            }
+            let caption = self.caption(&of, epoch, entry);
+            let of_class = of.folder.class.as_ref().and_then(|c| Some((c.caption(&caption)?, c.weight)));
+            class.weights.push(of_class.as_ref().map_or(0.0, |(_, weight)| *weight as f32));
+            class.captions.push(of_class.map_or_else(|| caption.clone(), |(caption, _)| caption));
+            batch.sizes.push(size_conditions(of.sample, mirrored));
+            batch.names.push(of.sample.path.display().to_string());
+            batch.captions.push(caption);
+            batch.weights.push(of.sample.weight);
+        }
+        if self.latent_scale.is_some() {
+            batch.latent_scale = self.latent_scale;
+            batch.moments = Some(images);
+        } else {
+            batch.images = Some(images);
+        }
+        batch.mask = masked.then_some(masks);
+        batch.text = self.text_rows(&batch.captions)?;
+        if class.weights.iter().any(|w| *w > 0.0) {
+            class.text = self.text_rows(&class.captions)?;
+            batch.class = Some(class);
+        }
+        Ok(batch)
+    }
+
+    fn text_encoders(&self) -> Vec<Component> {
+        self.text_keys.keys().copied().collect()
+    }
+
+    fn content(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (i, uses) in self.uses() {
+            let Item { folder, sample } = &self.items[i];
+            let folder = &self.folders[*folder];
+            hasher.update(self.image_keys[&(i, false)].as_bytes());
+            hasher.update(sample.caption.as_bytes());
+            hasher.update(self.mask_keys.get(&(i, false)).map_or("", String::as_str).as_bytes());
+            hasher.update(&sample.weight.to_le_bytes());
+            hasher.update(format!("{uses} {} {:?}", folder.preserve, folder.class).as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn about(&self) -> DataAbout {
+        let mut about = DataAbout {
+            resolution: self.folders.first().map_or((0, 0), |f| f.resolution),
+            buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
+            batch_size: self.batch as u64,
+            // Files have room for one answer: that of the first folder.
+            rules: self.folders.first().map(|f| DataRules {
+                caption_dropout: f.captions.dropout,
+                shuffle: f.captions.shuffle,
+                keep_tokens: f.captions.keep_tokens,
+                flip: f.flip,
+                buckets: f.buckets,
+            }),
+            vae: self.vae_file.clone(),
+            texts: self.texts.clone(),
+            ..Default::default()
+        };
+        for (f, folder) in self.folders.iter().enumerate() {
+            let own: Vec<(usize, usize)> = self.uses().filter(|(i, _)| self.items[*i].folder == f).collect();
+            let uses: u64 = own.iter().map(|(_, uses)| *uses as u64).sum();
+            let line = (folder.folder.clone(), folder.repeats, own.len() as u64);
+            if folder.regularization {
+                about.reg_images += uses;
+                // As it stands in the document, not as an f32 is close to it.
+                let weight = own.first().map(|(i, _)| self.items[*i].sample.weight.to_string());
+                about.prior_weight = weight.and_then(|text| text.parse().ok());
+                about.reg_folders.push(line);
+                continue;
+            }
+            about.images += uses;
+            about.folders.push(line);
+            let tags = count_tags(own.iter().map(|(i, _)| self.items[*i].sample.caption.as_str()));
+            about.tags.push((folder.folder.clone(), tags.into_iter().collect()));
+        }
+        about
+    }
+}
+
+/// Original height and width, crop top and left, target height and width, as SDXL was trained to read them.
+///
+/// The reference computes the crop for an image fitted inside its bucket, so its numbers stand on the axis that was
+/// not cut; here they are where the cut was made, in pixels of the resized image.
+fn size_conditions(sample: &Sample, mirrored: bool) -> [f32; 6] {
+    let ((width, height), (w, h)) = (sample.size, sample.fit.bucket);
+    let (left, top) = sample.fit.crop();
+    // A mirrored image was cut on the other side.
+    let left = if mirrored { sample.fit.resized.0.saturating_sub(w + left) } else { left };
+    [height, width, top, left, h, w].map(|v| v as f32)
+}
+
+/// Adds one more row to a stack.
+pub(super) fn push(stack: &mut HostTensor, row: HostTensor) {
+    if stack.shape.is_empty() {
+        stack.shape = vec![0];
+        stack.shape.extend(&row.shape);
+    }
+    stack.shape[0] += 1;
+    stack.values.extend(row.values);
+}

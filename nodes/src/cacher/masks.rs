@@ -1,0 +1,86 @@
+//! Masks in the cache: at the size of the latents, cut and mirrored as their images are.
+
+use std::collections::HashSet;
+
+use pipe_core::run::{BuildCx, RunError};
+use pipe_data::images::{self, ImageError, Rgb8};
+use pipe_train::loss::area_resize;
+
+use super::cached::Cached;
+use super::store::key;
+use crate::common::batch::HostTensor;
+use crate::loader::sample::{MaskSource, Sample};
+
+/// Where the values of a mask come from: the content of a file, and which channel of it.
+fn source(sample: &Sample) -> Option<(&std::path::Path, &'static [u8])> {
+    match sample.mask.as_ref()? {
+        MaskSource::Alpha => Some((&sample.path, b"alpha")),
+        MaskSource::File(path) => Some((path, b"red")),
+    }
+}
+
+/// The mask as a grey picture; nothing for an image without alpha.
+fn picture(sample: &Sample) -> Result<Option<Rgb8>, ImageError> {
+    match &sample.mask {
+        Some(MaskSource::Alpha) => images::decode_alpha(&sample.path),
+        Some(MaskSource::File(path)) => images::decode(path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A mask through its image's resize and crop, then by area means to `[h, w]`.
+fn values(
+    picture: Option<Rgb8>,
+    sample: &Sample,
+    mirrored: bool,
+    (h, w): (usize, usize),
+) -> Result<Vec<f32>, RunError> {
+    let Some(picture) = picture else { return Ok(vec![1.0; h * w]) };
+    let fitted = picture.fitted(&sample.fit);
+    let fitted = if mirrored { fitted.flipped() } else { fitted };
+    let (width, height) = sample.fit.bucket;
+    area_resize(&images::to_mask(&fitted), (height, width), (h, w)).map_err(|e| RunError::new("P0902", e.to_string()))
+}
+
+impl Cached {
+    /// Makes the masks that are not cached yet. An image whose mask does not decode is set aside.
+    pub(super) fn fill_masks(&mut self, cx: &BuildCx) -> Result<(), RunError> {
+        let vae = cx.typed::<crate::common::autoencoder::Autoencoder>("vae")?.into_iter().next();
+        let items = self.items.clone();
+        let mut bad = HashSet::new();
+        for &i in &self.usable {
+            let (sample, folder) = (&items[i].sample, items[i].folder);
+            let Some((path, channel)) = source(sample) else { continue };
+            if cx.stop.is_set() {
+                return Err(RunError::interrupted());
+            }
+            let shape = self.value_shape(sample, vae)[1..].to_vec();
+            let made = images::content_hash(path).and_then(|content| {
+                let mut todo = Vec::new();
+                for &mirrored in self.folders[folder].mirrors() {
+                    let fit = format!("{:?} {:?} {mirrored} {shape:?}", sample.fit.bucket, sample.fit.resized);
+                    let key = key(&[b"mask", channel, &content, fit.as_bytes()]);
+                    if !self.store.has(&key, &shape) {
+                        todo.push((mirrored, key.clone()));
+                    }
+                    self.mask_keys.insert((i, mirrored), key);
+                }
+                Ok((if todo.is_empty() { None } else { picture(sample)? }, todo))
+            });
+            match made {
+                Ok((picture, todo)) => {
+                    for (mirrored, key) in todo {
+                        let values = values(picture.clone(), sample, mirrored, (shape[0], shape[1]))?;
+                        self.store.put(&key, HostTensor { values, shape: shape.clone() })?;
+                    }
+                }
+                Err(e) => {
+                    cx.progress.warn(&format!("set aside, its mask cannot be used: {e}"));
+                    bad.insert(i);
+                }
+            }
+        }
+        self.usable.retain(|i| !bad.contains(i));
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! What can be wrong with a folder of images, as its loader reports it.
+
+use std::path::{Path, PathBuf};
+
+use super::sample::{PreserveClass, Sample};
+
+/// A fault of a field.
+pub(super) struct Found {
+    pub(super) code: &'static str,
+    pub(super) field: &'static str,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+pub(super) fn found(code: &'static str, field: &'static str, message: impl Into<String>, help: Option<&str>) -> Found {
+    Found { code, field, message: message.into(), help: help.map(String::from) }
+}
+
+/// Images without caption, and where their captions may be.
+pub(super) fn uncaptioned(folder: &Path, extension: &str, missing: &[PathBuf]) -> Found {
+    let example = missing[0].file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let others = pipe_data::images::caption_candidates(folder).unwrap_or_default();
+    let other = others.iter().find(|e| e.as_str() != extension.trim_start_matches('.'));
+    let help = match other {
+        Some(e) => format!("there are `.{e}` files: set `caption_extension: .{e}`"),
+        None => "write the captions, or set `default_caption` for images without one".into(),
+    };
+    let n = missing.len();
+    let message =
+        format!("{n} image{} without `{extension}` caption, the first is `{example}`", if n == 1 { "" } else { "s" });
+    Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
+}
+
+/// Captions that lack the trigger of a class: what of them is to be kept is not known.
+pub(super) fn untriggered(class: &PreserveClass, items: &[Sample]) -> Option<Found> {
+    if class.trigger == class.class {
+        let message = "`trigger` and `class` are the same, so there is nothing to preserve";
+        return Some(found("P0403", "preserve_class", message, None));
+    }
+    let lacking: Vec<&Sample> = items.iter().filter(|item| class.caption(&item.caption).is_none()).collect();
+    let first = lacking.first()?;
+    let name = first.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let plural = if lacking.len() == 1 { "" } else { "s" };
+    let trigger = &class.trigger;
+    let message =
+        format!("{} caption{plural} without the trigger `{trigger}`, the first is of `{name}`", lacking.len());
+    let help = "write the trigger into every caption, or put it there with `caption_prefix`";
+    Some(found("P0403", "preserve_class", message, Some(help)))
+}

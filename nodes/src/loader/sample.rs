@@ -1,0 +1,134 @@
+//! What a folder of images is to those who read it: the value of a `Samples` port.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pipe_data::images::buckets::Fit;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cacher::uses::Folder;
+use crate::common::batch::BucketRules;
+use crate::common::plain_value;
+
+/// An image of the data set.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The file.
+    pub path: PathBuf,
+    /// Caption as read, prefix and suffix added.
+    pub caption: String,
+    /// Size of the file in pixels.
+    pub size: (usize, usize),
+    /// How it is fitted.
+    pub fit: Fit,
+    /// What its loss is multiplied by.
+    pub weight: f32,
+    /// Where its mask comes from.
+    pub mask: Option<MaskSource>,
+}
+
+/// Where a mask comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MaskSource {
+    /// The image's alpha channel; all ones where it has none.
+    Alpha,
+    /// The red channel of another image.
+    File(PathBuf),
+}
+
+/// How captions change from use to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CaptionRules {
+    /// Probability of an empty caption.
+    pub dropout: f64,
+    /// Shuffle tags.
+    pub shuffle: bool,
+    /// Tags that stay in front.
+    pub keep_tokens: u64,
+}
+
+/// Images of the class.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub struct Regularization {
+    /// What their loss is multiplied by; 1 is usual.
+    #[schemars(range(min = 0.000001, max = 1000.0))]
+    pub weight: f64,
+}
+
+/// Captions of the class that a concept belongs to, whose images are to stay as the base model makes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PreserveClass {
+    /// The word or words of the concept, as they stand in the captions.
+    #[schemars(length(min = 1))]
+    pub trigger: String,
+    /// What stands in their place in the class's captions, such as `dog` for `sks dog`.
+    #[schemars(length(min = 1))]
+    pub class: String,
+    /// Weight of this loss beside the one on the images. Default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0.000001, max = 1000.0))]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl PreserveClass {
+    /// The caption with the class in place of the trigger; nothing where the trigger is not in it.
+    pub fn caption(&self, caption: &str) -> Option<String> {
+        caption.contains(&self.trigger).then(|| caption.replace(&self.trigger, &self.class))
+    }
+}
+
+/// The value of a `Samples` port.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// Images in order of path.
+    pub items: Arc<Vec<Sample>>,
+    /// Uses of each image in an epoch.
+    pub repeats: u64,
+    /// Mirrored with probability ½.
+    pub flip: bool,
+    /// Caption rules.
+    pub captions: CaptionRules,
+    /// Name of the folder.
+    pub folder: String,
+    /// Requested size.
+    pub resolution: (usize, usize),
+    /// Aspect-ratio buckets.
+    pub buckets: Option<BucketRules>,
+    /// Images of the class, used as often as the others together.
+    pub regularization: bool,
+    /// The target is what the base model predicts.
+    pub preserve: bool,
+    /// Captions of the class, for a second loss.
+    pub class: Option<PreserveClass>,
+}
+
+plain_value!(Samples);
+
+impl Samples {
+    /// As it counts in an epoch, with so many images.
+    pub fn counted(&self, images: usize) -> Folder {
+        Folder { images, repeats: self.repeats, regularization: self.regularization }
+    }
+
+    /// Whether images are used as they are, and mirrored.
+    pub fn mirrors(&self) -> &'static [bool] {
+        if self.flip { &[false, true] } else { &[false] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_stands_in_place_of_the_trigger() {
+        let class = PreserveClass { trigger: "sks dog".into(), class: "dog".into(), weight: 1.0 };
+        assert_eq!(class.caption("a sks dog by a sks dog").as_deref(), Some("a dog by a dog"));
+        assert_eq!(class.caption("a dog"), None);
+    }
+}

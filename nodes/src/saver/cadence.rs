@@ -1,0 +1,261 @@
+//! When a saver fires, what its files are called, and which old ones go.
+
+use std::path::{Path, PathBuf};
+
+use pipe_core::node::CheckCx;
+use pipe_core::plan::NodePlan;
+use pipe_core::run::{Moment, Position};
+use pipe_core::settings::Every;
+
+use super::files::KeepLast;
+use super::names::{Field, Template};
+
+/// The two cadences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cadence {
+    Epochs,
+    Steps,
+}
+
+/// When a saver fires, what the file is called, and which old ones go.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Base name.
+    pub name: String,
+    /// Cadence.
+    pub every: Every,
+    /// Retention.
+    pub keep_last: Option<KeepLast>,
+    /// `.safetensors`, or empty for folders.
+    pub extension: &'static str,
+    /// Names of files saved by epochs.
+    pub epoch: Template,
+    /// Names of files saved by steps.
+    pub step: Template,
+    /// Name of the file at the end.
+    pub last: Template,
+}
+
+/// A file to write now, or to tell of when it is there.
+pub struct Due {
+    /// Where.
+    pub path: PathBuf,
+    /// It is the run's result.
+    pub is_final: bool,
+    cadence: Option<Cadence>,
+}
+
+impl Due {
+    /// Whether it was written by the run that is resumed.
+    pub fn is_there(&self, moment: Moment) -> bool {
+        moment == Moment::Resume && self.path.exists()
+    }
+}
+
+impl Plan {
+    /// Templates that overwrite their own files, or that a file of the other cadence could be of; and what is written.
+    pub fn check(&self, cx: &mut CheckCx) {
+        let mut used: Vec<(&str, &Template)> = vec![("final", &self.last)];
+        let cadences = [
+            ("epoch", self.every.epochs, &self.epoch, "`{epoch}` or `{step}`"),
+            ("step", self.every.steps, &self.step, "`{step}`"),
+        ];
+        let mut sound = true;
+        for (field, _, template, wanted) in cadences.into_iter().filter(|(_, every, ..)| every.is_some()) {
+            let counts = template.has(Field::Step) || (field == "epoch" && template.has(Field::Epoch));
+            if !counts {
+                let message = format!("every file would have the name of the one before; put {wanted} into it");
+                cx.error("P0403", &format!("file_names.{field}"), message, None);
+                sound = false;
+            }
+            used.push((field, template));
+        }
+        for (i, (field, template)) in used.iter().enumerate().filter(|_| sound) {
+            if let Some((other, _)) = used[..i].iter().find(|(_, other)| other.meets(template)) {
+                let message =
+                    format!("files of `file_names.{field}` could have the names of those of `file_names.{other}`");
+                let help = "make them differ by a letter, such as `{name}-step{step}`";
+                cx.error("P0403", &format!("file_names.{field}"), message, Some(help.into()));
+            }
+        }
+        for (field, template) in used {
+            let place = if field == "final" { "name".to_owned() } else { format!("file_names.{field}") };
+            cx.will_write(&place, Path::new("checkpoints").join(template.written() + self.extension));
+        }
+    }
+
+    /// Files due at a moment: the final one at the end of a finished run, others by cadence.
+    pub fn due(&self, moment: Moment, position: Position, folder: &Path) -> Vec<Due> {
+        let (epoch, step) = (position.epochs_done(), position.step);
+        let at = |template: &Template, cadence: Option<Cadence>| Due {
+            path: folder.join("checkpoints").join(template.text(epoch, step) + self.extension),
+            is_final: cadence.is_none(),
+            cadence,
+        };
+        let mut list = Vec::new();
+        match moment {
+            Moment::Step if !position.is_last() => {
+                let by_steps = Every { epochs: None, ..self.every.clone() };
+                let by_epochs = Every { steps: None, ..self.every.clone() };
+                if position.due(&by_steps) {
+                    list.push(at(&self.step, Some(Cadence::Steps)));
+                }
+                if position.due(&by_epochs) {
+                    list.push(at(&self.epoch, Some(Cadence::Epochs)));
+                }
+            }
+            Moment::Step => list.push(at(&self.last, None)),
+            // A finished run that is resumed has its result already; it is told again, or made again if it is gone.
+            Moment::Resume if position.is_last() => list.push(at(&self.last, None)),
+            _ => {}
+        }
+        list
+    }
+
+    /// The file that a rehearsal writes and removes.
+    pub fn rehearsal(&self, folder: &Path) -> PathBuf {
+        folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.name, self.extension))
+    }
+
+    /// Files of a cadence that are kept.
+    fn kept(&self, cadence: Cadence) -> Option<u64> {
+        let keep = self.keep_last?;
+        keep.count.or(match cadence {
+            Cadence::Epochs => keep.epoch_files,
+            Cadence::Steps => keep.step_files,
+        })
+    }
+
+    /// Deletes the oldest files of the cadence of one that was written, beyond the number kept.
+    pub fn prune(&self, written: &Due) {
+        let Some(cadence) = written.cadence else { return };
+        let (Some(keep), Some(folder)) = (self.kept(cadence), written.path.parent()) else { return };
+        let template = match cadence {
+            Cadence::Epochs => &self.epoch,
+            Cadence::Steps => &self.step,
+        };
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let mine = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let stem = path.file_name()?.to_str()?.strip_suffix(self.extension)?;
+            Some((template.read(stem)?, path))
+        });
+        let mut mine: Vec<((u64, u64), PathBuf)> = mine.collect();
+        mine.sort();
+        let extra = mine.len().saturating_sub(keep as usize);
+        for (_, old) in &mine[..extra] {
+            let removed = if old.is_dir() { std::fs::remove_dir_all(old) } else { std::fs::remove_file(old) };
+            drop(removed); // a file that is already gone is no problem
+        }
+    }
+
+    /// How many files are written in the middle of a run, and how many of them are kept.
+    pub fn between(&self, total: u64, per_epoch: u64) -> Between {
+        let last = total.saturating_sub(1);
+        let by = |every: Option<u64>, steps: u64| every.map_or(0, |n| last / n.saturating_mul(steps).max(1));
+        let (steps, epochs) = (by(self.every.steps, 1), by(self.every.epochs, per_epoch.max(1)));
+        let kept = |cadence, written: u64| self.kept(cadence).map_or(written, |keep| keep.min(written));
+        Between { written: steps + epochs, kept: kept(Cadence::Steps, steps) + kept(Cadence::Epochs, epochs) }
+    }
+}
+
+/// How many files a saver writes in the middle of a run, and how many of them are kept at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// Written.
+    pub written: u64,
+    /// Kept.
+    pub kept: u64,
+}
+
+impl Between {
+    /// The plan of files of `size` bytes: those that are there at the end, and the one beside them before an old one goes.
+    pub fn disk(&self, size: u64) -> NodePlan {
+        let passing = if self.kept < self.written { size } else { 0 };
+        NodePlan {
+            disk: size * (self.kept + 1),
+            disk_passing: passing,
+            event_count: self.written + 1,
+            ..Default::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipe_core::settings::Settings;
+
+    use super::super::files::Files;
+    use super::*;
+
+    fn plan(fields: serde_json::Value) -> Plan {
+        let files: Files = serde_json::from_value(fields).unwrap();
+        let settings: Settings = serde_json::from_value(serde_json::json!({ "version": 1, "name": "cat" })).unwrap();
+        files.plan(&settings, ".safetensors")
+    }
+
+    #[test]
+    fn files_from_the_middle_are_counted() {
+        let of = |fields| {
+            let between = plan(fields).between(100, 10);
+            (between.written, between.kept)
+        };
+        assert_eq!(of(serde_json::json!({})), (0, 0));
+        // At step 100 the final file is written instead.
+        assert_eq!(of(serde_json::json!({ "every": { "steps": 25 } })), (3, 3));
+        assert_eq!(of(serde_json::json!({ "every": { "epochs": 2 } })), (4, 4));
+        let every = serde_json::json!({ "steps": 25, "epochs": 2 });
+        assert_eq!(of(serde_json::json!({ "every": every, "keep_last": { "count": 2 } })), (7, 4));
+        assert_eq!(of(serde_json::json!({ "every": every, "keep_last": { "step_files": 1 } })), (7, 5));
+        assert_eq!(
+            of(serde_json::json!({ "every": every, "keep_last": { "step_files": 1, "epoch_files": 3 } })),
+            (7, 4)
+        );
+        let plan = Between { written: 7, kept: 2 }.disk(10);
+        assert_eq!((plan.disk, plan.disk_passing, plan.event_count), (30, 10, 8));
+        assert_eq!(Between { written: 2, kept: 2 }.disk(10).disk_passing, 0);
+    }
+
+    /// Both cadences over a run of 24 steps of 4 an epoch, with everything that is on disk after it.
+    fn after_a_run(plan: &Plan) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("checkpoints")).unwrap();
+        for step in 1..=24 {
+            let position = Position { step, total_steps: 24, steps_per_epoch: 4 };
+            for due in plan.due(Moment::Step, position, dir.path()) {
+                std::fs::write(&due.path, "").unwrap();
+                plan.prune(&due);
+            }
+        }
+        let entries = std::fs::read_dir(dir.path().join("checkpoints")).unwrap();
+        let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut names: Vec<String> = entries.map(|entry| stem(&entry.unwrap().path())).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn cadences_are_independent_and_counted_apart() {
+        let every = serde_json::json!({ "steps": 10, "epochs": 2 });
+        assert_eq!(
+            after_a_run(&plan(serde_json::json!({ "every": every }))),
+            ["cat", "cat-000002", "cat-000004", "cat-step00000010", "cat-step00000020"]
+        );
+        assert_eq!(
+            after_a_run(&plan(serde_json::json!({ "every": every, "keep_last": { "count": 1 } }))),
+            ["cat", "cat-000004", "cat-step00000020"]
+        );
+        assert_eq!(
+            after_a_run(&plan(serde_json::json!({ "every": every, "keep_last": { "step_files": 1 } }))),
+            ["cat", "cat-000002", "cat-000004", "cat-step00000020"]
+        );
+        // Old files are found by number, not by letters: 5 is before 10.
+        let names = serde_json::json!({ "step": "{name}-s{step}", "epoch": "e{epoch}_{name}", "final": "{name}-last" });
+        let every = serde_json::json!({ "steps": 5, "epochs": 1 });
+        assert_eq!(
+            after_a_run(&plan(serde_json::json!({ "every": every, "file_names": names,
+                "keep_last": { "step_files": 3, "epoch_files": 2 } }))),
+            ["cat-last", "cat-s10", "cat-s15", "cat-s20", "e4_cat", "e5_cat"]
+        );
+    }
+}
