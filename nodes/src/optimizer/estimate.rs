@@ -113,8 +113,8 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
         let mut train = Trainables::default();
         let (frozen, denoiser) = (frozen(facts), subject.family.denoiser());
         for (component, shapes) in subject.components() {
-            let kept = |name: &String| component == denoiser && frozen.contains(name);
-            for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name) && !kept(name)) {
+            let still = |name: &String| component == denoiser && frozen.contains(name);
+            for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name) && !still(name)) {
                 let key = Trainables::key(family::part(component), &name);
                 train.tensors.insert(key, Tensor::meta(&shape, kept(facts), meter));
             }
