@@ -148,14 +148,14 @@ fn ranks_of_the_file_and_rates_of_patterns() {
                 "type: adapter.lora, rank: 4, patterns: [{{ match: lora, learning_rate: 1e-3 }}], weights: {}",
                 init()
             ),
-            "learning_rate: 0.0",
+            "max_grad_norm: 1.0",
         ),
         (
             format!(
                 "type: adapter.lora, rank: from_file, patterns: [{{ match: lora, learning_rate: 1e-3 }}], weights: {}",
                 init()
             ),
-            "learning_rate: 0.0",
+            "max_grad_norm: 1.0",
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -297,6 +297,63 @@ fn split_layers_are_saved_for_every_reader() {
     for k in 0..3 {
         near(split[k], plain[k], 1e-5, "split");
         assert!((base[k] / plain[k] - 1.0).abs() > 1e-4, "it learnt something");
+    }
+}
+
+/// GGPO: the first step is as without noise, the following ones are not, and a second run draws the same.
+#[test]
+fn noise_begins_with_the_second_step() {
+    let run = |more: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let adapter = format!("type: adapter.lora, {more}rank: 4, weights: {}", init());
+        let steps = losses(&train(folder.path(), &document(3, &adapter, "learning_rate: 1e-4")));
+        (steps, saved(folder.path()).header().metadata["ss_network_args"].clone())
+    };
+    let (plain, _) = run("");
+    let (noisy, args) = run("perturbation: { sigma: 0.1, beta: 0.1 }, ");
+    assert_eq!(plain[0], noisy[0]);
+    for k in 1..3 {
+        let off = (plain[k] / noisy[k] - 1.0).abs();
+        assert!(off > 1e-4 && off < 0.5, "step {k}: {} and {}", plain[k], noisy[k]);
+    }
+    assert_eq!(noisy, run("perturbation: { sigma: 0.1, beta: 0.1 }, ").0);
+    assert!(args.contains("\"ggpo_sigma\": \"0.1\""), "{args}");
+}
+
+/// Of a file's modules the rates can be set, not the ranks.
+#[test]
+fn rates_beside_the_ranks_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = format!(
+        "type: adapter.lora, rank: from_file, lora_plus: 16, block_rates: {{ mid: 0.5 }}, \
+         patterns: [{{ match: up_blocks, learning_rate: 3e-4 }}], weights: {}",
+        init()
+    );
+    train(folder.path(), &document(1, &adapter, "learning_rate: 1e-4, weight_decay: 0.0, eps: 1e-30"));
+    let (before, after) = (WeightFile::open(init()).unwrap(), saved(folder.path()));
+    for name in after.names().filter(|n| !n.ends_with(".alpha")) {
+        let (a, b) = (before.f32(name).unwrap(), after.f32(name).unwrap());
+        let mut moved: Vec<f64> = a.iter().zip(&b).map(|(a, b)| (a - b).abs() as f64).collect();
+        moved.sort_by(f64::total_cmp);
+        let rate = match name {
+            n if n.contains("mid_block") => 0.5e-4,
+            n if n.contains("up_blocks") => 3e-4,
+            _ => 1e-4,
+        };
+        let factor = if name.contains("lora_up") { 16.0 } else { 1.0 };
+        near(moved[moved.len() / 2], rate * factor, 2e-2, name);
+    }
+}
+
+/// Metrics have the rate that an optimizer used, its own warm-up included.
+#[test]
+fn metrics_have_the_rate_of_the_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = document(3, "type: adapter.lora, rank: 4", "learning_rate: 0.01, warmup_steps: 4");
+    let steps = train(folder.path(), &text.replace("optimizer.adamw", "optimizer.schedule_free_adamw"));
+    for (step, rate) in steps.iter().zip([0.0025, 0.005, 0.0075]) {
+        let found = step.as_object().unwrap().iter().find(|(name, _)| name.starts_with("lr")).unwrap();
+        near(found.1.as_f64().unwrap(), rate, 1e-6, found.0);
     }
 }
 

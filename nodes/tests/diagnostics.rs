@@ -222,7 +222,13 @@ fn files(dir: &Path) {
     fs::write(at("cut.safetensors"), &bytes[..bytes.len() - 100]).unwrap();
     fs::write(at("page.safetensors"), "<!DOCTYPE html><html><body>Not Found</body></html>").unwrap();
     fs::write(at("old.ckpt"), b"PK\x03\x04 and so on, as torch.save writes it").unwrap();
-    fs::copy(fixture("lora_trajectory/init.safetensors"), at("lora4.safetensors")).unwrap();
+    let lora = at("lora4.safetensors");
+    fs::copy(fixture("lora_trajectory/init.safetensors"), &lora).unwrap();
+    let layer = "lora_te_text_model_encoder_layers_0_self_attn_q_proj";
+    let (down, up) = (format!("{layer}.lora_down.weight"), format!("{layer}.lora_up.weight"));
+    let text: [(&str, &[usize]); 2] = [(&down, &[4, 24]), (&up, &[24, 4])];
+    rewrite(&lora, &at("lora4-text.safetensors"), |_, shape| Some(shape), &text);
+    rewrite(&lora, &at("lora-text.safetensors"), |_, _| None, &text);
 
     copy_tree(&fixture("flux"), &at("flux"));
     fs::copy(fixture("lora_trajectory_flux/replay.safetensors"), at("flux-rows.safetensors")).unwrap();

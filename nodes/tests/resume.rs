@@ -323,6 +323,72 @@ fn a_state_of_another_optimizer_is_refused() {
     assert!(error.code == "P0909" && error.message.contains("of SGD") && error.message.contains("Adam"), "{error}");
 }
 
+/// Multiplies every value of a file.
+fn scaled(from: &Path, to: &Path, by: f32) {
+    let file = WeightFile::open(from).unwrap();
+    let tensors = file.names().map(|name| {
+        let values = file.f32(name).unwrap().into_iter().map(|x| x * by).collect();
+        TensorOut::f32(name, DType::F32, file.info(name).unwrap().shape.clone(), values)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    write_safetensors(to, tensors, &BTreeMap::new()).unwrap();
+}
+
+fn lora_file() -> std::path::PathBuf {
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures/lora_trajectory/init.safetensors")
+}
+
+/// The files that an adapter starts from, and those that are merged before it, are part of what a state belongs to.
+#[test]
+fn other_adapter_files_are_refused() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    for (out, adapter) in [
+        ("start", "type: adapter.lora, rank: 4, weights: lora.safetensors"),
+        ("base", "type: adapter.lora, rank: 2, base_weights: [{ path: lora.safetensors }]"),
+    ] {
+        let text = document("adamw, learning_rate: 1e-3", (adapter, "weights: FIXTURE"), "");
+        scaled(&lora_file(), &folder.join("lora.safetensors"), 1.0);
+        go(folder, out, &text, false, Some((2, 1))).unwrap();
+        scaled(&lora_file(), &folder.join("lora.safetensors"), 2.0);
+        let error = go(folder, out, &text, true, None).unwrap_err();
+        assert!(error.code == "P0908" && error.message.contains("`learn`"), "{out}: {error}");
+        scaled(&lora_file(), &folder.join("lora.safetensors"), 1.0);
+        assert_eq!(go(folder, out, &text, true, None).unwrap().resumed_from, Some(2));
+    }
+}
+
+/// What an adapter has beside its weights is in the state and comes back from it: LoRA-FA's down factors, and the
+/// strength of GGPO's noise, which is of the last step's gradients.
+#[test]
+fn frozen_tensors_come_back() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    for (name, field, ending) in [
+        ("fa", "frozen_down: true", ".lora_down.weight"),
+        ("noise", "perturbation: { sigma: 0.05, beta: 0.1 }", ".noise"),
+    ] {
+        let adapter = format!("type: adapter.lora, rank: 4, {field}");
+        let saver = "  save: { type: saver.adapter, adapter: learn, update: optimizer, dtype: f32 }\n";
+        let text = document("adamw, learning_rate: 1e-3", (&adapter, "weights: FIXTURE"), saver);
+        let (whole, stopped) = (format!("{name}-whole"), format!("{name}-stopped"));
+        go(folder, &whole, &text, false, None).unwrap();
+        go(folder, &stopped, &text, false, Some((4, 1))).unwrap();
+        let saved = state(folder, &stopped, 4);
+        let frozen: Vec<&str> = saved.names().filter(|n| n.starts_with("frozen.")).collect();
+        assert!(!frozen.is_empty() && frozen.iter().all(|name| name.ends_with(ending)), "{frozen:?}");
+        go(folder, &stopped, &text, true, None).unwrap();
+        assert!(contents(&state(folder, &whole, STEPS)) == contents(&state(folder, &stopped, STEPS)), "{name}");
+        let file = |out: &str| WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
+        assert!(contents(&file(&whole)).0 == contents(&file(&stopped)).0, "{name}");
+        let planned = plan_document(&pipe_nodes::registry(), &check(folder, &text)).nodes["optimizer"].plan.disk;
+        let size = std::fs::metadata(state(folder, &whole, STEPS).path()).unwrap().len();
+        assert!(planned >= size && planned < 2 * size, "{name}: {planned} planned, {size} written");
+    }
+}
+
 /// Remembers the losses of all steps.
 #[derive(Default)]
 struct Losses(Mutex<Vec<f64>>);

@@ -18,7 +18,16 @@ impl<'a> Structure<'a> {
             branches.iter().map(|branch| self.resolve(branch)).filter(|branch| self.may_fit(branch, tree)).collect();
         match (fitting.as_slice(), &tree.value) {
             ([], _) => self.wrong_type(tree, span, schema, path),
-            ([only], _) if only.get("const").is_none() => self.value(tree, key, only, path),
+            ([only], _) if only.get("const").is_none() => {
+                let before = self.out.len();
+                self.value(tree, key, only, path);
+                let off = branches.iter().any(|branch| self.resolve(branch).get("const") == Some(&Json::Bool(false)));
+                if off && matches!(tree.value, Value::Int(_) | Value::Float(_)) {
+                    for fault in self.out[before..].iter_mut().filter(|fault| fault.help.is_none()) {
+                        fault.help = Some("`false` stands for none".into());
+                    }
+                }
+            }
             (several, Value::Map(map)) => {
                 if let Some(tag) = self.tag(several) {
                     self.tagged(tree, map, key, tag, several, path);

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use pipe_ops::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::adapters::noise::Noise;
+
 /// Dropouts of an adapter module (training only), in the order they act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dropouts {
@@ -101,10 +103,12 @@ pub struct Adapter {
 pub struct Trainables {
     /// Masters by key. A network's own weight has the key `part.name`.
     pub tensors: HashMap<String, Tensor>,
-    /// Factors of adapters that do not learn (LoRA-FA's down factors).
+    /// Tensors of adapters that do not learn: LoRA-FA's down factors, the strength of GGPO's noise.
     pub frozen: HashMap<String, Tensor>,
     /// Adapters by `part.path`.
     pub adapters: HashMap<String, Adapter>,
+    /// GGPO's noise on the weights of adapted layers.
+    pub noise: Option<Noise>,
     /// Seed of dropout streams.
     pub seed: u64,
 }

@@ -4,9 +4,9 @@
 //! Every random draw is a function of the pass and the layer: recomputing a segment draws the same.
 
 use pipe_ops::rng::{self, Purpose};
-use pipe_ops::{DType, Var, op};
+use pipe_ops::{DType, Device, Tensor, Var, op};
 
-use crate::adapters::drawn_slice;
+use crate::adapters::{drawn_slice, noise};
 use crate::net::Net;
 use crate::trainables::{Adapter, Factor, Module, Trainables};
 
@@ -102,8 +102,32 @@ impl Adapted<'_, '_> {
                 return self.net.apply(self.layer, self.x, &w, b.as_ref());
             }
         };
-        let y = self.net.apply(self.layer, self.x, &w, b.as_ref());
-        op::add(cx, &y, &delta)
+        let y = op::add(cx, &self.net.apply(self.layer, self.x, &w, b.as_ref()), &delta);
+        match self.noise(&w) {
+            Some(noise) => op::add(cx, &y, &noise),
+            None => y,
+        }
+    }
+
+    /// What the noise on the weight adds to the output (GGPO): nothing flows back through it.
+    fn noise(&self, w: &Var) -> Option<Var> {
+        let cx = self.net.cx;
+        self.train.noise.as_ref().filter(|_| self.net.inputs.training)?;
+        let noise = match &cx.device {
+            Device::Meta(meter) => Tensor::meta(w.shape(), cx.compute, meter),
+            _ => {
+                let rows = self.train.frozen.get(&noise::key(self.net.part, self.path))?.to_vec();
+                if rows.iter().all(|x| *x == 0.0) {
+                    return None;
+                }
+                let name = format!("noise {}.{}", self.net.part, self.path);
+                let (seed, pass, width) = (self.train.seed, self.net.inputs.pass, w.value.len() / rows.len().max(1));
+                let values = rng::normal_rows((seed, Purpose::Dropout, pass, &name), &rows, width);
+                cx.device.tensor(values, w.shape(), cx.compute)
+            }
+        };
+        let x = Var::constant(self.x.value.clone());
+        Some(self.net.apply(self.layer, &x, &Var::constant(noise), None))
     }
 
     /// A factor in f32: a leaf where it learns.

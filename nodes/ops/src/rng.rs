@@ -6,6 +6,7 @@
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 
 /// What a stream is for; distinct purposes never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,23 @@ pub fn normal(rng: &mut impl Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.sample::<f32, _>(StandardNormal)).collect()
 }
 
+/// A matrix `[rows.len(), width]` of normal numbers, of which row `i` has the standard deviation `rows[i]`. Blocks of rows
+/// are drawn at the same time, each from a stream of its own under the name (seed, purpose, step, text).
+pub fn normal_rows(name: (u64, Purpose, u64, &str), rows: &[f32], width: usize) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let (seed, purpose, step, text) = name;
+    let mut values = vec![0.0; rows.len() * width];
+    values.par_chunks_mut((BLOCK * width).max(1)).zip(rows.par_chunks(BLOCK)).enumerate().for_each(
+        |(i, (block, rows))| {
+            let mut rng = named_stream(seed, purpose, step, &format!("{text} {i}"));
+            for (row, deviation) in block.chunks_mut(width.max(1)).zip(rows) {
+                row.fill_with(|| deviation * rng.sample::<f32, _>(StandardNormal));
+            }
+        },
+    );
+    values
+}
+
 /// `n` uniform numbers in `[low, high)`.
 pub fn uniform(rng: &mut impl Rng, n: usize, low: f32, high: f32) -> Vec<f32> {
     (0..n).map(|_| low + (high - low) * rng.random::<f32>()).collect()
@@ -76,6 +94,20 @@ mod tests {
         assert_ne!(a, normal(&mut stream(1, Purpose::Noise, 6, 0), 8));
         assert_ne!(a, normal(&mut stream(1, Purpose::Timestep, 5, 0), 8));
         assert_ne!(a, normal(&mut stream(2, Purpose::Noise, 5, 0), 8));
+    }
+
+    #[test]
+    fn rows_have_their_deviation() {
+        let rows: Vec<f32> = (0..40).map(|i| i as f32).collect();
+        let name = (1, Purpose::Dropout, 7, "layer");
+        let x = normal_rows(name, &rows, 2000);
+        assert_eq!(x, normal_rows(name, &rows, 2000));
+        assert_ne!(x, normal_rows((1, Purpose::Dropout, 8, "layer"), &rows, 2000));
+        for (row, wanted) in x.chunks(2000).zip(rows) {
+            let found = (row.iter().map(|x| x * x).sum::<f32>() / 2000.0).sqrt();
+            assert!((found - wanted).abs() <= 0.1 * wanted, "{found}, not {wanted}");
+        }
+        assert_ne!(x[2000] / 1.0, x[17 * 2000] / 17.0, "blocks differ");
     }
 
     #[test]

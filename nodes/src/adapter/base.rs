@@ -5,24 +5,22 @@ use std::path::PathBuf;
 
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
-use pipe_data::lora_names::Wanted;
-use pipe_data::weights::{Component, Header, shown};
+use pipe_data::weights::{Component, Header, WeightFile, shown};
 use pipe_networks::adapters::merge::Change;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
-use super::spelled::{AdapterFile, View};
-use super::targeting::layers;
+use super::file::{AdapterFile, Layer, model_layers};
 use crate::common::errors;
 
 /// A file to merge.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct BaseWeights {
-    /// LoRA file with kohya's, PEFT's or Diffusers' names, or LoHa file.
+    /// LoRA, DoRA, LoHa, LoKr or OFT file with the names of kohya, Diffusers or PEFT.
     #[schemars(extend("x-path" = "file"))]
-    path: String,
-    /// Its strength. Default 1.
+    pub path: String,
+    /// Its strength; of DoRA and OFT the way from the old weight to the new one. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = -100.0, max = 100.0))]
     multiplier: f64,
@@ -32,66 +30,166 @@ fn one() -> f64 {
     1.0
 }
 
-const LORA: [&str; 2] = ["lora_down.weight", "lora_up.weight"];
-const LOHA: [&str; 4] = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"];
-
-/// Changes of each file, by component and path, with their scale.
+/// Changes of each file, by component and path, with their strength.
 pub type Changes = HashMap<Component, Vec<HashMap<String, (Change, f32)>>>;
 
-/// Component, path and shape of every layer, by its name in files.
-fn names(parts: &Parts) -> HashMap<String, (Component, String, Vec<usize>)> {
-    let all = Wanted { conv: true, embedders: true };
-    let of = |component: Component| {
-        layers(parts, component, all).into_iter().map(move |(l, shape)| (l.name, (component, l.path, shape)))
-    };
-    parts.components().into_iter().flat_map(|(component, _)| of(component)).collect()
-}
-
 /// The layers of a file and the endings of their tensors.
-fn entries(header: &Header) -> BTreeMap<&str, Vec<&str>> {
+fn entries(file: &AdapterFile) -> BTreeMap<&str, Vec<&str>> {
     let mut out: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for key in header.tensors.keys() {
+    for key in file.names() {
         let (layer, ending) = key.split_once('.').unwrap_or((key, ""));
         out.entry(layer).or_default().push(ending);
     }
     out
 }
 
-fn complete(endings: &[&str], wanted: &[&str]) -> bool {
-    wanted.iter().all(|w| endings.contains(w)) && endings.iter().all(|e| *e == "alpha" || wanted.contains(e))
+/// What kind of adapter a layer of a file has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Lora,
+    Dora,
+    Loha,
+    Lokr,
+    /// OFT with so many parts; 0 is a whole layer.
+    Oft(usize),
 }
 
-/// What cannot be merged of a file; and whether it adapts text encoders that are not here.
-fn faults(header: &Header, names: &HashMap<String, (Component, String, Vec<usize>)>) -> (Option<String>, bool) {
-    let mut left_out = false;
-    for (layer, endings) in entries(header) {
-        let Some((_, _, shape)) = names.get(layer) else {
-            if layer.starts_with("lora_te") {
-                left_out = true;
-                continue;
-            }
-            return (Some(format!("this model has no layer `{}`", shown(layer))), left_out);
+const LORA: [&str; 2] = ["lora_down.weight", "lora_up.weight"];
+const DORA: [&str; 3] = ["lora_down.weight", "lora_up.weight", "dora_scale"];
+const LOHA: [&str; 4] = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"];
+
+impl Form {
+    fn of(endings: &[&str]) -> Option<Form> {
+        let mut own: Vec<&str> = endings.iter().copied().filter(|e| *e != "alpha").collect();
+        own.sort_unstable();
+        let is = |wanted: &[&str]| {
+            let mut wanted = wanted.to_vec();
+            wanted.sort_unstable();
+            own == wanted
         };
-        if !complete(&endings, &LORA) && !complete(&endings, &LOHA) {
-            let list: Vec<String> = endings.iter().map(|e| format!("`{}`", shown(e))).collect();
-            return (Some(format!("`{layer}` is neither a LoRA nor a LoHa: it has {}", list.join(", "))), left_out);
-        }
-        let size = |ending: &str| header.tensors.get(&format!("{layer}.{ending}")).map_or(0, |t| t.elements());
-        let pairs = if complete(&endings, &LORA) {
-            vec![("lora_up.weight", "lora_down.weight")]
+        let factor = |name: &str| {
+            own.contains(&name) || ["a", "b"].iter().all(|x| own.contains(&format!("{name}_{x}").as_str()))
+        };
+        let parts = own.iter().filter(|e| e.starts_with("oft_blocks.")).count();
+        if is(&LORA) {
+            Some(Form::Lora)
+        } else if is(&DORA) {
+            Some(Form::Dora)
+        } else if is(&LOHA) {
+            Some(Form::Loha)
+        } else if own == ["oft_blocks"] {
+            Some(Form::Oft(0))
+        } else if parts > 0
+            && (0..parts).all(|i| own.contains(&format!("oft_blocks.{i}").as_str()))
+            && parts == own.len()
+        {
+            Some(Form::Oft(parts))
+        } else if own.iter().all(|e| LOKR.contains(e)) && factor("lokr_w1") && factor("lokr_w2") {
+            Some(Form::Lokr)
         } else {
-            vec![("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b")]
-        };
-        for (up, down) in pairs {
-            let rank =
-                header.tensors.get(&format!("{layer}.{down}")).and_then(|t| t.shape.first().copied()).unwrap_or(0);
-            let row: usize = shape[1..].iter().product();
-            if size(up) != rank * shape[0] || size(down) != rank * row {
-                return (Some(format!("the factors of `{layer}` do not fit its weight {shape:?}")), left_out);
-            }
+            None
         }
     }
-    (None, left_out)
+}
+
+const LOKR: [&str; 6] = ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"];
+
+/// Reads a tensor of a layer by its ending.
+type Get<'a> = &'a dyn Fn(&str) -> Result<(Vec<usize>, Vec<f32>), RunError>;
+
+/// The change of a layer, and its strength at multiplier 1. `get` reads a tensor by its ending; of tensors of zeros only
+/// sizes count.
+fn change(form: Form, get: Get, alpha: Option<f32>) -> Result<(Change, f32), RunError> {
+    let first = |shape: &[usize]| shape.first().copied().unwrap_or(0);
+    let scale = |rank: usize| alpha.map_or(1.0, |a| a / rank.max(1) as f32);
+    let pair = || {
+        let ((shape, down), (_, up)) = (get("lora_down.weight")?, get("lora_up.weight")?);
+        Ok::<_, RunError>((first(&shape), down, up))
+    };
+    Ok(match form {
+        Form::Lora => {
+            let (rank, down, up) = pair()?;
+            (Change::LowRank { rank, down, up }, scale(rank))
+        }
+        Form::Dora => {
+            let (rank, down, up) = pair()?;
+            let magnitude = get("dora_scale")?.1;
+            (Change::Decomposed { rank, down, up, magnitude, scale: scale(rank) }, 1.0)
+        }
+        Form::Loha => {
+            let [a, b, c, d] = LOHA;
+            let (shape, w1b) = get(b)?;
+            let rank = first(&shape);
+            (Change::Hadamard { rank, factors: [get(a)?.1, w1b, get(c)?.1, get(d)?.1] }, scale(rank))
+        }
+        Form::Lokr => {
+            let mut rank = None;
+            let mut factor = |name: &str| {
+                let Ok((shape, a)) = get(&format!("{name}_a")) else {
+                    let (shape, whole) = get(name)?;
+                    return Ok::<_, RunError>((first(&shape), whole));
+                };
+                let (inner, b) = get(&format!("{name}_b"))?;
+                rank = Some(first(&inner));
+                Ok((first(&shape), product(&a, &b, first(&shape), first(&inner))))
+            };
+            let (small, large) = (factor("lokr_w1")?, factor("lokr_w2")?);
+            // Two whole factors have the scale 1.
+            (Change::Kronecker { small, large }, rank.map_or(1.0, scale))
+        }
+        Form::Oft(parts) => {
+            let names = if parts == 0 {
+                vec!["oft_blocks".into()]
+            } else {
+                (0..parts).map(|i| format!("oft_blocks.{i}")).collect()
+            };
+            let part = |name: String| {
+                let (shape, values) = get(&name)?;
+                Ok::<_, RunError>((first(&shape), shape.get(1).copied().unwrap_or(0), values))
+            };
+            let parts = names.into_iter().map(part).collect::<Result<_, _>>()?;
+            (Change::Rotation { parts, constraint: alpha.unwrap_or(1e-3) }, 1.0)
+        }
+    })
+}
+
+/// `a·b`, with `rows` rows and `rank` columns of `a`.
+fn product(a: &[f32], b: &[f32], rows: usize, rank: usize) -> Vec<f32> {
+    if rank == 0 || a.len() != rows * rank || !b.len().is_multiple_of(rank) {
+        return Vec::new();
+    }
+    let width = b.len() / rank;
+    let mut out = vec![0.0; rows * width];
+    for (row, out) in a.chunks(rank).zip(out.chunks_mut(width.max(1))) {
+        for (x, b) in row.iter().zip(b.chunks(width.max(1))) {
+            out.iter_mut().zip(b).for_each(|(o, b)| *o += x * b);
+        }
+    }
+    out
+}
+
+/// What cannot be merged of a file.
+fn fault(file: &AdapterFile, layers: &HashMap<String, Layer>) -> Option<String> {
+    if let Some(key) = file.unknown.first() {
+        return Some(format!("this model has no layer for `{}`", shown(key)));
+    }
+    for (name, endings) in entries(file) {
+        let Some(layer) = layers.get(name) else { return Some(format!("this model has no layer `{}`", shown(name))) };
+        let Some(form) = Form::of(&endings) else {
+            let list: Vec<String> = endings.iter().map(|e| format!("`{}`", shown(e))).collect();
+            return Some(format!("`{name}` has {}, which is no LoRA, DoRA, LoHa, LoKr or OFT", list.join(", ")));
+        };
+        let get = |ending: &str| {
+            let shape = file.shape(&format!("{name}.{ending}"));
+            let shape = shape.ok_or_else(|| RunError::new("P0305", "it is not there"))?.to_vec();
+            let zeros = vec![0.0; shape.iter().product()];
+            Ok((shape, zeros))
+        };
+        if !change(form, &get, None).is_ok_and(|(change, _)| change.fits(&layer.shape)) {
+            return Some(format!("the factors of `{name}` do not fit its weight {:?}", layer.shape));
+        }
+    }
+    None
 }
 
 /// Checks the files by their headers.
@@ -99,8 +197,12 @@ pub fn check(cx: &mut CheckCx, list: &[BaseWeights], parts: &Parts) {
     if list.is_empty() {
         return;
     }
-    let names = names(parts);
-    for (i, BaseWeights { path, .. }) in list.iter().enumerate() {
+    let layers = model_layers(parts);
+    for (i, BaseWeights { path, multiplier }) in list.iter().enumerate() {
+        if *multiplier == 0.0 {
+            let message = "a file merged 0 times changes nothing";
+            cx.error("P0402", &format!("base_weights.{i}.multiplier"), message, Some("leave the file out".into()));
+        }
         let field = format!("base_weights.{i}.path");
         let path = cx.path(path);
         if cx.stands_in(&path) {
@@ -108,11 +210,13 @@ pub fn check(cx: &mut CheckCx, list: &[BaseWeights], parts: &Parts) {
         }
         match Header::read(path) {
             Ok(header) => {
-                let (fault, left_out) = faults(&View::of(&header, parts).header, &names);
-                if let Some(message) = fault {
+                let file = AdapterFile::read(&header, parts);
+                if let Some(message) = fault(&file, &layers) {
                     cx.error("P0305", &field, message, Some("`pipe inspect` shows what the file holds".into()));
-                }
-                if left_out {
+                } else if file.names().next().is_none() {
+                    let message = "the file changes nothing that learns or is computed here";
+                    cx.error("P0402", &field, message, Some("leave it out".into()));
+                } else if file.texts {
                     let message = "its changes of text encoders are left out: none of them is adapted here";
                     let help = "give the adapter the text encoders (`text: …`) to have them merged as well";
                     cx.warn("P0402", &field, message, Some(help.into()));
@@ -129,35 +233,28 @@ pub fn read(list: &[BaseWeights], parts: &Parts, path: impl Fn(&str) -> PathBuf)
     if list.is_empty() {
         return Ok(out);
     }
-    let names = names(parts);
+    let layers = model_layers(parts);
     for (i, base) in list.iter().enumerate() {
         let field = format!("base_weights.{i}.path");
-        let error = |e| errors::file_error(&e, &field);
-        let file = AdapterFile::open(path(&base.path), parts).map_err(error)?;
-        if let (Some(message), _) = faults(file.header(), &names) {
+        let opened = WeightFile::open(path(&base.path)).map_err(|e| errors::file_error(&e, &field))?;
+        let file = AdapterFile::read(opened.header(), parts);
+        if let Some(message) = fault(&file, &layers) {
             return Err(RunError::new("P0305", message).at(&field));
         }
-        let mut layers: HashMap<Component, HashMap<String, (Change, f32)>> = HashMap::new();
-        for (layer, endings) in entries(file.header()) {
-            let Some((component, path, _)) = names.get(layer) else { continue };
-            let get = |ending: &str| file.f32(&format!("{layer}.{ending}")).map_err(error);
-            let rank = |ending: &str| file.info(&format!("{layer}.{ending}")).map_or(0, |t| t.shape[0]);
-            let (change, rank) = if complete(&endings, &LORA) {
-                let rank = rank("lora_down.weight");
-                (Change::LowRank { rank, down: get("lora_down.weight")?, up: get("lora_up.weight")? }, rank)
-            } else {
-                let rank = rank("hada_w1_b");
-                let [a, b, c, d] = LOHA;
-                (Change::Hadamard { rank, factors: [get(a)?, get(b)?, get(c)?, get(d)?] }, rank)
+        let mut changed: HashMap<Component, HashMap<String, (Change, f32)>> = HashMap::new();
+        for (name, endings) in entries(&file) {
+            let (Some(layer), Some(form)) = (layers.get(name), Form::of(&endings)) else { continue };
+            let get = |ending: &str| {
+                let name = format!("{name}.{ending}");
+                let shape = file.shape(&name).unwrap_or_default().to_vec();
+                Ok((shape, file.values(&opened, &name)?))
             };
-            let alpha = match endings.contains(&"alpha") {
-                true => file.number(&format!("{layer}.alpha"))?,
-                false => None,
-            };
-            let scale = base.multiplier * alpha.map_or(1.0, |a| a as f64 / rank.max(1) as f64);
-            layers.entry(*component).or_default().insert(path.clone(), (change, scale as f32));
+            let alpha = file.alpha(&opened, &format!("{name}.alpha")).map_err(|e| e.at(&field))?;
+            let (change, strength) = change(form, &get, alpha).map_err(|e| e.at(&field))?;
+            let strength = (base.multiplier * strength as f64) as f32;
+            changed.entry(layer.component).or_default().insert(layer.path.clone(), (change, strength));
         }
-        for (component, layers) in layers {
+        for (component, layers) in changed {
             out.entry(component).or_default().push(layers);
         }
     }

@@ -68,6 +68,15 @@ impl Blocks {
         Some(section.first + index)
     }
 
+    /// Place of a block of a list, if it is there.
+    pub fn at(&self, group: Group, index: usize) -> Option<usize> {
+        if group == Group::Unet {
+            return (index < self.len).then_some(index);
+        }
+        let section = self.sections.iter().find(|s| s.group == group && index < s.count)?;
+        Some(section.first + index)
+    }
+
     /// The name of a block.
     pub fn name(&self, place: usize) -> String {
         match self.sections.iter().find(|s| (s.first..s.first + s.count).contains(&place)) {

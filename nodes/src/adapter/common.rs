@@ -10,17 +10,18 @@ use pipe_core::node::{CheckCx, Facts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, Header, shown};
-use pipe_networks::adapters::{self, Kind, Target};
-use pipe_networks::{Dropouts, Weights};
+use pipe_data::weights::{Component, WeightFile};
+use pipe_networks::adapters::noise::{self, Noise, mean_row};
+use pipe_networks::adapters::{self, Target};
+use pipe_networks::{Dropouts, Trainables, Weights};
 use pipe_ops::Tensor;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::base::{self, BaseWeights};
-use super::spelled::{AdapterFile, View};
-use super::targeting::{Fault, Targeting};
-use super::{Parts, check_texts, pass_on, texts_of, vae_of};
+use super::file::{self, AdapterFile};
+use super::targeting::{Fault, Targeting, text_name};
+use super::{Parts, check_texts, pass_on, start, texts_of, vae_of};
 use crate::common::denoiser::Denoiser;
 use crate::common::errors;
 use crate::common::facts::read;
@@ -35,13 +36,14 @@ pub struct Common {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub module_dropout: f64,
-    /// File of such an adapter to start from. It must have the same modules and ranks; its α replaces `alpha`. A LoRA may also have
-    /// PEFT's or Diffusers' names.
+    /// File of such an adapter to start from, with the names of kohya, Diffusers or PEFT. It must have the same modules
+    /// and ranks; its α replaces `alpha`.
     #[serde(default)]
     #[schemars(extend("x-path" = "file"))]
     pub weights: Option<String>,
-    /// LoRA (kohya's, PEFT's or Diffusers' names) or LoHa files that are merged into the model before training, in this order.
+    /// Adapter files that are merged into the model before training, in this order.
     #[serde(default)]
+    #[schemars(length(min = 1))]
     pub base_weights: Option<Vec<BaseWeights>>,
 }
 
@@ -49,14 +51,22 @@ pub struct Common {
 pub trait Recipe {
     /// The fields of every adapter.
     fn common(&self) -> &Common;
-    /// The adapted layers, and what is wrong with the fields. `start` is the header of `weights`.
-    fn resolve(&self, parts: &Parts, start: Option<&Header>) -> (Vec<Target>, Vec<Fault>);
+    /// The adapted layers, and what is wrong with the fields. `start` is the file at `weights`.
+    fn resolve(&self, parts: &Parts, start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>);
+    /// Whether the ranks are set here, not read from `weights`.
+    fn own_ranks(&self) -> bool {
+        true
+    }
     /// Dropouts.
     fn dropouts(&self) -> Dropouts;
     /// What is said of it in metadata.
     fn about(&self, parts: &Parts, targets: &[Target]) -> AdapterAbout;
     /// Longest ΔW.
     fn norm_limit(&self) -> Option<f64> {
+        None
+    }
+    /// σ and β of GGPO's noise.
+    fn perturbation(&self) -> Option<[f64; 2]> {
         None
     }
 }
@@ -88,12 +98,9 @@ pub fn idle(targeting: &Targeting, common: &Common, parts: &Parts) -> Vec<Fault>
         faults.push(Fault::idle("embedders", message, Some("`conv` adapts more of a U-Net".into())));
     }
     if common.weights.is_some() {
-        let conv = targeting.conv.as_ref().is_some_and(|c| c.alpha.is_some());
-        for (field, set) in [("alpha", targeting.alpha.is_some()), ("conv.alpha", conv)] {
-            if set {
-                let message = format!("`{field}` has no effect beside `weights`: the file's α is kept");
-                faults.push(Fault::idle(field, message, Some("leave it out".into())));
-            }
+        for field in targeting.alphas() {
+            let message = format!("`{field}` has no effect beside `weights`: the file's α is kept");
+            faults.push(Fault::idle(&field, message, Some("leave it out".into())));
         }
     }
     faults
@@ -111,22 +118,25 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     }
     check_texts(cx);
     let common = recipe.common();
-    let mut start = None;
-    if let Some(path) = common.weights.as_ref().map(|p| cx.path(p)).filter(|p| !cx.stands_in(p)) {
-        match Header::read(path) {
-            Ok(header) => start = Some(header),
-            Err(e) => cx.error(errors::file_code(&e), "weights", e.to_string(), None),
-        }
-    }
+    let header = start::header(cx, common.weights.as_ref());
     let facts = pass_on(cx.inputs).with("method", "adapter");
     let Some(parts) = Parts::of(cx.inputs) else { return facts };
-    let start = start.map(|header| View::of(&header, &parts).header);
+    let start = header.map(|header| AdapterFile::read(&header, &parts));
     let (targets, faults) = recipe.resolve(&parts, start.as_ref());
     if faults.is_empty()
-        && let Some(problem) = start.and_then(|header| misfit(&header, &targets))
+        && let (Some(file), Some(path)) = (&start, &common.weights)
     {
-        let help = "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them";
-        cx.error("P0305", "weights", problem, Some(help.into()));
+        start::check(cx, path, file, &targets, recipe.own_ranks());
+    }
+    if faults.is_empty() && !targets.is_empty() {
+        for (component, _) in &parts.texts {
+            if targets.iter().all(|t| t.part != family::part(*component)) {
+                let message =
+                    format!("no layer of `{}` is adapted, so naming it has no effect", text_name(&parts, *component));
+                let help = "leave it out of `text`; it then need not run in each step, and its outputs can be cached";
+                cx.error("P0402", "text", message, Some(help.into()));
+            }
+        }
     }
     for Fault { code, field, message, help } in faults {
         cx.error(code, &field, message, help);
@@ -136,33 +146,52 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
     let trained = || pieces.iter().filter(|p| p.trains);
     let in_file = |t: &Target| t.file_shapes().iter().map(|(_, s)| size(s)).sum::<u64>();
+    // Noise has a strength for each row of a layer.
+    let rows = |t: &Target| recipe.perturbation().map_or(0, |_| t.weight[0] as u64);
+    let noisy = recipe.perturbation().map_or(0, |_| targets.len() as u64);
+    let facts = match recipe.perturbation() {
+        Some(_) => facts.with("perturbation", true),
+        None => facts,
+    };
+    let facts = match recipe.norm_limit() {
+        Some(_) => facts.with("norm_field", format!("/nodes.{}.scale_weight_norms", cx.name)),
+        None => facts,
+    };
+    let frozen = || pieces.iter().filter(|p| !p.trains);
     facts
         .with("parameters", trained().map(|p| size(&p.shape)).sum::<u64>())
-        .with("norm_limit", recipe.norm_limit().is_some())
-        .with("frozen_values", pieces.iter().filter(|p| !p.trains).map(|p| size(&p.shape)).sum::<u64>())
+        .with("frozen_values", frozen().map(|p| size(&p.shape)).sum::<u64>() + targets.iter().map(rows).sum::<u64>())
+        .with("frozen_tensors", frozen().count() as u64 + noisy)
         .with("trainable_tensors", trained().count() as u64)
         .with("modules", targets.len() as u64)
         .with("file_values", targets.iter().map(in_file).sum::<u64>())
         .with("largest", pieces.iter().map(|p| size(&p.shape)).max().unwrap_or(0))
-        .with("rates", serde_json::to_value(rates(&targets)).unwrap_or_default())
+        .with("rates", serde_json::to_value(rates(cx.name, &targets)).unwrap_or_default())
         .with("targets", serde_json::to_value(&targets).unwrap_or_default())
 }
 
-/// Rates of the tensors that do not simply follow their part's.
-fn rates(targets: &[Target]) -> HashMap<String, KeyRate> {
+/// Rates of the tensors that do not simply follow their part's; `node` is the adapter's name.
+fn rates(node: &str, targets: &[Target]) -> HashMap<String, KeyRate> {
     let mut out = HashMap::new();
     for target in targets {
+        let label = target.rate.label.as_deref();
         for piece in target.pieces() {
             let plus = if piece.up { target.rate.plus } else { 1.0 };
-            if target.rate.label.is_none() && plus == 1.0 {
+            if label.is_none() && plus == 1.0 {
                 continue;
             }
             let mut group = target.part.clone();
-            for more in [target.rate.label.as_deref(), (plus != 1.0).then_some("plus")].into_iter().flatten() {
+            for more in [label, (plus != 1.0).then_some("plus")].into_iter().flatten() {
                 group = format!("{group}_{more}");
             }
-            let rate = KeyRate { group, factor: target.rate.factor * plus, absolute: target.rate.absolute };
-            out.insert(piece.key, rate);
+            let field = match label.and_then(|label| label.strip_prefix("pattern")) {
+                _ if plus != 1.0 => "lora_plus".to_owned(),
+                Some(i) => format!("patterns.{i}.learning_rate"),
+                None => "block_rates".to_owned(),
+            };
+            let field = format!("/nodes.{node}.{field}");
+            let (factor, absolute) = (target.rate.factor * plus, target.rate.absolute);
+            out.insert(piece.key, KeyRate { group, factor, absolute, field });
         }
     }
     out
@@ -201,18 +230,20 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
     };
     let common = recipe.common();
     let start = match &common.weights {
-        Some(path) => Some(AdapterFile::open(cx.path(path), &parts).map_err(|e| errors::file_error(&e, "weights"))?),
+        Some(path) => Some(WeightFile::open(cx.path(path)).map_err(|e| errors::file_error(&e, "weights"))?),
         None => None,
     };
-    let (mut targets, faults) = recipe.resolve(&parts, start.as_ref().map(|file| file.header()));
+    let file = start.as_ref().map(|opened| AdapterFile::read(opened.header(), &parts));
+    let (mut targets, faults) = recipe.resolve(&parts, file.as_ref());
     if let Some(fault) = faults.into_iter().next() {
         return Err(RunError::new(fault.code, fault.message).at(&fault.field));
     }
     let initial = match &start {
-        Some(file) => start_from(file, &mut targets)?,
+        Some(opened) => start::read(opened, &parts, &mut targets)?,
         None => HashMap::new(),
     };
     let list = common.base_weights.as_deref().unwrap_or_default();
+    let content = content(cx, common)?;
     let mut changes = base::read(list, &parts, |path: &str| cx.path(path))?;
     let device = model.engine.device.clone();
     let mut with_base = |weights: Arc<Weights>, component: Component, unload: &dyn Fn()| {
@@ -234,7 +265,17 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
         let text = texts.iter().find(|t| family::part(t.encoder.component) == part);
         text.map_or(&weights, |t| &t.weights).get(name).map(Tensor::to_vec)
     };
-    let train = adapters::create(&targets, recipe.dropouts(), cx.settings.seed, &device, &initial, &of_base);
+    let mut train = adapters::create(&targets, recipe.dropouts(), cx.settings.seed, &device, &initial, &of_base);
+    if let Some([sigma, beta]) = recipe.perturbation() {
+        let mut noise = Noise { sigma: sigma as f32, beta: beta as f32, ..Default::default() };
+        for target in &targets {
+            let weight = of_base(&target.part, &format!("{}.weight", target.path)).unwrap_or_default();
+            let rows = target.weight[0];
+            noise.base.insert(Trainables::key(&target.part, &target.path), mean_row(&weight, rows));
+            train.frozen.insert(noise::key(&target.part, &target.path), Tensor::host(vec![0.0; rows], &[rows]));
+        }
+        train.noise = Some(noise);
+    }
     let about = recipe.about(&parts, &targets);
     let method = Method::Adapter(Box::new(Adapted { about, norm_limit: recipe.norm_limit(), targets }));
     let trainable = Trainable {
@@ -242,66 +283,20 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
         method: Arc::new(method),
         train: Arc::new(RwLock::new(train)),
     };
-    Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
+    Ok(Built { outputs: vec![Arc::new(trainable)], content, ..Default::default() })
 }
 
-/// How a file differs from the modules and ranks asked for.
-fn misfit(header: &Header, targets: &[Target]) -> Option<String> {
-    let expected: HashMap<String, Vec<usize>> = targets.iter().flat_map(Target::file_shapes).collect();
-    let missing = expected.keys().filter(|k| !header.tensors.contains_key(*k)).count();
-    let unknown: Vec<&String> =
-        header.tensors.keys().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k)).collect();
-    if missing > 0 || !unknown.is_empty() {
-        let example = unknown.first().map(|k| format!(", such as `{}`", shown(k))).unwrap_or_default();
-        let what = match targets.first().map(|t| &t.kind) {
-            Some(Kind::Lora { .. }) | None => "LoRA",
-            _ => "adapter",
-        };
-        return Some(format!(
-            "the {what} file lacks {missing} of the {} factors and has {} others{example}",
-            expected.len(),
-            unknown.len()
-        ));
+/// Names the content of the files that the adapter is built from.
+fn content(cx: &BuildCx, common: &Common) -> Result<Option<String>, RunError> {
+    let mut list = Vec::new();
+    if let Some(path) = &common.weights {
+        list.push(format!("weights {}", file::fingerprint(&cx.path(path)).map_err(|e| e.at("weights"))?));
     }
-    let mut expected: Vec<_> = expected.into_iter().collect();
-    expected.sort();
-    expected.iter().find_map(|(name, shape)| {
-        let found = &header.tensors[name].shape;
-        (found.iter().product::<usize>() != shape.iter().product::<usize>() || found.first() != shape.first())
-            .then(|| format!("`{name}` has shape {found:?}, the adapter {shape:?}"))
-    })
-}
-
-/// Reads factors and α of a file.
-fn start_from(file: &AdapterFile, targets: &mut [Target]) -> Result<HashMap<String, Vec<f32>>, RunError> {
-    let error = |e| errors::file_error(&e, "weights");
-    if let Some(problem) = misfit(file.header(), targets) {
-        return Err(RunError::new("P0305", problem).at("weights"));
+    for (i, base) in common.base_weights.iter().flatten().enumerate() {
+        let found = file::fingerprint(&cx.path(&base.path)).map_err(|e| e.at(&format!("base_weights.{i}.path")))?;
+        list.push(format!("base {found}"));
     }
-    let mut initial = HashMap::new();
-    for target in targets {
-        let mut values = HashMap::new();
-        let shapes = target.file_shapes();
-        for (name, _) in &shapes {
-            values.insert(name.clone(), file.f32(name).map_err(error)?);
-        }
-        let Some(pieces) = target.unpack(values) else {
-            let message = format!("the up factor of `{}` is not one of split parts", target.name);
-            return Err(RunError::new("P0305", message).at("weights").help("leave `split_qkv` out for this file"));
-        };
-        initial.extend(pieces);
-        let alpha = target.alpha_name();
-        target.alpha = match file.info(&alpha) {
-            Some(_) => {
-                let alpha = file.number(&alpha)?.unwrap_or(target.alpha);
-                target.alpha_from_file(alpha)
-            }
-            // Without α the scale is 1; a rotation keeps the constraint it is given.
-            None if matches!(target.kind, Kind::Rotation { .. }) => target.alpha,
-            None => target.rank as f32,
-        };
-    }
-    Ok(initial)
+    Ok((!list.is_empty()).then(|| list.join(", ")))
 }
 
 /// `tucker` where no adapter has a core.
@@ -322,15 +317,32 @@ pub fn dropout_args(about: &mut AdapterAbout, dropouts: Dropouts) {
     about.dropout = Some(dropouts.neuron as f64).filter(|p| *p > 0.0);
 }
 
-/// Rank, α, ranks of convolutions and LoRA+ for metadata.
-pub fn describe(module: Option<&'static str>, rank: u64, targeting: &Targeting, targets: &[Target]) -> AdapterAbout {
-    let conv = |t: &&Target| t.weight.get(2).is_some_and(|k| *k > 1);
-    let alpha = |of_conv: bool| targets.iter().find(|t| conv(t) == of_conv).map(|t| t.alpha as f64);
+/// Rank, α, ranks of convolutions and LoRA+ for metadata. Beside `weights` the α are those of the file, of the first
+/// layers of the model.
+pub fn describe(
+    module: Option<&'static str>,
+    rank: u64,
+    targeting: &Targeting,
+    common: &Common,
+    targets: &[Target],
+) -> AdapterAbout {
+    let conv = |t: &Target| t.weight.get(2).is_some_and(|k| *k > 1);
+    let alpha = |of_conv: bool, given: Option<f64>, rank: u64| {
+        let mut layers = targets.iter().filter(|t| !t.part.starts_with("text_encoder") && conv(t) == of_conv);
+        match common.weights {
+            // An α belongs to a rank: that of a layer with the usual one, where there is one.
+            Some(_) => {
+                let first = layers.clone().find(|t| t.rank as u64 == rank).or_else(|| layers.next());
+                first.map_or(rank as f64, |t| t.alpha as f64)
+            }
+            None => given.unwrap_or(rank as f64),
+        }
+    };
     let mut about =
-        AdapterAbout { module, rank, alpha: alpha(false).unwrap_or(rank as f64), ..AdapterAbout::default() };
+        AdapterAbout { module, rank, alpha: alpha(false, targeting.alpha, rank), ..AdapterAbout::default() };
     if let Some(own) = &targeting.conv {
         about.args.insert("conv_dim".into(), own.rank.to_string());
-        about.args.insert("conv_alpha".into(), alpha(true).unwrap_or(own.rank as f64).to_string());
+        about.args.insert("conv_alpha".into(), alpha(true, own.alpha, own.rank).to_string());
     }
     let ratio = |model: bool| {
         let of = |t: &&Target| t.part.starts_with("text_encoder") != model && t.rate.plus != 1.0;

@@ -2,7 +2,7 @@
 
 use pipe_core::node::About;
 use pipe_data::lora_names::LoraTarget;
-use pipe_data::weights::{Component, Header};
+use pipe_data::weights::Component;
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Target};
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
@@ -17,9 +18,9 @@ use crate::common::trainable::AdapterAbout;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// Rank r. Default 16.
-    #[serde(default = "default_rank")]
+    #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
-    rank: u64,
+    rank: Option<u64>,
     /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
@@ -30,8 +31,10 @@ pub struct Config {
     common: Common,
 }
 
-fn default_rank() -> u64 {
-    16
+impl Config {
+    fn rank(&self) -> u64 {
+        self.rank.unwrap_or(16)
+    }
 }
 
 /// The node type.
@@ -42,10 +45,11 @@ impl Recipe for Config {
         &self.common
     }
 
-    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+    fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
         let kind = |_: &LoraTarget, _: Component| Kind::Decomposed;
-        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        let plan = Plan { rank: self.rank(), given: self.rank.is_some(), unit: 1, kind: &kind };
+        let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
         (targets, faults)
     }
@@ -55,7 +59,7 @@ impl Recipe for Config {
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("lycoris.kohya"), self.rank, &self.targeting, targets);
+        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "lora".into());
         about.args.insert("dora_wd".into(), "True".into());
         dropout_args(&mut about, self.dropouts());

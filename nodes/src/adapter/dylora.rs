@@ -2,7 +2,7 @@
 
 use pipe_core::node::About;
 use pipe_data::lora_names::LoraTarget;
-use pipe_data::weights::{Component, Header};
+use pipe_data::weights::Component;
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Target};
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
@@ -17,9 +18,9 @@ use crate::common::trainable::AdapterAbout;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// Rank r. Default 16.
-    #[serde(default = "default_rank")]
+    #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
-    rank: u64,
+    rank: Option<u64>,
     /// Ranks that learn together; every rank is a multiple of it. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 4096))]
@@ -34,8 +35,10 @@ pub struct Config {
     common: Common,
 }
 
-fn default_rank() -> u64 {
-    16
+impl Config {
+    fn rank(&self) -> u64 {
+        self.rank.unwrap_or(16)
+    }
 }
 
 fn one() -> u64 {
@@ -61,21 +64,17 @@ impl Recipe for Config {
         &self.common
     }
 
-    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+    fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
         let kind = |_: &LoraTarget, _: Component| Kind::Nested {
             unit: self.unit as usize,
             compat: matches!(self.algorithm, Algorithm::SdScripts),
         };
-        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank, kind: &kind });
+        let plan = Plan { rank: self.rank(), given: self.rank.is_some(), unit: self.unit, kind: &kind };
+        let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
-        if let Some(target) = targets.iter().find(|t| !t.rank.is_multiple_of(self.unit as usize)) {
-            let message = format!("rank {} of `{}` is no multiple of `unit`, {}", target.rank, target.name, self.unit);
-            let field = if self.rank.is_multiple_of(self.unit) { "" } else { "unit" };
-            faults.push(Fault::wrong(field, message, None));
-            return (Vec::new(), faults);
-        }
-        (targets, faults)
+        let whole = faults.is_empty();
+        (if whole { targets } else { Vec::new() }, faults)
     }
 
     fn dropouts(&self) -> Dropouts {
@@ -83,7 +82,7 @@ impl Recipe for Config {
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("networks.dylora"), self.rank, &self.targeting, targets);
+        let mut about = describe(Some("networks.dylora"), self.rank(), &self.targeting, &self.common, targets);
         about.args.insert("unit".into(), self.unit.to_string());
         dropout_args(&mut about, self.dropouts());
         about

@@ -22,7 +22,10 @@ impl Expressions {
                     let why = error.to_string();
                     let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
                     let message = format!("`{text}` is no regular expression: {why}");
-                    faults.push(Fault::wrong(&format!("{field}.{i}"), message, None));
+                    let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|p| text.contains(p));
+                    let help = "look-around is not known here; name the layers by `include` and `exclude`, or by \
+                                several expressions of which the first counts";
+                    faults.push(Fault::wrong(&format!("{field}.{i}"), message, around.then(|| help.into())));
                 }
                 (i, text.to_owned(), made.ok(), false)
             })
@@ -47,10 +50,15 @@ impl Expressions {
         hits
     }
 
-    /// Reports those that found themselves nowhere.
-    pub(super) fn unused(self, faults: &mut Vec<Fault>) {
+    /// Whether this one found itself somewhere.
+    pub(super) fn used(&self, i: usize) -> bool {
+        self.list.iter().any(|(own, _, _, used)| *own == i && *used)
+    }
+
+    /// Reports those that found themselves nowhere. `of` says among which layers, as in "no layer that …".
+    pub(super) fn unused(self, of: &str, faults: &mut Vec<Fault>) {
         for (i, text, _, _) in self.list.iter().filter(|(_, _, regex, used)| regex.is_some() && !used) {
-            let message = format!("`{text}` matches no layer");
+            let message = format!("`{text}` matches no layer{of}");
             let help = "names are as in LoRA files, such as `lora_unet_mid_block_attentions_0_proj_in`";
             faults.push(Fault::wrong(&format!("{}.{i}", self.field), message, Some(help.into())));
         }

@@ -1,5 +1,6 @@
 //! `adapter.full`: the model's own weights learn.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
@@ -12,14 +13,20 @@ use pipe_train::rounding;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::full_blocks::{self, ByWeight, LearningRate};
+use super::size::ByBlock;
+use super::targeting::Fault;
 use super::{Parts, check_texts, pass_on, texts_of, vae_of};
 use crate::common::autoencoder::Autoencoder;
 use crate::common::denoiser::Denoiser;
 use crate::common::engine::compute_type;
+use crate::common::facts::read;
+use crate::common::family;
 use crate::common::trainable::{Held, Method, Subject, Trainable, TrainedText};
 use crate::common::weights_source::bytes;
+use crate::optimizer::KeyRate;
 
-/// Fields of `adapter.full`; everything given to its ports learns.
+/// Fields of `adapter.full`. Without any, everything given to its ports learns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// How the weights that learn are kept. `bf16` takes half the memory; the optimizer's state stays f32. Default `f32`.
@@ -28,6 +35,14 @@ pub struct Config {
     /// How an update is rounded into bf16 weights. Default `stochastic`.
     #[serde(default)]
     rounding: Option<Rounding>,
+    /// Learning rates of the model's blocks in place of the optimizer's, 0 for blocks that stay as they are:
+    /// `{ down.4: 1e-6, double.0-9: 0 }`, or a list of all blocks (of SDXL 23, of SD 1.x and 2.x 25).
+    #[serde(default)]
+    block_learning_rates: Option<ByBlock<LearningRate>>,
+    /// SD3, FLUX and Lumina: so many blocks at the end stay as they are.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    freeze_last_blocks: Option<u64>,
 }
 
 /// Type of the weights that learn.
@@ -69,6 +84,10 @@ impl Config {
             Rounding::Nearest => rounding::Rounding::Nearest,
         }
     }
+
+    fn by_weight(&self, parts: &Parts) -> (ByWeight, Vec<Fault>) {
+        full_blocks::find(parts, self.block_learning_rates.as_ref(), self.freeze_last_blocks)
+    }
 }
 
 /// The node type.
@@ -82,7 +101,8 @@ impl Node for Full {
         summary: "Full fine-tuning: every weight of the model learns, and of the text encoders if given.",
         details: "The weights are kept as f32 masters, or with `storage: bf16` in half the memory: an update is then made in f32 \
                   and rounded at random into bf16, as a function of seed, step and weight, so that a continued run is the same. Give \
-                  `text` to train text encoders with the model. An autoencoder can be trained too: name it as `model` and use \
+                  `text` to train text encoders with the model. Blocks may \
+                  have rates of their own or stay as they are. An autoencoder can be trained too: name it as `model` and use \
                   `loss.autoencoder`.",
         example: "full:\n  type: adapter.full\n  model: unet",
     };
@@ -107,17 +127,45 @@ impl Node for Full {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
         check_texts(cx);
-        let list = shapes(cx.inputs);
+        let mut facts = pass_on(cx.inputs).with("method", "full").with("half", config.storage == Storage::Bf16);
+        let mut frozen = BTreeSet::new();
+        if let (None, Some(parts)) = (vae_of(cx.inputs), Parts::of(cx.inputs)) {
+            let (by_weight, faults) = config.by_weight(&parts);
+            for Fault { code, field, message, help } in faults {
+                cx.error(code, &field, message, help);
+            }
+            let part = family::part(parts.family.denoiser());
+            let rate = |(name, (place, rate)): (String, (usize, f64))| {
+                let (group, field) =
+                    (format!("{part}_block{place}"), format!("/nodes.{}.block_learning_rates", cx.name));
+                (Trainables::key(part, &name), KeyRate { group, factor: 1.0, absolute: Some(rate), field })
+            };
+            let rates: HashMap<String, KeyRate> = by_weight.rates.into_iter().map(rate).collect();
+            frozen = by_weight.frozen;
+            facts = facts
+                .with("frozen", serde_json::to_value(&frozen).unwrap_or_default())
+                .with("rates", serde_json::to_value(rates).unwrap_or_default());
+        } else {
+            for (field, set) in [
+                ("block_learning_rates", config.block_learning_rates.is_some()),
+                ("freeze_last_blocks", config.freeze_last_blocks.is_some()),
+            ] {
+                if set && vae_of(cx.inputs).is_some() {
+                    let message = format!("`{field}` has no effect on an autoencoder");
+                    cx.error("P0402", field, message, Some("leave it out".into()));
+                }
+            }
+        }
+        let list = shapes(cx.inputs, &frozen);
+        if list.is_empty() && !frozen.is_empty() {
+            cx.error("P0403", "block_learning_rates", "no weight is left to learn", None);
+        }
         let parameters: usize = list.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
-        pass_on(cx.inputs)
-            .with("method", "full")
-            .with("half", config.storage == Storage::Bf16)
-            .with("parameters", parameters as u64)
-            .with("trainable_tensors", list.len() as u64)
+        facts.with("parameters", parameters as u64).with("trainable_tensors", list.len() as u64)
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let list = shapes(cx.inputs);
+        let list = shapes(cx.inputs, &frozen(cx.facts));
         let masters = bytes(&list, DType::F32);
         // Masters of the compute type take the place of the frozen weights, which the model has counted already.
         let compute = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
@@ -134,21 +182,33 @@ impl Node for Full {
         let kept = config.storage.dtype();
         let subject = if let Some(vae) = Held::<Autoencoder>::all(cx, "model").into_iter().next() {
             let weights = vae.weights.take()?;
-            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes(), kept);
+            let rest = adopt(&mut train, "vae", weights, &vae.config.shapes(), kept, &BTreeSet::new());
             Subject::Autoencoder { vae, weights: Arc::new(rest) }
         } else {
             let model = Held::<Denoiser>::one(cx, "model")?;
             let full = Cx::new(model.engine.device.clone(), DType::F32);
             let shapes = model.network.shapes();
+            let parts = Parts { family: model.family, network: model.network.clone(), texts: Vec::new() };
+            let (by_weight, faults) = config.by_weight(&parts);
+            if let Some(fault) = faults.into_iter().next() {
+                return Err(RunError::new(fault.code, fault.message).at(&fault.field));
+            }
             model.weights.unload();
             let masters = model.source.load(model.component(), &shapes, &full, kept)?;
-            let weights = Arc::new(adopt(&mut train, model.part(), masters, &shapes, kept));
+            let mut weights = adopt(&mut train, model.part(), masters, &shapes, kept, &by_weight.frozen);
+            // What does not learn is computed with as it is.
+            for name in &by_weight.frozen {
+                if let Some(tensor) = weights.take(name) {
+                    weights.insert(name.clone(), tensor.cast(model.engine.compute));
+                }
+            }
+            let weights = Arc::new(weights);
             let mut texts = Vec::new();
             for encoder in texts_of(cx)? {
                 let shapes = encoder.network.shapes();
                 encoder.weights.unload();
                 let masters = encoder.source.load(encoder.component, &shapes, &full, kept)?;
-                let rest = adopt(&mut train, encoder.part(), masters, &shapes, kept);
+                let rest = adopt(&mut train, encoder.part(), masters, &shapes, kept, &BTreeSet::new());
                 texts.push(TrainedText { encoder, weights: Arc::new(rest) });
             }
             Subject::Denoiser { model, weights, texts }
@@ -170,9 +230,21 @@ pub(crate) fn learns(name: &str) -> bool {
     !BUFFERS.contains(&name)
 }
 
-/// Moves weights to the trainables, in the type they are kept in; buffers stay frozen.
-fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shapes, kept: DType) -> Weights {
-    for (name, _) in shapes.iter().filter(|(name, _)| learns(name)) {
+/// Names of the denoiser's weights that stay as they are, as the facts tell.
+pub(crate) fn frozen(facts: &Facts) -> BTreeSet<String> {
+    read(facts, "frozen").unwrap_or_default()
+}
+
+/// Moves weights to the trainables, in the type they are kept in; buffers stay frozen, and those of these names.
+fn adopt(
+    train: &mut Trainables,
+    part: &str,
+    mut weights: Weights,
+    shapes: &Shapes,
+    kept: DType,
+    frozen: &BTreeSet<String>,
+) -> Weights {
+    for (name, _) in shapes.iter().filter(|(name, _)| learns(name) && !frozen.contains(name)) {
         if let Some(tensor) = weights.take(name) {
             train.tensors.insert(Trainables::key(part, name), tensor.cast(kept));
         }
@@ -181,10 +253,17 @@ fn adopt(train: &mut Trainables, part: &str, mut weights: Weights, shapes: &Shap
 }
 
 /// What learns.
-fn shapes(inputs: &InputFacts) -> Shapes {
+fn shapes(inputs: &InputFacts, frozen: &BTreeSet<String>) -> Shapes {
     let mut list: Shapes = match (vae_of(inputs), Parts::of(inputs)) {
         (Some(vae), _) => vae.shapes(),
-        (None, Some(parts)) => parts.components().into_iter().flat_map(|(_, shapes)| shapes).collect(),
+        (None, Some(parts)) => {
+            let denoiser = parts.family.denoiser();
+            let learning = |(component, mut shapes): (_, Shapes)| {
+                shapes.retain(|(name, _)| component != denoiser || !frozen.contains(name));
+                shapes
+            };
+            parts.components().into_iter().flat_map(learning).collect()
+        }
         (None, None) => Vec::new(),
     };
     list.retain(|(name, _)| learns(name));

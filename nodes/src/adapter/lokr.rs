@@ -2,7 +2,7 @@
 
 use pipe_core::node::About;
 use pipe_data::lora_names::LoraTarget;
-use pipe_data::weights::{Component, Header};
+use pipe_data::weights::Component;
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Target};
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
+use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
 
@@ -57,7 +58,7 @@ impl Recipe for Config {
         &self.common
     }
 
-    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+    fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
         let kind = |_: &LoraTarget, _: Component| Kind::Kronecker {
             factor: self.factor.map(|f| f as usize),
@@ -65,18 +66,25 @@ impl Recipe for Config {
             full: self.full_matrix,
             tucker: self.tucker,
         };
-        let (targets, more) = self.targeting.resolve(parts, &Plan { rank: self.rank(), kind: &kind });
+        let plan = Plan { rank: self.rank(), given: self.rank.is_some() && !self.full_matrix, unit: 1, kind: &kind };
+        let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
         faults.extend(coreless(self.tucker, &targets));
         if self.full_matrix && self.decompose_both {
             let message = "`decompose_both` has no effect beside `full_matrix`".to_owned();
             faults.push(Fault::idle("decompose_both", message, Some("leave one of them out".into())));
         }
-        // Two whole factors have neither rank nor scale; `conv.rank` is needed to say that convolutions are adapted.
-        for (field, set) in [("rank", self.rank.is_some()), ("alpha", self.targeting.alpha.is_some())] {
-            if self.full_matrix && set {
+        // Two whole factors have neither rank nor scale; `conv.rank` is needed to say that convolutions are adapted, and a
+        // rank of `false` that layers are not.
+        if self.full_matrix {
+            let ranks = self.targeting.sizes().into_iter().filter(|(_, size)| size.get().is_some());
+            let mut fields: Vec<String> = self.rank.iter().map(|_| "rank".to_owned()).collect();
+            fields.extend(ranks.map(|(field, _)| field));
+            fields.extend(self.targeting.alphas());
+            fields.retain(|field| faults.iter().all(|fault| fault.field != *field));
+            for field in fields {
                 let message = format!("`{field}` has no effect beside `full_matrix`");
-                faults.push(Fault::idle(field, message, Some("leave one of them out".into())));
+                faults.push(Fault::idle(&field, message, Some("leave one of them out".into())));
             }
         }
         (targets, faults)
@@ -87,7 +95,7 @@ impl Recipe for Config {
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, targets);
+        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "lokr".into());
         about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
         let flags =

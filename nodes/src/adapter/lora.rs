@@ -1,16 +1,20 @@
 //! `adapter.lora`: low-rank adapters on a model's linear layers and convolutions.
 
 use pipe_core::node::About;
-use pipe_data::lora_names::{Group, LoraTarget};
-use pipe_data::weights::{Component, Family, Header};
+use pipe_data::lora_names::{Group, LoraTarget, Wanted};
+use pipe_data::weights::{Component, Family};
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Target};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Parts;
+use super::blocks::Blocks;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
-use super::targeting::{Conv, Fault, Plan, Targeting};
+use super::file::AdapterFile;
+use super::layer_rates::LayerRates;
+use super::targeting::{Fault, Plan, Targeting, layers};
+use crate::common::family;
 use crate::common::trainable::AdapterAbout;
 
 /// Fields of `adapter.lora`.
@@ -19,7 +23,7 @@ pub struct Config {
     /// Rank r of linear layers and 1×1 convolutions, or `from_file`: modules, ranks and α of `weights`; rates (`lora_plus`,
     /// `block_rates`, those of `patterns`) and dropouts stay the document's. Default 16.
     #[serde(default)]
-    rank: Rank,
+    rank: Option<Rank>,
     /// Probability of zeroing a rank-space activation (neuron dropout). Default 0.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
@@ -40,10 +44,26 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.000001, max = 1000000.0))]
     scale_weight_norms: Option<f64>,
+    /// GGPO, gradient-guided perturbation (sd-scripts, experimental): in training each pass adds normal noise to the weights of
+    /// the adapted layers. The noise is as large as the weights and drawn on the CPU, which takes long with large models.
+    #[serde(default)]
+    perturbation: Option<Perturbation>,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
     common: Common,
+}
+
+/// Strength of the noise on a row of a weight, which has `n` rows: `(σ·c + β·g²)/√n`, with the row's length c, mean length
+/// of the base's rows and the adapter's row together, and the length g of the last step's gradient.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub struct Perturbation {
+    /// σ, of the rows' lengths.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    sigma: f64,
+    /// β, of the squared gradients.
+    #[schemars(range(min = 0.0, max = 1000000.0))]
+    beta: f64,
 }
 
 /// A number, or that of the file.
@@ -61,12 +81,6 @@ enum Rank {
 enum FromFile {
     /// Modules and ranks are those of `weights`.
     FromFile,
-}
-
-impl Default for Rank {
-    fn default() -> Self {
-        Rank::Number(16)
-    }
 }
 
 /// The node type.
@@ -92,19 +106,65 @@ impl Config {
         Kind::Lora { frozen_down: self.frozen_down, parts }
     }
 
-    /// Modules and ranks of a file, with the rates that the fields give them.
-    fn file_targets(&self, parts: &Parts, header: &Header) -> (Vec<Target>, Vec<Fault>) {
-        let everywhere = Some(Conv { rank: 1, alpha: None, blocks: None });
-        let all = Targeting { conv: everywhere, embedders: true, ..self.targeting.clone() };
-        let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);
-        let (targets, faults) = all.resolve(parts, &Plan { rank: 1, kind: &kind });
-        let in_file = |mut target: Target| {
-            let rank = target.rank_in_file(|key| header.tensors.get(key).map(|t| t.shape.clone()));
-            let rank = rank.filter(|rank| *rank > 0)?;
-            (target.rank, target.alpha) = (rank, rank as f32);
-            Some(target)
+    /// Modules and ranks of a file, and what is wrong with the fields beside it.
+    fn file_targets(&self, parts: &Parts, file: &AdapterFile) -> (Vec<Target>, Vec<Fault>) {
+        let (all, denoiser) = (Wanted { conv: true, embedders: true }, parts.family.denoiser());
+        let mut found = Vec::new();
+        let mut own = Vec::new();
+        for (component, _) in parts.components() {
+            for (layer, weight) in layers(parts, component, all) {
+                if component == denoiser {
+                    own.push(layer.clone());
+                }
+                let mut target = Target::lora(family::part(component), &layer.path, &layer.name, &weight, 1, 1.0);
+                target.kind = self.kind(parts, &layer, component);
+                let rank = target.rank_in_file(|key| file.shape(key).map(<[usize]>::to_vec));
+                if let Some(rank) = rank.filter(|r| *r > 0) {
+                    (target.rank, target.alpha) = (rank, rank as f32);
+                    found.push((component, layer, target));
+                }
+            }
+        }
+        let mut faults = Vec::new();
+        let blocks = Blocks::of(parts.family, &own);
+        let kept: Vec<&LoraTarget> = found.iter().filter(|(c, ..)| *c == denoiser).map(|(_, layer, _)| layer).collect();
+        let mut rates = LayerRates::new(&self.targeting, &blocks, &kept, &mut faults);
+        let mut targets = Vec::new();
+        let mut off = None;
+        for (component, layer, mut target) in found.iter().cloned() {
+            let model = component == denoiser;
+            let rate = rates.of(&layer, model, blocks.place(&layer).filter(|_| model));
+            if rate.off {
+                off.get_or_insert(layer.name);
+            }
+            rates.learns(&rate, model);
+            target.rate = rate.rate;
+            targets.push(target);
+        }
+        if let Some(name) = off {
+            let message = format!("a rate of 0 would leave out `{name}`, which the file adapts");
+            faults.push(Fault::wrong("block_rates", message, Some("give a rank, or a rate above 0".into())));
+        }
+        if !targets.is_empty() {
+            rates.finish(" that the file adapts", &mut faults);
+        }
+        (targets, faults)
+    }
+
+    /// Layers in parts that `split_qkv` finds among the targets, or that it has no effect.
+    fn idle_split(&self, parts: &Parts, targets: &[Target]) -> Option<Fault> {
+        let split = |t: &Target| matches!(&t.kind, Kind::Lora { parts, .. } if !parts.is_empty());
+        if !self.split_qkv || targets.iter().any(split) {
+            return None;
+        }
+        let message = match parts.family {
+            Family::Flux | Family::Sd3 if targets.is_empty() => return None,
+            Family::Flux | Family::Sd3 => {
+                "`split_qkv` has no effect: no layer that joins several is adapted".to_owned()
+            }
+            family => format!("`split_qkv` has no effect: {family} has no layers that join several"),
         };
-        (targets.into_iter().filter_map(in_file).collect(), faults)
+        Some(Fault::idle("split_qkv", message, Some("leave it out".into())))
     }
 }
 
@@ -113,22 +173,21 @@ impl Recipe for Config {
         &self.common
     }
 
-    fn resolve(&self, parts: &Parts, start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+    fn resolve(&self, parts: &Parts, start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
-        if self.split_qkv && !matches!(parts.family, Family::Flux | Family::Sd3) {
-            let message = format!("`split_qkv` has no effect: {} has no layers that join several", parts.family);
-            faults.push(Fault::idle("split_qkv", message, Some("leave it out".into())));
-        }
         if self.frozen_down && (self.targeting.lora_plus.is_some() || self.scale_weight_norms.is_some()) {
             let field = if self.targeting.lora_plus.is_some() { "lora_plus" } else { "scale_weight_norms" };
             let message = format!("`{field}` does not go with `frozen_down`: it changes the down factors' share");
             faults.push(Fault::wrong(field, message, None));
         }
-        let rank = match self.rank {
-            Rank::Number(rank) => rank,
-            Rank::Of(FromFile::FromFile) => {
+        if self.perturbation() == Some([0.0; 2]) {
+            let message = "`perturbation` has no effect with `sigma` and `beta` at 0".to_owned();
+            faults.push(Fault::idle("perturbation", message, Some("leave it out".into())));
+        }
+        let (targets, more) = match self.rank {
+            Some(Rank::Of(FromFile::FromFile)) => {
                 let t = &self.targeting;
-                for (field, set) in [
+                let mut fields: Vec<String> = [
                     ("conv", t.conv.is_some()),
                     ("embedders", t.embedders),
                     ("ranks", t.ranks.is_some()),
@@ -136,30 +195,40 @@ impl Recipe for Config {
                     ("text_ranks", t.text_ranks.is_some()),
                     ("include", t.include.is_some()),
                     ("exclude", t.exclude.is_some()),
-                ] {
-                    if set {
-                        let message = format!("`{field}` has no effect beside `rank: from_file`");
-                        faults.push(Fault::idle(field, message, Some("leave it out, or give a rank".into())));
-                    }
-                }
-                let ranks = t.patterns.iter().flatten().enumerate().filter(|(_, pattern)| pattern.rank.is_some());
-                for (i, _) in ranks {
-                    let message = "a pattern's `rank` has no effect beside `rank: from_file`".to_owned();
-                    faults.push(Fault::idle(&format!("patterns.{i}.rank"), message, Some("leave it out".into())));
+                ]
+                .into_iter()
+                .filter(|(_, set)| *set)
+                .map(|(field, _)| field.to_owned())
+                .collect();
+                let patterns = t.patterns.iter().flatten().enumerate();
+                fields.extend(patterns.filter(|(_, p)| p.rank.is_some()).map(|(i, _)| format!("patterns.{i}.rank")));
+                fields.retain(|field| faults.iter().all(|fault| fault.field != *field));
+                for field in fields {
+                    let message = format!("`{field}` has no effect beside `rank: from_file`");
+                    faults.push(Fault::idle(&field, message, Some("leave it out, or give a rank".into())));
                 }
                 if self.common.weights.is_none() {
                     let message = "`rank: from_file` needs `weights`".to_owned();
                     faults.push(Fault::wrong("rank", message, Some("name the file, or give a rank".into())));
                 }
-                let (targets, more) = start.map(|header| self.file_targets(parts, header)).unwrap_or_default();
-                faults.extend(more);
-                return (targets, faults);
+                start.map(|file| self.file_targets(parts, file)).unwrap_or_default()
+            }
+            rank => {
+                let number = match rank {
+                    Some(Rank::Number(rank)) => rank,
+                    _ => 16,
+                };
+                let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);
+                self.targeting.resolve(parts, &Plan { rank: number, given: rank.is_some(), unit: 1, kind: &kind })
             }
         };
-        let kind = |layer: &LoraTarget, component| self.kind(parts, layer, component);
-        let (targets, more) = self.targeting.resolve(parts, &Plan { rank, kind: &kind });
         faults.extend(more);
+        faults.extend(self.idle_split(parts, &targets));
         (targets, faults)
+    }
+
+    fn own_ranks(&self) -> bool {
+        !matches!(self.rank, Some(Rank::Of(_)))
     }
 
     fn dropouts(&self) -> Dropouts {
@@ -172,19 +241,27 @@ impl Recipe for Config {
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
         let rank = match self.rank {
-            Rank::Number(rank) => rank,
+            Some(Rank::Number(rank)) => rank,
+            None => 16,
             // The largest stands for all.
-            Rank::Of(_) => targets.iter().map(|t| t.rank as u64).max().unwrap_or(0),
+            Some(Rank::Of(_)) => targets.iter().map(|t| t.rank as u64).max().unwrap_or(0),
         };
         let module = self.frozen_down.then_some("networks.lora_fa");
-        let mut about = describe(module, rank, &self.targeting, targets);
+        let mut about = describe(module, rank, &self.targeting, &self.common, targets);
         dropout_args(&mut about, self.dropouts());
         about.norm_limit = self.scale_weight_norms;
+        for (name, value) in ["ggpo_sigma", "ggpo_beta"].into_iter().zip(self.perturbation().into_iter().flatten()) {
+            about.args.insert(name.into(), value.to_string());
+        }
         about
     }
 
     fn norm_limit(&self) -> Option<f64> {
         self.scale_weight_norms
+    }
+
+    fn perturbation(&self) -> Option<[f64; 2]> {
+        self.perturbation.map(|noise| [noise.sigma, noise.beta])
     }
 }
 

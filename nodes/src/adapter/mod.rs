@@ -7,13 +7,17 @@ pub mod diff;
 pub mod dora;
 pub mod dylora;
 mod expressions;
+mod file;
 pub mod full;
+mod full_blocks;
+mod layer_rates;
 pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod oft;
+mod resolve;
 pub mod size;
-mod spelled;
+mod start;
 mod targeting;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};

@@ -2,7 +2,7 @@
 
 use pipe_core::node::About;
 use pipe_data::lora_names::{LoraTarget, ModuleClass, Wanted};
-use pipe_data::weights::{Component, Family, Header};
+use pipe_data::weights::{Component, Family};
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Rate, Target};
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, dropout_args};
+use super::file::AdapterFile;
 use super::lora::parts_of;
 use super::targeting::{Fault, layers};
 use crate::common::family;
@@ -64,7 +65,7 @@ impl Recipe for Config {
         &self.common
     }
 
-    fn resolve(&self, parts: &Parts, _start: Option<&Header>) -> (Vec<Target>, Vec<Fault>) {
+    fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = Vec::new();
         let component = parts.family.denoiser();
         if self.layers == Layers::All && component != Component::Unet {

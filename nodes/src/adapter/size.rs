@@ -36,7 +36,7 @@ impl JsonSchema for No {
 pub enum Size {
     /// No adapter.
     Off(No),
-    /// The rank; α is the adapter's `alpha`, or this rank.
+    /// The rank; α is the adapter's `alpha`, for 3×3 convolutions `conv.alpha`; else this rank.
     Rank(#[schemars(range(min = 1, max = 4096))] u64),
     /// Rank and α.
     Both(RankAlpha),
@@ -48,7 +48,7 @@ pub struct RankAlpha {
     /// Rank.
     #[schemars(range(min = 1, max = 4096))]
     pub rank: u64,
-    /// Scale numerator α. Default: the adapter's `alpha`, or this rank.
+    /// Scale numerator α. Default: the adapter's `alpha`, for 3×3 convolutions `conv.alpha`; else this rank.
     #[serde(default)]
     #[schemars(range(min = 0.000001, max = 1000000.0))]
     pub alpha: Option<f64>,

@@ -1,6 +1,6 @@
 //! A model with what of it learns: the value of a `Trainable` port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -8,10 +8,10 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use pipe_core::node::SharedValue;
 use pipe_core::run::{BuildCx, RunError};
 use pipe_data::weights::Component;
-use pipe_networks::adapters::Target;
 use pipe_networks::adapters::norms::{NormReport, limit_norms};
+use pipe_networks::adapters::{Target, noise};
 use pipe_networks::{Trainables, Weights};
-use pipe_ops::Cx;
+use pipe_ops::{Cx, Tensor};
 use pipe_train::rounding::Rounding;
 
 use super::autoencoder::Autoencoder;
@@ -152,17 +152,23 @@ impl Trainable {
             Subject::Denoiser { model, .. } => model.part(),
         }
     }
+    /// Scales down what is longer than the adapter allows, after a step.
+    pub fn limit_norms(&self, cx: &Cx) -> Option<NormReport> {
+        let Method::Adapter(adapted) = &*self.method else { return None };
+        Some(limit_norms(cx, &mut self.write(), &adapted.targets, adapted.norm_limit?))
+    }
+    /// Sets GGPO's noise of the following passes from a step's gradients, before they are multiplied by `clip`.
+    pub fn perturb(&self, gradients: &HashMap<String, Tensor>, clip: f32) {
+        if let Method::Adapter(adapted) = &*self.method {
+            noise::update(&mut self.write(), &adapted.targets, gradients, clip);
+        }
+    }
     /// How updates are rounded into weights that are kept in bf16.
     pub fn rounding(&self) -> Rounding {
         match &*self.method {
             Method::Full(rounding) => *rounding,
             Method::Adapter(_) => Rounding::Nearest,
         }
-    }
-    /// Scales down what is longer than the adapter allows, after a step.
-    pub fn limit_norms(&self, cx: &Cx) -> Option<NormReport> {
-        let Method::Adapter(adapted) = &*self.method else { return None };
-        Some(limit_norms(cx, &mut self.write(), &adapted.targets, adapted.norm_limit?))
     }
     /// The text encoder of this kind, if it learns.
     pub fn trained_text(&self, component: Component) -> Option<&TrainedText> {

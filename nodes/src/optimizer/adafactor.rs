@@ -37,7 +37,8 @@ impl Algorithm for Adafactor {
     fn own_schedule(&self) -> Option<OwnSchedule> {
         let settings = self.clone();
         let text = "relative steps, before they are scaled by the size of the weights".to_string();
-        let own = OwnSchedule { name: "adafactor", text, at: Box::new(move |t| settings.relative_rate(t + 1)) };
+        let own =
+            OwnSchedule { name: "adafactor", text, at: Box::new(move |t| settings.relative_rate(t + 1)), warmup: None };
         self.is_relative().then_some(own)
     }
 }

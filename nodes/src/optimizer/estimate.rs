@@ -6,6 +6,7 @@ use pipe_core::node::Facts;
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::settings::Settings;
 use pipe_data::weights::{Component, Family};
+use pipe_networks::adapters::noise::Noise;
 use pipe_networks::adapters::{self, Target};
 use pipe_networks::clip::WINDOW;
 use pipe_networks::pass::{Policy, Setting};
@@ -15,7 +16,7 @@ use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
 use super::groups::Shape;
-use crate::adapter::full::learns;
+use crate::adapter::full::{frozen, learns};
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
@@ -110,8 +111,10 @@ fn vae_trainables(vae: &VaeConfig, meter: &std::sync::Arc<Meter>, kept: DType) -
 fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -> Trainables {
     if facts.str("method") == Some("full") {
         let mut train = Trainables::default();
+        let (frozen, denoiser) = (frozen(facts), subject.family.denoiser());
         for (component, shapes) in subject.components() {
-            for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name)) {
+            let still = |name: &String| component == denoiser && frozen.contains(name);
+            for (name, shape) in shapes.into_iter().filter(|(name, _)| learns(name) && !still(name)) {
                 let key = Trainables::key(family::part(component), &name);
                 train.tensors.insert(key, Tensor::meta(&shape, kept(facts), meter));
             }
@@ -119,7 +122,9 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
         return train;
     }
     let targets: Vec<Target> = read(facts, "targets").unwrap_or_default();
-    adapters::meta(&targets, Dropouts::default(), meter)
+    let mut train = adapters::meta(&targets, Dropouts::default(), meter);
+    train.noise = facts.get("perturbation").map(|_| Noise::default());
+    train
 }
 
 /// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
@@ -133,12 +138,14 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
     let train = trainables(facts, &subject, &meter);
     let full = facts.str("method") == Some("full");
+    let frozen = frozen(facts);
+    let still = |component: Component, name: &String| component == subject.family.denoiser() && frozen.contains(name);
     let weights: HashMap<&str, Weights> = subject
         .components()
         .into_iter()
         .map(|(component, mut shapes)| {
-            // Of a whole model that learns only buffers are left.
-            shapes.retain(|(name, _)| !full || !learns(name));
+            // Of a whole model that learns only buffers are left, and what is to stay as it is.
+            shapes.retain(|(name, _)| !full || !learns(name) || still(component, name));
             let weights = Weights::meta(&shapes, &meter, compute);
             (family::part(component), weights)
         })

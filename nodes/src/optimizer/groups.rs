@@ -66,14 +66,16 @@ pub fn report(groups: &[Group], rates: &[f64], report: &Report, norm: f64) -> Ve
         let first = values.is_empty();
         if first || group.rate != groups[0].rate {
             let name = if first { "lr".to_string() } else { format!("lr_{}", group.name) };
-            values.push((name, if group.rate.is_some() { *rate } else { *used }));
+            // An estimate is told by itself.
+            values.push((name, if report.distance.is_some() { *rate } else { *used }));
         }
     }
     if let Some(distance) = report.distance {
         values.push(("d".into(), distance));
         values.push(("d*lr".into(), report.rates.first().copied().unwrap_or(0.0)));
     }
-    values.push(("grad_norm".into(), norm));
+    // The sum of nothing is -0.
+    values.push(("grad_norm".into(), norm + 0.0));
     values
 }
 
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn parts_and_own_rates_make_groups() {
         let frame = Frame { text_encoder_learning_rate: Some(5e-5), ..Frame::default() };
-        let plus = KeyRate { group: "unet_plus".into(), factor: 16.0, absolute: None };
+        let plus = KeyRate { group: "unet_plus".into(), factor: 16.0, absolute: None, field: String::new() };
         let facts = Facts::new().with("rates", json!({ "lora_unet_a.lora_up.weight": plus }));
         let rates = Rates::new(Some(1e-4), &frame, &facts);
         let tensors: Vec<Shape> = ["lora_te2", "lora_unet", "lora_te1"].into_iter().flat_map(lora).collect();

@@ -8,6 +8,7 @@ mod adam;
 mod adamw;
 mod adamw_8bit;
 mod came;
+mod check_rates;
 mod dadapt_adagrad;
 mod dadapt_adam;
 mod dadapt_adam_preprint;

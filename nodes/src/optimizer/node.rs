@@ -22,9 +22,9 @@ use super::device::DeviceAdamW;
 use super::frame::Frame;
 use super::groups::Group;
 use super::host::{HostUpdater, Updater};
-use super::rates::{Rates, TEXT};
+use super::rates::Rates;
 use super::stepper::{Recipe, Stepper};
-use super::{estimate, groups, state};
+use super::{check_rates, estimate, groups, state};
 use crate::common::plain_value;
 use crate::loss::{Loss, LossProgram};
 
@@ -62,6 +62,8 @@ pub struct OwnSchedule {
     pub text: String,
     /// The rate, or its factor, after so many steps.
     pub at: Box<dyn Fn(u64) -> f64>,
+    /// Steps of its warm-up, where a field gives them.
+    pub warmup: Option<u64>,
 }
 
 /// A constant rate, after a warm-up in which the first step has a part of it already.
@@ -71,7 +73,7 @@ pub fn averaging(warmup: Option<u64>) -> OwnSchedule {
         None => "times the group's: constant; weights are averaged".to_string(),
     };
     let at = move |t: u64| warmup.map_or(1.0, |steps| ((t + 1) as f64 / steps.max(1) as f64).min(1.0));
-    OwnSchedule { name: "constant", text, at: Box::new(at) }
+    OwnSchedule { name: "constant", text, at: Box::new(at), warmup }
 }
 
 /// Fields with another value than the default.
@@ -191,7 +193,7 @@ fn half(facts: &Facts) -> bool {
     facts.get("half") == Some(&Json::Bool(true))
 }
 
-fn complain(cx: &mut CheckCx, invalid: Invalid) {
+pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
     // An option without effect, or one that contradicts another.
     let code = if invalid.reason.contains("effect") { "P0402" } else { "P0403" };
     let field = invalid.field.replace('[', ".").replace(']', "");
@@ -202,35 +204,6 @@ fn complain(cx: &mut CheckCx, invalid: Invalid) {
         _ => invalid.reason,
     };
     cx.error(code, &field, message, invalid.help);
-}
-
-fn check_rates<A: Algorithm>(config: &Config<A>, cx: &mut CheckCx, facts: &Facts) {
-    let (rates, optimizer) = (config.rates(facts), config.algorithm.config());
-    let groups = config.groups(facts);
-    let trained = |part: &str| groups.as_ref().is_none_or(|groups| groups.iter().any(|g| g.part == part));
-    for (field, part, rate) in rates.fields() {
-        let mut parts = TEXT.iter().map(|(_, of)| *of).filter(|of| rates.given(of).is_some_and(|(f, _)| f == field));
-        if !parts.any(trained) {
-            let what = if part == "text_encoder" { "no text encoder" } else { "no such text encoder" };
-            let message = format!("{what} is trained, so this rate has no effect");
-            let help = "give the adapter the text encoder (`text: …`), or leave the rate out";
-            cx.error("P0402", field, message, Some(help.into()));
-        } else if rate == 0.0 {
-            let message = "a text encoder that learns at a rate of 0 is computed and saved for nothing";
-            let help = "leave the encoder out of the adapter's `text`";
-            cx.error("P0403", field, message, Some(help.into()));
-        }
-    }
-    let groups = groups.unwrap_or_default();
-    let given: Vec<(&str, f64)> = groups.iter().filter_map(|g| Some((g.name.as_str(), g.rate?))).collect();
-    if let Err(mut invalid) = optimizer.check_rates(&given) {
-        // At the field that makes the difference, or at the adapter's output when its own rates do.
-        let main = groups.iter().find(|g| groups[0].part == g.part).and_then(|g| g.rate);
-        let odd = rates.fields().find(|(_, _, rate)| Some(*rate) != main).map(|(field, ..)| field);
-        let place = odd.or(rates.has_own().then_some("loss"));
-        invalid.field = place.map_or(invalid.field, String::from);
-        complain(cx, Invalid { reason: format!("{}, so other rates have no effect", invalid.reason), ..invalid });
-    }
 }
 
 impl<A: Algorithm> Node for OptimizerNode<A> {
@@ -253,18 +226,31 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         if let Err(invalid) = optimizer.check() {
             complain(cx, invalid);
         } else {
-            check_rates(config, cx, &loss.facts);
+            let changed = optimizer.learning_rate() != A::default().config().learning_rate();
+            let (rates, groups) = (config.rates(&loss.facts), config.groups(&loss.facts));
+            check_rates::check(cx, &optimizer, &rates, groups.as_deref(), changed);
+            let full = loss.facts.str("method") == Some("full");
+            check_rates::at_zero(cx, &rates, groups.as_deref().unwrap_or_default(), full);
+            if let Some(advice) = optimizer.advice() {
+                cx.warn("P0403", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
+            }
         }
-        if optimizer.averages() && loss.facts.get("norm_limit") == Some(&Json::Bool(true)) {
-            let message =
-                "`scale_weight_norms` shortens the weights that learn, and what is saved here are averages of them";
-            let help = "leave `scale_weight_norms` out of the adapter, or take another optimizer";
-            cx.error("P0403", "loss", message, Some(help.into()));
+        if let (Some(why), Some(field)) = (optimizer.rebuilds(), loss.facts.str("norm_field")) {
+            let message = format!("`scale_weight_norms` does not go with {}, which {why}", optimizer.name());
+            cx.error("P0403", field, message, Some("leave it out, or take another optimizer".into()));
+        }
+        let own = config.algorithm.own_schedule().and_then(|own| own.warmup).filter(|warmup| *warmup > total);
+        if let Some(warmup) = own {
+            let message = format!("the warm-up of {warmup} steps is longer than the run of {total}");
+            cx.error("P0403", "warmup_steps", message, None);
         }
         if let Err(invalid) = optimizer.check_schedule(&config.frame.schedule) {
             complain(cx, invalid);
         } else if let Err(invalid) = config.frame.schedule.check(total) {
             complain(cx, invalid.within("schedule"));
+        } else if let Some(advice) = config.frame.schedule.advice(total) {
+            let advice = advice.within("schedule");
+            cx.warn("P0402", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
         }
         Facts::new().with("steps", total).with("steps_per_epoch", per_epoch)
     }
@@ -291,7 +277,10 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let bytes = planned.iter().map(|group| group.bytes).sum();
             plan.shown.push(Bytes { category: Category::Trainable, bytes });
         }
-        estimate::states(cx.settings, &loss.facts, (per_epoch, total), state::bytes(&groups, &optimizer), &mut plan);
+        let frozen = |name: &str| loss.facts.u64(name).unwrap_or(0);
+        let size =
+            state::bytes(&groups, &optimizer) + state::frozen_bytes(frozen("frozen_values"), frozen("frozen_tensors"));
+        estimate::states(cx.settings, &loss.facts, (per_epoch, total), size, &mut plan);
         plan.steps = Some(total);
         plan.epochs = Some(total as f64 / per_epoch as f64);
         plan.notes.push(format!("{per_epoch} steps an epoch"));

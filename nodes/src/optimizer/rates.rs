@@ -18,6 +18,9 @@ pub struct KeyRate {
     pub factor: f64,
     /// A rate in place of the part's.
     pub absolute: Option<f64>,
+    /// The adapter's field that says so, as a path from the document's root.
+    #[serde(default)]
+    pub field: String,
 }
 
 /// Rates by part of the model and by tensor.
@@ -71,8 +74,18 @@ impl Rates {
         TEXT.iter().zip(self.text).filter_map(|((field, part), rate)| Some((*field, *part, rate?)))
     }
 
-    /// Whether an adapter gives rates of its own.
-    pub fn has_own(&self) -> bool {
-        !self.own.is_empty()
+    /// What an adapter says of a tensor.
+    pub fn own(&self, key: &str) -> Option<&KeyRate> {
+        self.own.get(key)
+    }
+
+    /// Everything that an adapter says of tensors.
+    pub fn all_own(&self) -> impl Iterator<Item = &KeyRate> {
+        self.own.values()
+    }
+
+    /// Whether a tensor of a part learns at `learning_rate`, or at a multiple of it.
+    pub fn follows_base(&self, part: &str, key: &str) -> bool {
+        self.own(key).is_none_or(|own| own.absolute.is_none()) && self.given(part).is_none()
     }
 }

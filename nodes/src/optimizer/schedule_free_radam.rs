@@ -26,6 +26,6 @@ impl Algorithm for ScheduleFreeRAdam {
     fn own_schedule(&self) -> Option<OwnSchedule> {
         let settings = self.clone();
         let text = "times the group's: rectification, then constant; weights are averaged".to_string();
-        Some(OwnSchedule { name: "constant", text, at: Box::new(move |t| settings.rectification(t)) })
+        Some(OwnSchedule { name: "constant", text, at: Box::new(move |t| settings.rectification(t)), warmup: None })
     }
 }

@@ -16,6 +16,8 @@ use crate::common::write::tensor_out;
 const FILE: &str = "state.safetensors";
 /// Weights are under this and their key.
 pub const PARAMETER: &str = "param.";
+/// Tensors of an adapter that do not learn are under this and their key.
+pub const FROZEN: &str = "frozen.";
 
 /// A piece of an optimizer's state.
 pub enum Piece<'a> {
@@ -36,6 +38,11 @@ pub fn bytes(groups: &[Group], config: &OptimizerConfig) -> u64 {
         4 * values + config.state_bytes(shape) + entries * (key + 85) + key + 20
     };
     1024 + tensors.map(of).sum::<u64>()
+}
+
+/// Bytes that `count` tensors which do not learn, of so many values in all, add to it.
+pub fn frozen_bytes(values: u64, count: u64) -> u64 {
+    4 * values + 256 * count
 }
 
 /// Writes tensors, pieces of the optimizer's state and text values.
@@ -96,7 +103,7 @@ impl State {
 /// The optimizer's state: what is not of the weights or of the run.
 impl Entries for State {
     fn names(&self) -> Vec<String> {
-        let buffers = self.file.names().filter(|name| !name.starts_with(PARAMETER));
+        let buffers = self.file.names().filter(|name| !name.starts_with(PARAMETER) && !name.starts_with(FROZEN));
         let numbers = self.file.header().metadata.keys().map(String::as_str);
         let numbers = numbers.filter(|name| name.starts_with("updates.") || name.starts_with("global."));
         buffers.chain(numbers).map(String::from).collect()

@@ -107,6 +107,7 @@ impl Driver for Stepper {
             return Err(not_finite(self.position.step, loss, norm, &names));
         }
         let clip = self.recipe.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
+        self.loss.trainable().perturb(&leaves, clip as f32);
         // schedule and optimizer
         let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
         let rates: Vec<f64> = self.groups.iter().map(|group| group.rate.unwrap_or(1.0) * factor).collect();
@@ -132,6 +133,8 @@ impl Driver for Stepper {
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {
         let train = self.loss.trainable().read();
         let weights = train.tensors.iter().map(|(key, tensor)| (format!("{}{key}", state::PARAMETER), tensor));
+        let weights =
+            weights.chain(train.frozen.iter().map(|(key, tensor)| (format!("{}{key}", state::FROZEN), tensor)));
         let values = BTreeMap::from([
             ("step".to_string(), self.position.step.to_string()),
             ("optimizer".to_string(), self.recipe.optimizer.name().to_string()),
@@ -154,13 +157,18 @@ impl Driver for Stepper {
             let found = saved.tensor(&format!("{}{key}", state::PARAMETER), tensor.shape(), &device)?;
             *tensor = found.cast(tensor.dtype());
         }
+        for (key, tensor) in train.frozen.iter_mut() {
+            *tensor = saved.tensor(&format!("{}{key}", state::FROZEN), tensor.shape(), &device)?;
+        }
         self.updater.load(&saved, &self.groups)?;
         self.position.step = step;
         Ok(())
     }
 
     fn state_bytes(&self) -> u64 {
-        state::bytes(&self.groups, &self.recipe.optimizer)
+        let train = self.loss.trainable().read();
+        let frozen = train.frozen.values().map(|tensor| tensor.len() as u64).sum();
+        state::bytes(&self.groups, &self.recipe.optimizer) + state::frozen_bytes(frozen, train.frozen.len() as u64)
     }
 
     fn show(&mut self) {

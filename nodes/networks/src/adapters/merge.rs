@@ -1,8 +1,8 @@
-//! Adapters merged into weights: `W += m·s·ΔW`.
+//! Adapters merged into weights: `W += m·Δ`, with the strength `m` and what the adapter changes, `Δ = W' − W`.
 
 use std::collections::HashMap;
 
-use pipe_ops::{Cx, Tensor, Var, op};
+use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use super::norms::added;
 use crate::weights::Weights;
@@ -26,51 +26,128 @@ pub enum Change {
         /// The four factors.
         factors: [Vec<f32>; 4],
     },
+    /// LoKr: the Kronecker product of the small and the large factor.
+    Kronecker {
+        /// Small factor, `[l, m]` with `l` rows.
+        small: (usize, Vec<f32>),
+        /// Large factor, `[k, n·k·k]` with `k` rows.
+        large: (usize, Vec<f32>),
+    },
+    /// DoRA: `W' = magnitude·(W + scale·up·down)/‖W + scale·up·down‖` for each row.
+    Decomposed {
+        /// Rank.
+        rank: usize,
+        /// Down factor.
+        down: Vec<f32>,
+        /// Up factor.
+        up: Vec<f32>,
+        /// Length of each row.
+        magnitude: Vec<f32>,
+        /// α/r.
+        scale: f32,
+    },
+    /// OFT: rows turned by blocks.
+    Rotation {
+        /// Generators of the rotations of consecutive rows: number of blocks, side of each, values `[k, n, n]`.
+        parts: Vec<(usize, usize, Vec<f32>)>,
+        /// Longest generator for each output.
+        constraint: f32,
+    },
 }
 
 impl Change {
-    /// ΔW of `scale = 1`, `[out, in·k·k]`.
-    fn delta(&self, cx: &Cx, out: usize) -> Tensor {
+    /// Δ of a weight `[out, in·k·k]` in f32, of strength 1.
+    fn delta(&self, cx: &Cx, w: &Tensor) -> Tensor {
+        let out = w.dim(0);
         let matrix = |v: &[f32], rows: usize| {
-            Var::constant(cx.device.tensor(v.to_vec(), &[rows, v.len() / rows.max(1)], pipe_ops::DType::F32))
+            Var::constant(cx.device.tensor(v.to_vec(), &[rows, v.len() / rows.max(1)], DType::F32))
         };
+        let low_rank = |up: &[f32], down: &[f32], rank: usize| op::matmul(cx, &matrix(up, out), &matrix(down, rank));
+        let base = || Var::constant(w.cast(DType::F32).reshape(&[out, w.len() / out.max(1)]));
+        let beyond = |new: Var| op::add_tensors(cx, new.value, op::scale_tensor(cx, &base().value, -1.0));
         match self {
-            Change::LowRank { rank, down, up } => op::matmul(cx, &matrix(up, out), &matrix(down, *rank)).value,
+            Change::LowRank { rank, down, up } => low_rank(up, down, *rank).value,
             Change::Hadamard { rank, factors: [w1a, w1b, w2a, w2b] } => {
-                let product = |a: &[f32], b: &[f32]| op::matmul(cx, &matrix(a, out), &matrix(b, *rank));
-                op::mul(cx, &product(w1a, w1b), &product(w2a, w2b)).value
+                op::mul(cx, &low_rank(w1a, w1b, *rank), &low_rank(w2a, w2b, *rank)).value
+            }
+            Change::Kronecker { small: (l, small), large: (k, large) } => {
+                let (m, n) = (small.len() / (*l).max(1), large.len() / (*k).max(1));
+                let mut values = Vec::with_capacity(small.len() * large.len());
+                for row in small.chunks(m.max(1)) {
+                    for large in large.chunks(n.max(1)) {
+                        values.extend(row.iter().flat_map(|a| large.iter().map(move |b| a * b)));
+                    }
+                }
+                cx.device.tensor(values, &[out, m * n], DType::F32)
+            }
+            Change::Decomposed { rank, down, up, magnitude, scale } => {
+                let moved = op::add(cx, &base(), &op::scale(cx, &low_rank(up, down, *rank), *scale));
+                let magnitude = Var::constant(cx.device.tensor(magnitude.clone(), &[out, 1], DType::F32));
+                beyond(op::with_row_norms(cx, &moved, &magnitude))
+            }
+            Change::Rotation { parts, constraint } => {
+                let base = base();
+                let width = base.dim(1);
+                let mut start = 0;
+                let turned: Vec<Var> = parts
+                    .iter()
+                    .map(|(k, n, values)| {
+                        let s = Var::constant(cx.device.tensor(values.clone(), &[*k, *n, *n], DType::F32));
+                        let rotation = op::cayley_transposed(cx, &s, constraint * (k * n) as f32);
+                        let rows = op::narrow(cx, &base, 0, start, k * n);
+                        start += k * n;
+                        let turned = op::matmul(cx, &rotation, &op::reshape(cx, &rows, &[*k, *n, width]));
+                        op::reshape(cx, &turned, &[k * n, width])
+                    })
+                    .collect();
+                beyond(op::concat(cx, &turned.iter().collect::<Vec<_>>(), 0))
             }
         }
     }
 
-    /// Values that ΔW has for a weight of `out` rows; `None` when the factors do not fit each other.
-    pub fn values(&self, out: usize) -> Option<usize> {
-        let product = |up: &[f32], down: &[f32], rank: usize| {
-            (rank > 0 && up.len() == out * rank && down.len().is_multiple_of(rank)).then(|| out * (down.len() / rank))
-        };
+    /// Whether the factors fit each other and a weight of this shape.
+    pub fn fits(&self, shape: &[usize]) -> bool {
+        let Some((&out, rest)) = shape.split_first() else { return false };
+        let width: usize = rest.iter().product();
+        let product =
+            |up: &[f32], down: &[f32], rank: usize| rank > 0 && up.len() == out * rank && down.len() == rank * width;
         match self {
             Change::LowRank { rank, down, up } => product(up, down, *rank),
             Change::Hadamard { rank, factors: [w1a, w1b, w2a, w2b] } => {
-                product(w1a, w1b, *rank).filter(|n| product(w2a, w2b, *rank) == Some(*n))
+                product(w1a, w1b, *rank) && product(w2a, w2b, *rank)
+            }
+            Change::Kronecker { small: (l, small), large: (k, large) } => {
+                *l > 0
+                    && *k > 0
+                    && l * k == out
+                    && (small.len() / l) * (large.len() / k) == width
+                    && small.len().is_multiple_of(*l)
+                    && large.len().is_multiple_of(*k)
+            }
+            Change::Decomposed { rank, down, up, magnitude, .. } => product(up, down, *rank) && magnitude.len() == out,
+            Change::Rotation { parts, .. } => {
+                parts.iter().all(|(k, n, values)| values.len() == k * n * n && *n > 0)
+                    && parts.iter().map(|(k, n, _)| k * n).sum::<usize>() == out
             }
         }
     }
 }
 
-/// A copy of the weights with the changes of `layers` (by path; each with its scale, multiplier included) added in f32.
+/// A copy of the weights with the changes of `layers` (by path) added in f32, each times its strength: of a LoRA, LoHa or LoKr the
+/// multiplier times α/r, of a DoRA or OFT the multiplier. Between 0 and 1 those two go in a straight line from W to W'.
 /// Tensors that do not change are shared.
 ///
 /// # Errors
 /// A layer that the weights lack or whose change has another size, by name.
 pub fn merged(cx: &Cx, weights: &Weights, layers: &HashMap<String, (Change, f32)>) -> Result<Weights, String> {
     let mut out = weights.clone();
-    for (path, (change, scale)) in layers {
+    for (path, (change, strength)) in layers {
         let name = format!("{path}.weight");
         let Some(w) = weights.get(&name) else { return Err(format!("there is no `{name}`")) };
-        if change.values(w.dim(0)) != Some(w.len()) {
+        if !change.fits(w.shape()) {
             return Err(format!("the factors for `{name}` do not fit its shape {:?}", w.shape()));
         }
-        let delta = op::scale_tensor(cx, &change.delta(cx, w.dim(0)), *scale);
+        let delta = op::scale_tensor(cx, &change.delta(cx, w), *strength);
         out.insert(name, added(cx, w, delta));
     }
     Ok(out)

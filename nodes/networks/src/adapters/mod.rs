@@ -9,6 +9,7 @@ pub mod file;
 pub mod kron;
 mod make;
 pub mod merge;
+pub mod noise;
 pub mod norms;
 
 pub use make::{Base, create, meta};

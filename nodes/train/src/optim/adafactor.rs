@@ -106,6 +106,10 @@ impl Rule for Adafactor {
             return Err(Invalid::new("warmup_init", "has an effect only with relative steps")
                 .help("leave `learning_rate` out, or use the schedule's warm-up"));
         }
+        if self.eps[1] != Adafactor::default().eps[1] && !self.scales() {
+            return Err(Invalid::new("eps[1]", "has an effect only with `scale_parameter`")
+                .help("leave the second number at 1e-3"));
+        }
         Ok(())
     }
 

@@ -123,6 +123,14 @@ impl OptimizerConfig {
         }
     }
 
+    /// What is allowed but seldom meant: a low rate where the rate is a factor of an estimate, which starves it.
+    pub fn advice(&self) -> Option<Invalid> {
+        let rate =
+            self.learning_rate().filter(|rate| each!(self, c => c.traits()).one_rate.is_some() && *rate <= 0.1)?;
+        let reason = format!("is {rate:?}; {} estimates the rate itself and multiplies it by this", self.name());
+        Some(Invalid::new("learning_rate", reason).help("leave it at 1"))
+    }
+
     /// Whether this schedule can have an effect.
     pub fn check_schedule(&self, schedule: &Schedule) -> Result<(), Invalid> {
         match each!(self, c => c.traits()).own_schedule {
@@ -151,6 +159,17 @@ impl OptimizerConfig {
     /// Whether saved weights are averages of those that are trained, as [`Optimizer::averages`].
     pub fn averages(&self) -> bool {
         each!(self, c => c.traits()).averages.is_some()
+    }
+
+    /// Why weights that are changed between steps do not stay so: the optimizer keeps others beside them.
+    pub fn rebuilds(&self) -> Option<&'static str> {
+        match self {
+            OptimizerConfig::DAdaptSgd(_) | OptimizerConfig::DAdaptAdaGrad(_) => {
+                Some("computes the weights of each step from the first ones")
+            }
+            _ if self.averages() => Some("averages weights beside those that are scaled"),
+            _ => None,
+        }
     }
 
     /// The optimizer, without state yet. Errors as [`OptimizerConfig::check`].

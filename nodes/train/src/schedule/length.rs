@@ -35,6 +35,13 @@ impl Length {
         self.steps.unwrap_or_else(|| self.ratio.map_or(0, |r| (r * total as f64) as u64))
     }
 
+    /// Says that a part of the run comes to no step at all, in a run of `total`.
+    pub fn none_of(&self, total: u64) -> Option<Invalid> {
+        let ratio = self.ratio.filter(|_| self.of(total) == 0)?;
+        let reason = format!("has no effect: {ratio} of {total} steps is less than one");
+        Some(Invalid::new("ratio", reason).help("give `steps`, or leave it out for none"))
+    }
+
     /// Exactly one of the two, in range.
     pub fn check(&self) -> Result<(), Invalid> {
         match (self.steps, self.ratio) {
@@ -42,6 +49,7 @@ impl Length {
                 Err(Invalid::new("steps", "a length is at least one step").help("leave it out for none"))
             }
             (Some(_), None) => Ok(()),
+            (None, Some(0.0)) => Err(Invalid::new("ratio", "has no effect at 0").help("leave it out for none")),
             (None, Some(r)) => crate::within("ratio", r, 0.0, 1.0),
             (Some(_), Some(_)) => Err(Invalid::new("ratio", "stands beside `steps`; only one of them counts")),
             (None, None) => Err(Invalid::new("steps", "neither `steps` nor `ratio` is given")),

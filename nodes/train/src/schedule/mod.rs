@@ -227,6 +227,16 @@ impl Schedule {
         matches!(self, Schedule::Constant { warmup: None })
     }
 
+    /// What has no effect in a run of `total` steps, as it is too short for it.
+    pub fn advice(&self, total: u64) -> Option<Invalid> {
+        let decay = match self {
+            Schedule::WarmupStableDecay { decay, .. } => Some(decay),
+            _ => None,
+        };
+        let lengths = [("warmup", self.warmup_length()), ("decay", decay)];
+        lengths.into_iter().find_map(|(field, length)| Some(length?.none_of(total)?.within(field)))
+    }
+
     /// What is wrong with it in a run of `total` steps.
     pub fn check(&self, total: u64) -> Result<(), Invalid> {
         if let Some(length) = self.warmup_length() {
@@ -281,6 +291,10 @@ fn pieces_in_order(pieces: &[Piece], rest: f64, total: u64) -> Result<(), Invali
         if until <= before {
             let reason = format!("ends at step {until}, not after the piece before it ({before})");
             return Err(Invalid::new(format!("{field}.until"), reason));
+        }
+        if until > total {
+            let reason = format!("ends at step {until}, after the run of {total}, so what follows it has no effect");
+            return Err(Invalid::new(format!("{field}.until"), reason).help("let it end with the run at the latest"));
         }
         before = until;
     }

@@ -14,6 +14,7 @@
 //! assert_eq!((found[0].class.name(), found[0].block_index), ("img_attn", Some(3)));
 //! ```
 
+mod blocks;
 mod class;
 mod spelling;
 mod transformer;
@@ -22,8 +23,9 @@ mod unet;
 use std::cmp::Ordering;
 
 use super::component::{Component, Family};
+pub use blocks::weight_blocks;
 pub use class::{Group, ModuleClass};
-pub use spelling::{Factor, Piece, Spellings, split_key};
+pub use spelling::{Factor, Piece, Spellings, split_key, split_tensor};
 pub use unet::{block_index, sdxl_block_index};
 
 /// What a wrapped layer computes.

@@ -39,6 +39,35 @@ pub fn split_key(key: &str) -> Option<(&str, Factor)> {
     ENDINGS.iter().find_map(|(ending, factor)| Some((key.strip_suffix(ending)?, *factor)))
 }
 
+/// Splits the name of a tensor of any kind of adapter into its layer and its ending as kohya's and LyCORIS' files have
+/// it: `X.lora_A.weight` is `X` and `lora_down.weight`.
+pub fn split_tensor(key: &str) -> Option<(&str, String)> {
+    if let Some((layer, factor)) = split_key(key) {
+        let ending = match factor {
+            Factor::Down => "lora_down.weight",
+            Factor::Up => "lora_up.weight",
+            Factor::Alpha => "alpha",
+        };
+        return Some((layer, ending.to_owned()));
+    }
+    // PEFT's DoRA has a magnitude for each row, in a module of its own or not.
+    const MAGNITUDES: [&str; 4] =
+        ["dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"];
+    for ending in MAGNITUDES {
+        if let Some(layer) = key.strip_suffix(ending).and_then(|rest| rest.strip_suffix('.')) {
+            return Some((layer, "dora_scale".to_owned()));
+        }
+    }
+    // LyCORIS' differences of weights, biases and norms.
+    for ending in ["diff", "diff_b", "w_norm", "b_norm"] {
+        if let Some(layer) = key.strip_suffix(ending).and_then(|rest| rest.strip_suffix('.')) {
+            return Some((layer, ending.to_owned()));
+        }
+    }
+    let start = [".hada_", ".lokr_", ".oft_blocks", ".lora_"].iter().find_map(|mark| key.rfind(mark))?;
+    Some((&key[..start], key[start + 1..].to_owned()))
+}
+
 /// Which part of a target a layer of a file adapts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -67,13 +96,24 @@ impl Spellings {
         let kohya = prefix(family, component);
         let mut pieces = HashMap::new();
         let whole = |path: &str| Piece { path: path.to_owned(), rows: None, swapped: false };
+        let folder = family.folder(component).unwrap_or_default();
         for target in targets {
             pieces.insert(target.name.clone(), whole(&target.path));
+        }
+        // The names of the internal weights, which are Diffusers' in U-Nets and the original ones in transformers.
+        for target in targets {
+            let path = &target.path;
+            let mut names = vec![kohya_name(kohya, path), format!("{folder}.{path}")];
+            if component == family.denoiser() {
+                names.extend([format!("diffusion_model.{path}"), path.clone()]);
+            }
+            for spelled in names {
+                pieces.entry(spelled).or_insert_with(|| whole(path));
+            }
         }
         let by_path: HashMap<&str, &LoraTarget> = targets.iter().map(|t| (t.path.as_str(), t)).collect();
         // Reduced models may lack what a plan needs; then their files have kohya's names only.
         let stored = plan(component, family, Form::Diffusers, shapes).unwrap_or_default();
-        let folder = family.folder(component).unwrap_or_default();
         for tensor in stored {
             let Some(name) = tensor.name.strip_suffix(".weight") else { continue };
             let Some(internal) = tensor.recipe.names().first().and_then(|n| n.strip_suffix(".weight")) else {
@@ -85,7 +125,9 @@ impl Spellings {
                 Source::SwappedHalves(_) => Piece { swapped: true, ..whole(&target.path) },
                 _ => whole(&target.path),
             };
-            for spelled in [kohya_name(kohya, name), format!("{folder}.{name}")] {
+            // Files of one part may leave its name out.
+            let bare = (component == family.denoiser()).then(|| name.to_owned());
+            for spelled in [kohya_name(kohya, name), format!("{folder}.{name}")].into_iter().chain(bare) {
                 pieces.entry(spelled).or_insert_with(|| piece.clone());
             }
         }
@@ -95,7 +137,11 @@ impl Spellings {
     /// What a layer of a file adapts.
     pub fn find(&self, layer: &str) -> Option<&Piece> {
         let layer = layer.strip_prefix("base_model.model.").unwrap_or(layer);
-        self.pieces.get(layer)
+        self.pieces.get(layer).or_else(|| {
+            // Old Diffusers files have attention processors.
+            let plain = layer.replace(".processor.", ".");
+            self.pieces.get(&plain).or_else(|| self.pieces.get(&format!("{plain}.0")))
+        })
     }
 }
 
@@ -116,6 +162,28 @@ mod tests {
             ("x.weight", None),
         ] {
             assert_eq!(split_key(key), found, "{key}");
+        }
+    }
+
+    #[test]
+    fn endings_of_every_kind() {
+        for (key, found) in [
+            ("lora_unet_x.lora_up.weight", Some(("lora_unet_x", "lora_up.weight"))),
+            ("unet.x.lora_B.weight", Some(("unet.x", "lora_up.weight"))),
+            ("lora_unet_x.alpha", Some(("lora_unet_x", "alpha"))),
+            ("x.y.lora_magnitude_vector", Some(("x.y", "dora_scale"))),
+            ("x.lora_magnitude_vector.default.weight", Some(("x", "dora_scale"))),
+            ("lora_unet_x.dora_scale", Some(("lora_unet_x", "dora_scale"))),
+            ("lora_unet_x.hada_w1_a", Some(("lora_unet_x", "hada_w1_a"))),
+            ("lora_unet_x.lokr_w2", Some(("lora_unet_x", "lokr_w2"))),
+            ("oft_unet_x.oft_blocks.3", Some(("oft_unet_x", "oft_blocks.3"))),
+            ("lora_unet_x.lora_mid.weight", Some(("lora_unet_x", "lora_mid.weight"))),
+            ("lora_unet_x.diff_b", Some(("lora_unet_x", "diff_b"))),
+            ("lora_unet_x.w_norm", Some(("lora_unet_x", "w_norm"))),
+            ("conv_in.weight", None),
+        ] {
+            let expected = found.map(|(layer, ending): (&str, &str)| (layer, ending.to_owned()));
+            assert_eq!(split_tensor(key), expected, "{key}");
         }
     }
 

@@ -4,7 +4,7 @@ use multiversion::multiversion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Distance, check, count_step, traits};
+use super::{Distance, check, check_decouple, count_step, traits};
 use crate::optim::prodigy::descend;
 use crate::optim::rule::{Algorithm, Rule, Traits, count, gradient, learning, weights, with_weights};
 use crate::optim::state::{Spec, Table, floats};
@@ -59,6 +59,7 @@ impl Rule for DAdaptAdam {
         "DAdaptAdam"
     }
     fn check(&self) -> Result<(), Invalid> {
+        check_decouple(self.decouple, self.weight_decay)?;
         check(self.learning_rate, &self.betas, self.eps, self.weight_decay, self.d0, self.growth_rate)
     }
     fn learning_rate(&self) -> Option<f64> {

@@ -33,6 +33,14 @@ fn check(rate: f64, betas: &[f64], eps: f64, decay: f64, d0: f64, growth: Option
     within("growth_rate", growth.unwrap_or(1.0), 1.0, f64::MAX)
 }
 
+/// Decoupled weight decay without any.
+fn check_decouple(decouple: bool, decay: f64) -> Result<(), Invalid> {
+    if decouple && decay == 0.0 {
+        return Err(Invalid::new("decouple", "has an effect only with `weight_decay`").help("leave it out"));
+    }
+    Ok(())
+}
+
 /// d, η and what is kept of them.
 struct Distance {
     d: f64,

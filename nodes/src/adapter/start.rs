@@ -1,0 +1,131 @@
+//! `weights`: the file that an adapter starts from.
+
+use std::collections::HashMap;
+
+use pipe_core::node::CheckCx;
+use pipe_core::run::RunError;
+use pipe_data::weights::{Header, WeightFile, shown};
+use pipe_networks::adapters::{Kind, Target};
+
+use super::Parts;
+use super::file::AdapterFile;
+use crate::common::errors;
+
+/// Looks at the header of the file at `weights`.
+pub(super) fn header(cx: &mut CheckCx, path: Option<&String>) -> Option<Header> {
+    let path = path.map(|p| cx.path(p)).filter(|p| !cx.stands_in(p))?;
+    match Header::read(path) {
+        Ok(header) => Some(header),
+        Err(e) => {
+            cx.error(errors::file_code(&e), "weights", e.to_string(), None);
+            None
+        }
+    }
+}
+
+/// Compares the file with the adapter, by its header; of layers in parts by its values as well. `own_ranks` is false
+/// where the ranks are the file's.
+pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &[Target], own_ranks: bool) {
+    if let Some(problem) = misfit(file, targets) {
+        let help = match own_ranks {
+            true => "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them",
+            false => "the file is of another model or another kind of adapter; `pipe inspect` shows what it holds",
+        };
+        cx.error("P0305", "weights", problem, Some(help.into()));
+        return;
+    }
+    if file.texts {
+        let message = "its factors of text encoders are left out: none of them is adapted here";
+        let help = "give the adapter the text encoders (`text: …`) to have them trained as well";
+        cx.warn("P0402", "weights", message, Some(help.into()));
+    }
+    let split: Vec<Target> = targets.iter().filter(|t| in_parts(t)).cloned().collect();
+    if split.is_empty() {
+        return;
+    }
+    let path = cx.path(path);
+    let read = WeightFile::open(&path).map_err(|e| errors::file_error(&e, "weights"));
+    let read =
+        read.and_then(|opened| split.into_iter().try_for_each(|mut t| unpacked(&opened, file, &mut t).map(drop)));
+    if let Err(error) = read {
+        cx.error(error.code, "weights", error.message, error.help);
+    }
+}
+
+fn in_parts(target: &Target) -> bool {
+    matches!(&target.kind, Kind::Lora { parts, .. } if !parts.is_empty())
+}
+
+/// How a file differs from the modules and ranks asked for.
+fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
+    let expected: HashMap<String, Vec<usize>> = targets.iter().flat_map(Target::file_shapes).collect();
+    let missing = expected.keys().filter(|k| file.shape(k).is_none()).count();
+    let others = file.names().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k));
+    let unknown: Vec<&str> = others.chain(file.unknown.iter().map(String::as_str)).collect();
+    let example = unknown.first().map(|k| format!(", such as `{}`", shown(k))).unwrap_or_default();
+    if expected.is_empty() {
+        return Some(format!(
+            "the file adapts no layer of this model; it has {} other tensors{example}",
+            unknown.len()
+        ));
+    }
+    if missing > 0 || !unknown.is_empty() {
+        let what = match targets.first().map(|t| &t.kind) {
+            Some(Kind::Lora { .. }) | None => "LoRA",
+            _ => "adapter",
+        };
+        return Some(format!(
+            "the {what} file lacks {missing} of the {} factors and has {} others{example}",
+            expected.len(),
+            unknown.len()
+        ));
+    }
+    let mut expected: Vec<_> = expected.into_iter().collect();
+    expected.sort();
+    expected.iter().find_map(|(name, shape)| {
+        let found = file.shape(name)?;
+        (found.iter().product::<usize>() != shape.iter().product::<usize>() || found.first() != shape.first())
+            .then(|| format!("`{name}` has shape {found:?}, the adapter {shape:?}"))
+    })
+}
+
+/// Reads the factors of a file as the first values of the adapter's tensors, and sets each layer's α.
+pub(super) fn read(
+    opened: &WeightFile,
+    parts: &Parts,
+    targets: &mut [Target],
+) -> Result<HashMap<String, Vec<f32>>, RunError> {
+    let file = AdapterFile::read(opened.header(), parts);
+    if let Some(problem) = misfit(&file, targets) {
+        return Err(RunError::new("P0305", problem).at("weights"));
+    }
+    let mut initial = HashMap::new();
+    for target in targets {
+        initial.extend(unpacked(opened, &file, target)?);
+    }
+    Ok(initial)
+}
+
+/// The values of one layer's tensors; its α becomes the file's.
+fn unpacked(
+    opened: &WeightFile,
+    file: &AdapterFile,
+    target: &mut Target,
+) -> Result<HashMap<String, Vec<f32>>, RunError> {
+    let mut values = HashMap::new();
+    for (name, _) in target.file_shapes() {
+        let tensor = file.values(opened, &name)?;
+        values.insert(name, tensor);
+    }
+    let Some(pieces) = target.unpack(values) else {
+        let message = format!("the up factor of `{}` is not one of split parts", target.name);
+        return Err(RunError::new("P0305", message).at("weights").help("leave `split_qkv` out for this file"));
+    };
+    target.alpha = match file.alpha(opened, &target.alpha_name())? {
+        Some(alpha) => target.alpha_from_file(alpha),
+        // Without α the scale is 1; a rotation keeps the constraint it is given.
+        None if matches!(target.kind, Kind::Rotation { .. }) => target.alpha,
+        None => target.rank as f32,
+    };
+    Ok(pieces)
+}

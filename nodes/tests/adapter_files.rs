@@ -1,0 +1,283 @@
+//! Adapter files in other spellings and of other kinds: what starts from them or is merged from them gives the same
+//! losses as the same factors under kohya's names; and metadata say what the document said.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pipe_core::check::{Checked, check_text};
+use pipe_core::document::Syntax;
+use pipe_core::execute::{RunOptions, Status, run};
+use pipe_core::run::{Progress, StopFlag};
+use pipe_data::lora_names::{LoraTarget, Wanted, kohya_name, targets};
+use pipe_data::weights::{Component, DType, Family, TensorOut, WeightFile, write_safetensors};
+
+struct Quiet;
+
+impl Progress for Quiet {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures").join(path)
+}
+
+fn look(folder: &Path, text: &str) -> Checked {
+    check_text(&pipe_nodes::registry(), text, &folder.join("run.yaml"), Syntax::Yaml, &[])
+}
+
+/// Runs a document; gives the loss of each step.
+fn losses(folder: &Path, text: &str) -> Vec<f64> {
+    let checked = look(folder, text);
+    let format = pipe_core::diagnostic::Format::Concise;
+    assert!(checked.ok(), "{}", pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false));
+    let options =
+        RunOptions { folder: folder.join("out"), resume: false, progress: Arc::new(Quiet), stop: StopFlag::default() };
+    let outcome = run(&pipe_nodes::registry(), &checked, options).unwrap();
+    assert_eq!(outcome.status, Status::Finished);
+    let metrics = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    let rows = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    rows.map(|row| row["loss"].as_f64().unwrap()).collect()
+}
+
+/// A family with its fixtures: model node, replay, LoRA file, loss.
+#[derive(Clone, Copy)]
+struct Case(&'static str, &'static str, &'static str);
+
+const SD1: Case = Case("sd1", "diffusers_dir", "lora_trajectory");
+const SDXL: Case = Case("sdxl", "sdxl_unet", "lora_trajectory_sdxl");
+const FLUX: Case = Case("flux", "flux", "lora_trajectory_flux");
+
+impl Case {
+    fn document(self, steps: u64, adapter: &str, rate: &str) -> String {
+        let Case(model, weights, replay) = self;
+        let loss = if model == "flux" { "flow" } else { "diffusion" };
+        format!(
+            "version: 1\nname: case\ntrain: {{ device: cpu, steps: {steps}, batch_size: 2 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  model: {{ type: model.{model}, weights: {} }}\n  \
+             learn: {{ model: model, {adapter} }}\n  loss: {{ type: loss.{loss}, model: learn, batch: rows }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: {rate} }}\n  \
+             metrics: {{ type: logger.metrics, update: adamw }}\n  \
+             save: {{ type: saver.adapter, adapter: learn, update: adamw, dtype: f32 }}\n",
+            fixture(replay).join("replay.safetensors").display(),
+            fixture(weights).display(),
+        )
+    }
+    /// Losses of two steps in which nothing moves.
+    fn still(self, adapter: &str) -> Vec<f64> {
+        let folder = tempfile::tempdir().unwrap();
+        losses(folder.path(), &self.document(2, adapter, "0.0"))
+    }
+    fn lora(self) -> WeightFile {
+        WeightFile::open(fixture(self.2).join("init.safetensors")).unwrap()
+    }
+    /// The layers of its U-Net that a LoRA adapts.
+    fn layers(self) -> Vec<LoraTarget> {
+        let path = fixture(self.1).join("unet/diffusion_pytorch_model.safetensors");
+        let path = if path.exists() { path } else { fixture(self.1).join("diffusion_pytorch_model.safetensors") };
+        let unet = WeightFile::open(path).unwrap();
+        let shapes: Vec<(&str, Vec<usize>)> = unet.names().map(|n| (n, unet.info(n).unwrap().shape.clone())).collect();
+        let family = if self.0 == "sdxl" { Family::Sdxl } else { Family::Sd1 };
+        targets(family, Component::Unet, shapes, Wanted::default())
+    }
+}
+
+/// Writes the tensors of a file under other names; none leaves one out.
+fn renamed(from: &WeightFile, to: &Path, name: impl Fn(&str, &str) -> Option<String>, metadata: &[(&str, &str)]) {
+    let tensors = from.names().filter_map(|old| {
+        let (layer, ending) = old.split_once('.').unwrap();
+        let shape = from.info(old).unwrap().shape.clone();
+        Some(TensorOut::f32(name(layer, ending)?, DType::F32, shape, from.f32(old).unwrap()))
+    });
+    let metadata = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<BTreeMap<_, _>>();
+    write_safetensors(to, tensors, &metadata).unwrap();
+}
+
+fn close(a: &[f64], b: &[f64], what: &str) {
+    assert_eq!(a.len(), b.len());
+    assert!(a.iter().zip(b).all(|(a, b)| (a / b - 1.0).abs() < 2e-5), "{what}: {a:?}, not {b:?}");
+}
+
+fn apart(a: &[f64], b: &[f64], what: &str) {
+    assert!(a.iter().zip(b).any(|(a, b)| (a / b - 1.0).abs() > 1e-4), "{what}: {a:?} and {b:?}");
+}
+
+/// PEFT's names, with α in Diffusers' metadata.
+#[test]
+fn peft_names_and_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("peft.safetensors"), SD1.lora());
+    let paths: BTreeMap<String, String> = SD1.layers().into_iter().map(|t| (t.name, t.path)).collect();
+    let alpha = lora.names().find(|n| n.ends_with(".alpha")).map(|n| lora.f32(n).unwrap()[0]).unwrap();
+    let peft = |layer: &str, ending: &str| {
+        let factor = match ending {
+            "lora_down.weight" => "lora_A.weight",
+            "lora_up.weight" => "lora_B.weight",
+            _ => return None,
+        };
+        Some(format!("unet.{}.{factor}", paths[layer]))
+    };
+    let metadata = format!("{{\"unet.lora_alpha\": {alpha}, \"unet.r\": 4}}");
+    renamed(&lora, &file, peft, &[("lora_adapter_metadata", &metadata)]);
+    let plain = SD1.still(&format!("type: adapter.lora, rank: 4, weights: {}", lora.path().display()));
+    apart(&plain, &SD1.still("type: adapter.lora, rank: 4"), "the file changes something");
+    for adapter in ["rank: 4, weights: FILE", "rank: from_file, weights: FILE", "base_weights: [{ path: FILE }]"] {
+        let adapter = adapter.replace("FILE", &file.display().to_string());
+        close(&SD1.still(&format!("type: adapter.lora, {adapter}")), &plain, &adapter);
+    }
+}
+
+/// SDXL: Diffusers' block names behind kohya's prefix.
+#[test]
+fn sdxl_files_with_diffusers_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("diffusers.safetensors"), SDXL.lora());
+    let paths: BTreeMap<String, String> = SDXL.layers().into_iter().map(|t| (t.name, t.path)).collect();
+    let name = |layer: &str, ending: &str| Some(format!("{}.{ending}", kohya_name("lora_unet", &paths[layer])));
+    renamed(&lora, &file, name, &[]);
+    assert!(WeightFile::open(&file).unwrap().names().any(|n| n.contains("down_blocks")));
+    let plain = SDXL.still(&format!("type: adapter.lora, rank: from_file, weights: {}", lora.path().display()));
+    apart(&plain, &SDXL.still("type: adapter.lora, rank: 4"), "the file changes something");
+    for adapter in ["rank: from_file, weights: FILE", "base_weights: [{ path: FILE }]"] {
+        let adapter = adapter.replace("FILE", &file.display().to_string());
+        close(&SDXL.still(&format!("type: adapter.lora, {adapter}")), &plain, &adapter);
+    }
+}
+
+/// FLUX: query, key and value of a joined layer by themselves, each with a scale of its own.
+#[test]
+fn pieces_of_joined_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let only = "type: adapter.lora, rank: 2, alpha: 1, split_qkv: true, include: ['double_blocks_0_img_attn_qkv']";
+    losses(folder.path(), &FLUX.document(3, only, "1e-1"));
+    let saved = WeightFile::open(folder.path().join("out/checkpoints/case.safetensors")).unwrap();
+    let name = "lora_unet_double_blocks_0_img_attn_qkv";
+    let get = |ending: &str| saved.f32(&format!("{name}.{ending}")).unwrap();
+    let (down, up, alpha) = (get("lora_down.weight"), get("lora_up.weight"), get("alpha")[0]);
+    let (width, rows) = (down.len() / 6, up.len() / 6 / 3);
+    let plain = FLUX.still(&format!("type: adapter.lora, rank: from_file, weights: {}", saved.path().display()));
+    apart(&plain, &FLUX.still("type: adapter.lora, rank: 2"), "the file changes something");
+    for uneven in [false, true] {
+        let file = folder.path().join(format!("pieces-{uneven}.safetensors"));
+        let mut tensors = Vec::new();
+        for (i, part) in ["to_q", "to_k", "to_v"].into_iter().enumerate() {
+            // Twice the α and half the up factor are the same.
+            let more = if uneven && i == 1 { 2.0 } else { 1.0 };
+            let layer = format!("transformer.transformer_blocks.0.attn.{part}");
+            let block = (0..rows).flat_map(|row| up[(i * rows + row) * 6 + 2 * i..][..2].iter().map(|x| x / more));
+            let tensor = |ending: &str, shape: Vec<usize>, values: Vec<f32>| {
+                TensorOut::f32(format!("{layer}.{ending}"), DType::F32, shape, values)
+            };
+            tensors.push(tensor("lora_A.weight", vec![2, width], down[2 * i * width..(2 * i + 2) * width].to_vec()));
+            tensors.push(tensor("lora_B.weight", vec![rows, 2], block.collect()));
+            tensors.push(tensor("alpha", vec![], vec![alpha / 3.0 * more]));
+        }
+        write_safetensors(&file, tensors, &BTreeMap::new()).unwrap();
+        let split = "rank: 2, split_qkv: true, include: ['double_blocks_0_img_attn_qkv'], weights: FILE";
+        for adapter in ["rank: from_file, weights: FILE", "base_weights: [{ path: FILE }]", split] {
+            let adapter = adapter.replace("FILE", &file.display().to_string());
+            close(&FLUX.still(&format!("type: adapter.lora, {adapter}")), &plain, &adapter);
+        }
+    }
+}
+
+/// What pipe saves of every kind can be merged; half as strong it lies between.
+#[test]
+fn every_kind_can_be_merged() {
+    let plain = SD1.still("type: adapter.lora, rank: 2");
+    for adapter in [
+        "type: adapter.dora, rank: 2, alpha: 1, conv: { rank: 2 }",
+        "type: adapter.lokr, rank: 2, conv: { rank: 2 }, factor: 3",
+        "type: adapter.lokr, rank: 1, decompose_both: true",
+        "type: adapter.loha, rank: 2",
+        "type: adapter.oft, blocks: 2, layers: all, constraint: 0.5",
+        "type: adapter.dylora, rank: 4, unit: 2",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        losses(folder.path(), &SD1.document(4, adapter, "3e-2"));
+        let file = folder.path().join("out/checkpoints/case.safetensors").display().to_string();
+        let own = SD1
+            .still(&format!("{adapter}, weights: {file}").replace(", alpha: 1", "").replace(", constraint: 0.5", ""));
+        apart(&own, &plain, adapter);
+        let merged = SD1.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {file} }}]"));
+        close(&merged, &own, adapter);
+        let half =
+            SD1.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {file}, multiplier: 0.5 }}]"));
+        apart(&half, &own, adapter);
+        apart(&half, &plain, adapter);
+    }
+}
+
+/// FLUX's OFT has rotations by part.
+#[test]
+fn rotations_by_part_can_be_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = "type: adapter.oft, blocks: 2, layers: linear";
+    losses(folder.path(), &FLUX.document(3, &format!("{adapter}, constraint: 0.5"), "3e-2"));
+    let file = folder.path().join("out/checkpoints/case.safetensors").display().to_string();
+    let own = FLUX.still(&format!("{adapter}, weights: {file}"));
+    apart(&own, &FLUX.still(adapter), "it learnt something");
+    close(&FLUX.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {file} }}]")), &own, "merged");
+}
+
+/// Factors of text encoders that are not adapted here are left out.
+#[test]
+fn factors_of_text_encoders_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("both.safetensors"), SD1.lora());
+    let layer = "lora_te_text_model_encoder_layers_0_self_attn_q_proj";
+    let own =
+        lora.names().map(|n| TensorOut::f32(n, DType::F32, lora.info(n).unwrap().shape.clone(), lora.f32(n).unwrap()));
+    let text = ["lora_down.weight", "lora_up.weight"].into_iter().zip([[4, 24], [24, 4]]);
+    let text = text.map(|(e, shape)| TensorOut::f32(format!("{layer}.{e}"), DType::F32, shape, vec![1.0; 96]));
+    write_safetensors(&file, own.chain(text), &BTreeMap::new()).unwrap();
+    let plain = SD1.still(&format!("type: adapter.lora, rank: 4, weights: {}", lora.path().display()));
+    for rank in ["4", "from_file"] {
+        close(&SD1.still(&format!("type: adapter.lora, rank: {rank}, weights: {}", file.display())), &plain, rank);
+    }
+}
+
+/// A file whose up factors are no blocks is refused by the check, not by the run.
+#[test]
+fn a_dense_file_is_not_of_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    losses(folder.path(), &FLUX.document(2, "type: adapter.lora, rank: 6, include: ['qkv']", "1e-2"));
+    let file = folder.path().join("out/checkpoints/case.safetensors");
+    let adapter =
+        format!("type: adapter.lora, rank: 2, split_qkv: true, include: ['qkv'], weights: {}", file.display());
+    let checked = look(folder.path(), &FLUX.document(2, &adapter, "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
+    assert!(matches!(faults[..], [("P0305", message)] if message.contains("is not one of split parts")), "{faults:?}");
+}
+
+/// Parts that are all left out.
+#[test]
+fn split_layers_that_are_excluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = "type: adapter.lora, rank: 2, split_qkv: true, exclude: ['qkv', 'linear1']";
+    let checked = look(folder.path(), &FLUX.document(2, adapter, "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
+    assert!(matches!(faults[..], [("P0402", message)] if message.contains("`split_qkv` has no effect")), "{faults:?}");
+}
+
+/// α of convolutions is `conv.alpha` whatever gave the rank; metadata have what the document says, whatever the first
+/// layer has.
+#[test]
+fn alphas_of_convolutions_and_in_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = "type: adapter.lora, rank: 4, alpha: 3, conv: { rank: 4, alpha: 1, blocks: { down: 2 } }, \
+                   blocks: { down.1: { rank: 2, alpha: 0.5 } }, patterns: [{ match: 'mid_block_resnets_0_conv1', rank: 6 }]";
+    losses(folder.path(), &SD1.document(1, adapter, "1e-4"));
+    let saved = WeightFile::open(folder.path().join("out/checkpoints/case.safetensors")).unwrap();
+    let alpha = |layer: &str| saved.f32(&format!("lora_unet_{layer}.alpha")).unwrap()[0];
+    assert_eq!(alpha("down_blocks_0_attentions_0_proj_in"), 0.5);
+    assert_eq!(alpha("down_blocks_0_resnets_0_conv1"), 1.0);
+    assert_eq!(alpha("mid_block_resnets_0_conv1"), 1.0);
+    assert_eq!(alpha("up_blocks_0_resnets_0_conv1"), 1.0);
+    let metadata = &saved.header().metadata;
+    assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "3.0"));
+    let args = &metadata["ss_network_args"];
+    assert!(args.contains("\"conv_dim\": \"4\"") && args.contains("\"conv_alpha\": \"1\""), "{args}");
+}
