@@ -21,6 +21,8 @@ const KEEP: usize = 2;
 pub(super) struct Saved {
     pub path: PathBuf,
     pub step: u64,
+    /// All steps of the run that saved it.
+    pub total_steps: u64,
     pub identity: Identity,
 }
 
@@ -126,7 +128,7 @@ pub(super) fn newest(folder: &Path) -> Result<Option<Saved>, RunError> {
     if record.format != FORMAT || record.step != step {
         return Err(damaged(format!("it was written by pipe {} in another format", record.pipe)));
     }
-    Ok(Some(Saved { path, step, identity: record.identity }))
+    Ok(Some(Saved { path, step, total_steps: record.total_steps, identity: record.identity }))
 }
 
 /// A state that cannot be used, and the one to go on from instead.
