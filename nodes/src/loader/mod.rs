@@ -2,4 +2,5 @@
 
 mod fitting;
 pub mod images;
+mod notices;
 pub mod replay;
