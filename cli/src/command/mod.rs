@@ -36,7 +36,6 @@ pub fn dispatch(command: Command, terminal: &Terminal) -> Outcome {
         Command::Schema(args) => schema::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Completions(args) => completions::run(&args, terminal),
-        Command::Generate(args) => generate::run(&args, terminal),
     }
 }
 
