@@ -3,12 +3,19 @@
 //! The flags of one command stand in its own file under [`crate::command`]. Help, completions and the reference page
 //! are made from these definitions.
 
-use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::io::Write as _;
 
+use clap::error::{ContextKind, ContextValue};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use pipe_core::diagnostic::suggest::and_list;
+use pipe_core::diagnostic::{did_you_mean, suggest};
+
+use crate::choices::Device;
 use crate::command::{
     check, completions, convert, doctor, explain, extract, generate, graph, init, inspect, merge, migrate, nodes, plan,
     resize, run, schema,
 };
+use crate::exit::Exit;
 
 /// Trains diffusion models from a checked graph of nodes.
 ///
@@ -17,7 +24,8 @@ use crate::command::{
 #[derive(Debug, Parser)]
 #[command(name = "pipe", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 errors found or run failed, 2 usage, 3 plan does not fit, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 errors found or run failed, 2 usage, 3 plan does not fit, 4 interrupted with
+nothing saved, 130 interrupted after a save."
 )]
 pub struct Cli {
     /// When to use colours.
@@ -48,18 +56,36 @@ pub enum Command {
     Schema(schema::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
-    #[command(hide = true)]
-    Generate(generate::Args),
+}
+
+/// `pipe generate`, for those who work on `pipe`: apart from the commands, so that neither help nor completions offer it.
+#[derive(Debug, Parser)]
+#[command(name = "pipe generate")]
+pub struct Maintain {
+    /// When to use colours.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// Print errors and results only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub args: generate::Args,
+}
+
+/// The arguments of `pipe generate`, if that is what was called.
+pub fn maintain() -> Option<Maintain> {
+    let generate = std::env::args_os().nth(1)? == "generate";
+    generate.then(|| Maintain::parse_from(std::env::args_os().skip(1)))
 }
 
 /// Fields of the document given on the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Overrides {
-    /// Sets a field of the document, with the same checking: `--set nodes.adamw.learning_rate=2e-4`.
+    /// Sets a field of the document, with the same checking: `--set nodes.adamw.learning_rate=2e-4`; `null` takes it out.
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
     /// Sets `train.device`: auto, cpu, cuda, wgpu, or one of several as in cuda:1.
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = Device)]
     pub device: Option<String>,
 }
 
@@ -73,16 +99,16 @@ pub struct Files {
 }
 
 impl Files {
-    /// As the check takes it.
+    /// As a check takes it that nothing runs after: the device may be another machine's.
     pub fn options(self) -> pipe_core::check::Options {
-        pipe_core::check::Options { without_files: self.without_files }
+        pipe_core::check::Options { without_files: self.without_files, any_device: true }
     }
 }
 
 impl Overrides {
     /// All of them in the form of `--set`.
     pub fn sets(&self) -> Vec<String> {
-        let device = self.device.iter().map(|device| format!("train.device={device}"));
+        let device = self.device.iter().map(|device| format!("--device={device}"));
         self.set.iter().cloned().chain(device).collect()
     }
 }
@@ -95,8 +121,40 @@ pub fn definition() -> clap::Command {
 /// Parses the arguments of this process; help, version and usage errors end it.
 pub fn parse() -> Cli {
     let definition = definition().color(early_color());
-    let matches = definition.get_matches();
+    let matches = definition.try_get_matches().unwrap_or_else(|error| {
+        if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) {
+            let _ = std::io::stderr().lock().write_all(unknown_command(name).as_bytes());
+            std::process::exit(Exit::Usage.code().into());
+        }
+        error.exit()
+    });
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// What other programs call a command of this one.
+const SYNONYMS: [(&str, &str); 12] = [
+    ("train", "run"),
+    ("start", "run"),
+    ("fit", "run"),
+    ("validate", "check"),
+    ("lint", "check"),
+    ("verify", "check"),
+    ("estimate", "plan"),
+    ("new", "init"),
+    ("info", "inspect"),
+    ("show", "inspect"),
+    ("types", "nodes"),
+    ("docs", "explain"),
+];
+
+/// A command that there is not, with the one that was meant, the nearest first.
+fn unknown_command(name: &str) -> String {
+    let definition = definition();
+    let names: Vec<&str> = definition.get_subcommands().map(clap::Command::get_name).collect();
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, ours)| vec![*ours]);
+    let near = synonym.unwrap_or_else(|| suggest(name, names.iter().copied()));
+    let help = did_you_mean(&near).unwrap_or_else(|| format!("the commands are {}", and_list(&names)));
+    format!("error: there is no command `{name}`\nhelp: {help}\nhelp: `pipe --help` says what each does\n")
 }
 
 /// `--color`, found before parsing: usage errors and help are coloured by it too.
@@ -124,9 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn the_nearest_command_comes_first() {
+        assert!(unknown_command("chekc").contains("did you mean `check`"));
+        assert!(unknown_command("train").contains("did you mean `run`?"));
+        assert!(unknown_command("zzzzzzz").contains("`run`, `check`, `plan`"));
+        for (_, ours) in SYNONYMS {
+            assert!(definition().find_subcommand(ours).is_some(), "{ours}");
+        }
+    }
+
+    #[test]
     fn device_is_an_override() {
         let cli = Cli::parse_from(["pipe", "plan", "a.yaml", "--set", "seed=1", "--device", "cuda:1"]);
         let Command::Plan(args) = cli.command else { panic!("another command") };
-        assert_eq!(args.overrides.sets(), ["seed=1", "train.device=cuda:1"]);
+        assert_eq!(args.overrides.sets(), ["seed=1", "--device=cuda:1"]);
     }
 }

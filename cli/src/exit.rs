@@ -13,6 +13,8 @@ pub enum Exit {
     Usage,
     /// The plan does not fit.
     Misfit,
+    /// Interrupted with nothing saved: before the first step, or at once on demand.
+    Unsaved,
     /// Interrupted after a clean save.
     Interrupted,
 }
@@ -25,6 +27,7 @@ impl Exit {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Misfit => 3,
+            Exit::Unsaved => 4,
             Exit::Interrupted => 130,
         }
     }

@@ -4,6 +4,7 @@
 //! [`command`]; how anything is computed is the business of the crates below.
 
 mod args;
+mod choices;
 mod command;
 mod exit;
 mod fault;
@@ -18,7 +19,7 @@ mod weights;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Outcome};
 use crate::terminal::Terminal;
 
 /// Tensors come and go by the megabyte: an allocator that keeps freed pages saves the system most of that work.
@@ -27,9 +28,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     fault::install_hook();
+    if let Some(maintain) = args::maintain() {
+        let terminal = Terminal::new(maintain.color, maintain.quiet);
+        return finish(&terminal, || command::generate::run(&maintain.args, &terminal));
+    }
     let cli = args::parse();
     let terminal = Terminal::new(cli.color, cli.quiet);
-    let result = catch_unwind(AssertUnwindSafe(|| command::dispatch(cli.command, &terminal)));
+    finish(&terminal, || command::dispatch(cli.command, &terminal))
+}
+
+/// Carries out a command and tells how it ended.
+fn finish(terminal: &Terminal, work: impl FnOnce() -> Outcome) -> ExitCode {
+    let result = catch_unwind(AssertUnwindSafe(work));
     let exit = match result {
         Ok(Ok(exit)) => exit,
         Ok(Err(failure)) => terminal.fail(&failure),

@@ -66,10 +66,18 @@ pub fn may_not_fit(misfit: &Misfit) -> String {
     format!("this may not fit: {misfit}; `pipe plan FILE --memory SIZE` says what would help")
 }
 
+/// A run that goes on for another number of steps.
+pub fn other_length(schedule: &str, before: u64, now: u64) -> String {
+    format!(
+        "the run was to have {before} steps and now has {now}: {schedule} is drawn over all of them, so the rate goes on as if it had been {now} from the start"
+    )
+}
+
 /// The disk has less room than planned.
 pub fn little_disk(need: u64, free: u64, folder: &Path) -> String {
     let (need, free) = (bytes_text(need), bytes_text(free));
-    format!("the run will write about {need}, and only {free} are free on the disk of {}", folder.display())
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    format!("the run will write about {need}, and only {free} are free on the disk of `{}`", folder.display())
 }
 
 /// That a plan fits.
@@ -94,10 +102,13 @@ pub fn next_steps(document: &str, missing: &[String]) -> String {
 }
 
 /// The command that continues a run.
-pub fn resume_command(file: &str, sets: &[String], output: Option<&Path>) -> String {
+pub fn resume_command(file: &str, sets: &[String]) -> String {
     let mut words = vec!["pipe".into(), "run".into(), quote(file)];
-    words.extend(sets.iter().flat_map(|set| ["--set".into(), quote(set)]));
-    words.extend(output.into_iter().flat_map(|dir| ["--output".into(), quote(&dir.display().to_string())]));
+    for set in sets {
+        // A flag that stands for a field is one word already.
+        words.extend((!set.starts_with("--")).then(|| "--set".into()));
+        words.push(quote(set));
+    }
     words.push("--resume".into());
     words.join(" ")
 }
@@ -123,10 +134,10 @@ mod tests {
 
     #[test]
     fn the_resume_command_can_be_pasted() {
-        let sets = ["train.steps=5".to_owned(), "nodes.p.prompts=[a fox]".to_owned()];
+        let sets = ["--steps=5", "nodes.p.prompts=[a fox]", "--output=it's"].map(str::to_owned);
         assert_eq!(
-            resume_command("a.yaml", &sets, Some(Path::new("it's"))),
-            r"pipe run a.yaml --set train.steps=5 --set 'nodes.p.prompts=[a fox]' --output 'it'\''s' --resume"
+            resume_command("a.yaml", &sets),
+            r"pipe run a.yaml --steps=5 --set 'nodes.p.prompts=[a fox]' '--output=it'\''s' --resume"
         );
     }
 }

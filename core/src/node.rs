@@ -103,6 +103,8 @@ pub struct CheckCx<'a> {
     pub inputs: &'a InputFacts,
     /// Files need not be there; see [`CheckCx::stands_in`].
     pub without_files: bool,
+    /// The device and its types need not be those of this build: the document is planned, not run.
+    pub any_device: bool,
     /// Problems found so far by this node; use [`CheckCx::error`] and [`CheckCx::warn`].
     pub problems: Vec<Problem>,
     /// Paths this node will write, for the two-writers check.
@@ -189,7 +191,25 @@ pub fn missing_help(path: &Path) -> String {
         names.sort_unstable();
         did_you_mean(&names)
     };
+    if path.iter().any(|part| part == "https:" || part == "http:") {
+        return "`pipe` downloads nothing: get the file, and give the path to it".into();
+    }
     near().unwrap_or_else(|| "paths start at the document's folder".into())
+}
+
+/// As [`missing_help`], for weights: `owner/name` may be meant as the name of a model on a hub.
+pub fn missing_weights_help(path: &Path) -> String {
+    let numbered = |extension: &std::ffi::OsStr| extension.to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+    let nowhere = |parent: &Path| !parent.as_os_str().is_empty() && !parent.exists();
+    match missing_help(path) {
+        help if help.starts_with("paths start")
+            && path.extension().is_none_or(numbered)
+            && path.parent().is_some_and(nowhere) =>
+        {
+            format!("{help}; `pipe` downloads nothing: a model of a hub is given as a local file or folder")
+        }
+        help => help,
+    }
 }
 
 /// Names of a folder that are looked at for a suggestion.

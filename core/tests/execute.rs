@@ -152,9 +152,11 @@ fn resume_refuses_another_pipeline_but_not_more_steps() {
     go(testing::GOOD, dir.path(), false).unwrap();
     let error = go(&testing::GOOD.replace("rank: 8", "rank: 4"), dir.path(), true).unwrap_err();
     assert_eq!((error.code, error.node.as_deref()), ("P0908", Some("lora")));
-    assert!(error.message.contains("node `lora` changed"), "{}", error.message);
+    assert!(error.message.contains("`nodes.lora.rank` was 8, is 4"), "{}", error.message);
+    assert_eq!(error.field, "rank");
     let error = go(&testing::GOOD.replace("seed: 7", "seed: 8"), dir.path(), true).unwrap_err();
-    assert!(error.message.contains("`seed`"), "{}", error.message);
+    assert!(error.message.contains("`seed` was 7, is 8"), "{}", error.message);
+    assert_eq!((error.node.as_deref(), error.field.as_str()), (None, "/seed"));
 
     let longer = testing::GOOD
         .replace("steps: 10,", "steps: 12, device: cpu,")

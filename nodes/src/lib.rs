@@ -20,7 +20,8 @@ use std::path::PathBuf;
 
 use pipe_core::node::Typed;
 use pipe_core::registry::Registry;
-use pipe_core::settings::Settings;
+use pipe_core::settings::{Precision, Settings};
+use pipe_ops::DType;
 use pipe_ops::backend::{self, Kind};
 
 /// Every node type.
@@ -76,10 +77,20 @@ pub fn cache_dir() -> PathBuf {
         .unwrap_or_else(|| std::env::temp_dir().join("pipe-cache"))
 }
 
-/// The device family a plan assumes: the one asked for, or for `auto` the best of this build.
-pub(crate) fn planned_kind(settings: &Settings) -> Kind {
+/// The device family a plan assumes: the one asked for; for `auto` the best of this build, or a GPU where the type asked
+/// for is one that no CPU computes in.
+pub fn planned_kind(settings: &Settings) -> Kind {
     match backend::parse(&settings.train.device) {
         Some((Some(kind), _)) => kind,
-        _ => [Kind::Cuda, Kind::Wgpu].into_iter().find(|k| k.in_build()).unwrap_or(Kind::Cpu),
+        _ => {
+            let best = [Kind::Cuda, Kind::Wgpu].into_iter().find(|k| k.in_build());
+            let half = matches!(settings.train.precision, Precision::F16 | Precision::Bf16);
+            best.unwrap_or(if half { Kind::Cuda } else { Kind::Cpu })
+        }
     }
+}
+
+/// The type that matrix products and convolutions are planned in.
+pub fn planned_type(settings: &Settings) -> DType {
+    common::engine::compute_type(settings.train.precision, planned_kind(settings))
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::support::{pipe, pipe_in};
+use crate::support::{folder, pipe, pipe_in, tiny};
 
 fn inspect(path: &str) -> Json {
     let found = pipe(&["inspect", path, "--format", "json"]).expect(0).json();
@@ -84,6 +84,38 @@ fn a_lora_tells_rank_alpha_and_base() {
     assert_eq!(adapter["base"], "v1-5.safetensors");
     let human = pipe_in(dir.path(), &["inspect", "lora.safetensors"]).expect(0).out;
     assert!(human.contains("made for SD1") && human.contains("1200") && human.contains("rank"), "{human}");
+}
+
+/// What `pipe` itself saves is known again, with all the layers that were trained.
+#[test]
+fn every_kind_of_adapter_is_named_with_its_layers() {
+    let dir = folder("tiny.yaml", &tiny(1).replace(", dropout: 0.1", ""));
+    let mut layers = Vec::new();
+    for (kind, field, architecture, size) in [
+        ("lora", "rank: 2", "LoRA (kohya naming)", "ranks"),
+        ("loha", "rank: 2", "LoRA (LyCORIS LoHa)", "ranks"),
+        ("lokr", "rank: 2", "LoRA (LyCORIS LoKr)", "ranks"),
+        ("dora", "rank: 2", "LoRA (DoRA)", "ranks"),
+        ("oft", "blocks: 2", "LoRA (OFT)", "blocks"),
+        ("dylora", "rank: 2", "LoRA (kohya naming)", "ranks"),
+    ] {
+        let set = format!("nodes.lora={{ type: adapter.{kind}, model: unet, {field} }}");
+        let output = format!("runs/{kind}");
+        let args = ["run", "tiny.yaml", "--set", &set, "--set", "nodes.preview=null", "--output", &output];
+        pipe_in(dir.path(), &args).expect(0);
+        let file = format!("{output}/checkpoints/tiny.safetensors");
+        let found = pipe_in(dir.path(), &["inspect", &file, "--format", "json"]).expect(0).json();
+        let part = &found["parts"][0];
+        assert_eq!(part["architecture"], architecture, "{kind}");
+        layers.push(part["adapter"]["modules"].as_u64().unwrap());
+        assert!(layers.last() > Some(&0), "{kind}: {part:#}");
+        assert_eq!(part["adapter"][size][0], 2, "{kind}: {}", part["adapter"]);
+        let human = pipe_in(dir.path(), &["inspect", &file]).expect(0).out;
+        assert!(!human.contains("not given"), "{human}");
+        assert_eq!(human.contains("trained as a DyLoRA"), kind == "dylora", "{human}");
+    }
+    // The same layers of the same model, whatever is learned of them; OFT takes attention layers alone.
+    assert!(layers.iter().enumerate().all(|(at, count)| at == 4 || *count == layers[0]), "{layers:?}");
 }
 
 #[test]

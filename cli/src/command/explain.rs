@@ -8,14 +8,15 @@ use pipe_core::registry::{Kind, Registry};
 use pipe_schema::{FieldDoc, fields, settings_fields};
 
 use super::nodes;
+use crate::choices::{Open, topics};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::{Paint, Terminal};
 
-/// Explain a code (P0104), a node type (adapter.lora) or a field (adapter.lora.rank, train.steps).
+/// Explain a code (P0104), a node type (adapter.lora) or a field (adapter.lora.rank, train.steps, rank).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A code, a node type, or a field.
-    #[arg(value_name = "CODE|TYPE|FIELD")]
+    #[arg(value_name = "CODE|TYPE|FIELD", value_parser = Open(topics), hide_possible_values = true)]
     pub topic: String,
 }
 
@@ -41,6 +42,9 @@ fn explain(topic: &str, registry: &Registry, paint: Paint) -> Result<String, Fai
     if let Some(text) = of_fields(topic, "the document", &settings, paint) {
         return Ok(text);
     }
+    if let Some(text) = without_owner(topic, registry, &settings, paint) {
+        return Ok(text);
+    }
     Err(unknown(topic, registry, &settings))
 }
 
@@ -64,6 +68,50 @@ fn of_node(kind: &Kind, path: &str, registry: &Registry, paint: Paint) -> Result
             .help(did_you_mean(&near).unwrap_or_else(|| format!("`pipe nodes {name}` lists its fields")))
     })
 }
+
+/// A name without what it belongs to: `lora`, `optimizer`, `nodes`, `rank`.
+fn without_owner(topic: &str, registry: &Registry, settings: &[FieldDoc], paint: Paint) -> Option<String> {
+    if topic == "nodes" {
+        return Some(format!("{}: {NODES}\n", paint.bold(topic)));
+    }
+    if registry.names().any(|name| name.split('.').next() == Some(topic)) {
+        return Some(nodes::list(registry, Some(topic), paint));
+    }
+    let tails: Vec<&str> =
+        registry.names().filter(|name| name.split_once('.').is_some_and(|(_, tail)| tail == topic)).collect();
+    if let [only] = tails.as_slice() {
+        return registry.kind(only).map(|kind| nodes::page(kind, registry, paint));
+    }
+    let mut out = of_fields(&format!("train.{topic}"), "`train`", settings, paint).unwrap_or_default();
+    // Types whose field says the same are told together.
+    let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+    for kind in registry.kinds() {
+        let name = kind.about.type_name;
+        let text = match kind.input(topic) {
+            Some(input) => nodes::input_line(input, paint),
+            None => {
+                let own = fields(registry, name);
+                match own.iter().find(|field| field.path == topic) {
+                    Some(field) => nodes::field_lines(field, paint),
+                    None => continue,
+                }
+            }
+        };
+        match texts.iter_mut().find(|(other, _)| *other == text) {
+            Some((_, names)) => names.push(name),
+            None => texts.push((text, vec![name])),
+        }
+    }
+    for (text, names) in &texts {
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = write!(out, "{gap}field of {}\n\n{text}", paint.bold(&names.join(", ")));
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// What stands under `nodes`.
+const NODES: &str = "the nodes of the document by name, each `name: { type: kind.name, … }`. A field that is a port names \
+                     the node that fills it: `model: unet`. `pipe nodes` lists the types, `pipe nodes TYPE` the fields of one";
 
 /// A field, with the fields of the table it is.
 fn of_fields(path: &str, owner: &str, all: &[FieldDoc], paint: Paint) -> Option<String> {

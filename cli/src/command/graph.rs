@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipe_core::check::check_path;
+use pipe_core::check::{Options, check_path_with};
 use pipe_core::graph_export::{to_dot, to_json, to_mermaid, to_svg};
 
 use super::{complain, write_to};
@@ -43,7 +43,9 @@ pub enum Drawing {
 
 pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let registry = pipe_nodes::registry();
-    let checked = check_path(&registry, &args.file, &args.overrides.sets());
+    // A drawing needs no file and no device.
+    let options = Options { without_files: true, any_device: true };
+    let checked = check_path_with(&registry, &args.file, &args.overrides.sets(), options);
     complain(&checked, terminal);
     let text = match args.format {
         Drawing::Dot => to_dot(&checked),

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use pipe_core::check::check_path;
+use pipe_core::check::{Options, check_path_with};
 use pipe_core::diagnostic::{did_you_mean, suggest};
 use serde_json::{Value as Json, json};
 
 use super::{json_text, missing, schema, write_file};
+use crate::choices::{Open, templates};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::templates::{TEMPLATES, Template};
 use crate::terminal::Terminal;
@@ -20,7 +21,7 @@ use crate::text;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The template; `pipe init --list` shows them.
-    #[arg(value_name = "TEMPLATE")]
+    #[arg(value_name = "TEMPLATE", value_parser = Open(templates), hide_possible_values = true)]
     pub template: Option<String>,
     /// The folder to write to, made if need be.
     #[arg(value_name = "DIR", default_value = ".")]
@@ -44,21 +45,27 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let name = format!("{}.pipe.yaml", template.name);
     let files = files(template, &name);
 
-    let mut written = Vec::new();
+    let mut written: Vec<String> = Vec::new();
     let changed: Vec<&(String, Vec<u8>)> =
         files.iter().filter(|(path, bytes)| std::fs::read(args.dir.join(path)).ok().as_ref() != Some(bytes)).collect();
     let standing: Vec<&str> =
         changed.iter().map(|(path, _)| path.as_str()).filter(|path| args.dir.join(path).exists()).collect();
-    if !args.force && !standing.is_empty() {
+    // A document that was worked on stays; what is missing beside it is written again.
+    let restores = changed.len() > standing.len() && standing == [name.as_str()];
+    if !args.force && !standing.is_empty() && !restores {
         let message = format!("`{}` already has {}", args.dir.display(), quoted(&standing));
         return Err(Failure::new(message).help("name another folder, or overwrite with --force"));
     }
-    for (path, bytes) in changed {
+    let kept = |path: &str| restores && !args.force && path == name;
+    for (path, bytes) in changed.iter().filter(|(path, _)| !kept(path)) {
         write_file(&args.dir.join(path), bytes)?;
         written.push(path.clone());
     }
     editor_settings(&args.dir, &mut written, terminal)?;
 
+    if restores && !args.force {
+        terminal.note(&format!("`{name}` was left as it is; --force writes the template's"));
+    }
     if written.is_empty() {
         terminal.note(&format!("`{}` has everything already", args.dir.display()));
     }
@@ -68,9 +75,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let document = args.dir.join(&name);
     let shown = document.strip_prefix(".").unwrap_or(&document);
     terminal.note("");
+    let options = Options { any_device: true, ..Default::default() };
     terminal.note(&text::next_steps(
         &text::quote(&shown.display().to_string()),
-        &missing(&check_path(&pipe_nodes::registry(), &document, &[])),
+        &missing(&check_path_with(&pipe_nodes::registry(), &document, &[], options)),
     ));
     Ok(Exit::Done)
 }

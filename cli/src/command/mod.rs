@@ -46,7 +46,6 @@ pub fn dispatch(command: Command, terminal: &Terminal) -> Outcome {
         Command::Schema(args) => schema::run(&args, terminal),
         Command::Doctor(args) => doctor::run(&args, terminal),
         Command::Completions(args) => completions::run(&args, terminal),
-        Command::Generate(args) => generate::run(&args, terminal),
     }
 }
 
@@ -75,10 +74,11 @@ fn missing(checked: &Checked) -> Vec<String> {
             "P0301" => one.message.replace("does not exist", "is for you to bring"),
             _ => one.message.clone(),
         };
-        let line = checked.files().places(one.span).map(|(_, at, _)| at.line.to_string());
+        let places = one.places().filter_map(|span| checked.files().places(span));
+        let lines: Vec<String> = places.map(|(_, at, _)| at.line.to_string()).collect();
         match needs.iter_mut().find(|(other, _)| *other == need) {
-            Some((_, lines)) => lines.extend(line),
-            None => needs.push((need, line.into_iter().collect())),
+            Some((_, more)) => more.extend(lines),
+            None => needs.push((need, lines)),
         }
     }
     needs

@@ -7,6 +7,7 @@ use pipe_core::port::{Arity, Input};
 use pipe_core::registry::{Kind, Registry};
 use pipe_schema::FieldDoc;
 
+use crate::choices::{Open, types};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::{Paint, Terminal};
 
@@ -14,7 +15,7 @@ use crate::terminal::{Paint, Terminal};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A node type, such as adapter.lora.
-    #[arg(value_name = "TYPE")]
+    #[arg(value_name = "TYPE", value_parser = Open(types), hide_possible_values = true)]
     pub type_name: Option<String>,
 }
 
@@ -45,7 +46,7 @@ fn unknown(name: &str, registry: &Registry) -> Failure {
 }
 
 /// Types by kind, kinds in the order of the registry.
-fn list(registry: &Registry, only: Option<&str>, paint: Paint) -> String {
+pub fn list(registry: &Registry, only: Option<&str>, paint: Paint) -> String {
     let names: Vec<&str> = registry.names().filter(|name| only.is_none_or(|only| kind_of(name) == only)).collect();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
     let mut kinds: Vec<&str> = Vec::new();

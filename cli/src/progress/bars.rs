@@ -37,6 +37,13 @@ const TRAIN: &str = "{prefix} {bar:20.cyan/dim} {pos}/{len}  {wide_msg}";
 /// Only work that took this long leaves a line behind.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
+/// Columns that a line of training has beside its bar.
+fn room(position: &Position) -> usize {
+    let (_, columns) = console::Term::stderr().size();
+    let counts = format!("train {}/{}   ", position.step, position.total_steps);
+    usize::from(columns).saturating_sub(counts.chars().count() + 20)
+}
+
 impl Bars {
     pub fn new(terminal: Terminal) -> Bars {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(12));
@@ -117,7 +124,7 @@ impl Progress for Bars {
         }
         self.bar.set_length(position.total_steps);
         self.bar.set_position(position.step);
-        self.bar.set_message(state.meter.line());
+        self.bar.set_message(state.meter.line_within(room(position)));
     }
     fn artifact(&self, artifact: &Artifact) {
         if !artifact.final_result {

@@ -13,6 +13,8 @@ use crate::machine;
 const BETA: f64 = 0.95;
 /// Steps whose pace is averaged.
 const WINDOW: usize = 50;
+/// Steps below which first and last losses say nothing.
+const LEAST_STEPS: usize = 20;
 /// How often the memory is asked for.
 const MEMORY_EVERY: Duration = Duration::from_millis(500);
 
@@ -87,6 +89,20 @@ impl Meter {
     /// Everything but the step, the most asked for first, since narrow terminals cut the end:
     /// `loss 0.1234  12 s left  2.31 steps/s  epoch 3/8  lr 1.0e-4  RAM 412 MiB`.
     pub fn line(&self) -> String {
+        self.parts().join("  ")
+    }
+
+    /// As much of the line as goes into so many columns, whole numbers only.
+    pub fn line_within(&self, columns: usize) -> String {
+        let mut parts = self.parts();
+        let width = |parts: &[String]| parts.iter().map(|part| part.chars().count() + 2).sum::<usize>();
+        while parts.len() > 1 && width(&parts) > columns + 2 {
+            parts.pop();
+        }
+        parts.join("  ")
+    }
+
+    fn parts(&self) -> Vec<String> {
         let Position { step, total_steps, steps_per_epoch } = self.position;
         let mut parts = vec![format!("loss {}", number(self.loss()))];
         let pace = self.pace();
@@ -98,16 +114,17 @@ impl Meter {
         let per_epoch = steps_per_epoch.max(1);
         let (epoch, epochs) = (step.div_ceil(per_epoch).max(1), total_steps.div_ceil(per_epoch).max(1));
         parts.push(format!("epoch {epoch}/{epochs}"));
-        parts.extend(self.rate.map(|rate| format!("lr {rate:.1e}")));
+        parts.extend(self.rate.map(|rate| if rate == 0.0 { "lr 0".into() } else { format!("lr {rate:.1e}") }));
         parts.extend(self.memory.map(|(_, bytes)| format!("RAM {}", bytes_text(bytes))));
-        parts.join("  ")
+        parts
     }
 
-    /// How the loss went, once there are enough steps to say.
+    /// How the loss went, once there are enough steps to say: single losses differ by their timesteps and noise.
     pub fn loss_change(&self) -> Option<LossChange> {
         let steps = (self.losses.len() / 10).clamp(1, 50);
+        let enough = self.losses.len() >= LEAST_STEPS;
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        (self.losses.len() >= 2).then(|| LossChange {
+        enough.then(|| LossChange {
             first: mean(&self.losses[..steps]),
             last: mean(&self.losses[self.losses.len() - steps..]),
             steps,
@@ -148,6 +165,15 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_gets_whole_parts() {
+        let meter = fed(&[0.5]);
+        assert_eq!(meter.line_within(200), meter.line());
+        assert_eq!(meter.line_within(33), "loss 0.5000  38 s left  2.00 s/step");
+        assert_eq!(meter.line_within(32), "loss 0.5000  38 s left");
+        assert_eq!(meter.line_within(1), "loss 0.5000");
+    }
+
+    #[test]
     fn epochs_count_from_one() {
         for (steps, epoch) in [(1, "epoch 1/4"), (5, "epoch 1/4"), (6, "epoch 2/4"), (20, "epoch 4/4")] {
             assert!(fed(&vec![1.0; steps]).line().contains(epoch), "{steps}");
@@ -156,7 +182,7 @@ mod tests {
 
     #[test]
     fn change_of_the_loss() {
-        assert_eq!(fed(&[1.0]).loss_change(), None);
+        assert_eq!(fed(&[1.0; 19]).loss_change(), None);
         let change = LossChange { first: 0.2, last: 0.15, steps: 40 };
         assert_eq!(change.to_string(), "0.2000 → 0.1500 (-25 %, means of the first and last 40 steps)");
         let losses: Vec<f64> = (0..20).map(|i| 20.0 - f64::from(i)).collect();

@@ -5,6 +5,7 @@
 mod bars;
 mod lines;
 mod meter;
+mod opening;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,6 +14,7 @@ use pipe_core::run::Progress;
 pub use bars::Bars;
 pub use lines::Lines;
 pub use meter::{LossChange, Meter};
+pub use opening::Opening;
 
 use crate::terminal::Terminal;
 

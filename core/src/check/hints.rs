@@ -47,6 +47,10 @@ impl structure::Hints for Hints<'_> {
         }
     }
 
+    fn foreign(&self, field: &str, subject: Subject, has: &dyn Fn(&str) -> bool) -> Option<String> {
+        super::foreign::named(field, subject, has)
+    }
+
     fn candidates(&self, port: &str, subject: Subject) -> Option<String> {
         let Subject::Node(name, ty) = subject else { return None };
         let input = self.registry.kind(ty)?.input(port)?;

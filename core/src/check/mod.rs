@@ -4,8 +4,12 @@
 //! all errors. A node with an error of its own is not asked further, and the nodes after it see
 //! its facts as unknown; they must not complain about that.
 
+pub mod foreign;
+mod held_out;
 mod hints;
 mod paths;
+mod repeated;
+mod replace;
 mod settings;
 
 use std::cell::Cell;
@@ -99,6 +103,9 @@ pub struct Options {
     /// no error, and nodes stand in for it with the usual size where they can ([`CheckCx::stands_in`]). For documents
     /// whose weights and images are the user's to bring.
     pub without_files: bool,
+    /// Devices and types need not be those of this build: that it could not run the document is a warning. For plans made
+    /// for another machine.
+    pub any_device: bool,
 }
 
 /// Checks a file with overrides.
@@ -129,7 +136,13 @@ pub fn check_document_with(registry: &Registry, mut document: Document, options:
     let base_dir = document.base_dir();
     let mut checked =
         Checked { document, settings: None, graph: None, nodes: IndexMap::new(), diagnostics: Vec::new(), base_dir };
-    if let Some(tree) = checked.document.tree.take() {
+    let foreign = checked.document.tree.as_ref().and_then(foreign::document);
+    if let Some(foreign) = foreign {
+        out.push(foreign);
+        checked.document.tree = None;
+    }
+    if let Some(mut tree) = checked.document.tree.take() {
+        replace::settle(&mut tree, checked.document.main, registry);
         let stage = Stage { registry, tree: &tree, budget: Cell::new(50), base_dir: &checked.base_dir, options };
         let (graph, nodes, settings) = stage.run(&mut out);
         checked.graph = graph;
@@ -144,6 +157,7 @@ pub fn check_document_with(registry: &Registry, mut document: Document, options:
         number <= read || !misread.contains(&fault.span)
     });
     tidy(&mut out);
+    repeated::gather(&mut out);
     checked.diagnostics = out;
     checked
 }
@@ -194,6 +208,7 @@ impl Stage<'_> {
             known.insert(node.name.clone(), CheckedNode { type_name: kind.about.type_name, config, facts, inputs, ok });
         }
         self.ask_nodes(&graph, nodes, &usable, &mut known, out);
+        out.extend(held_out::look(&graph, &known, nodes, self.base_dir));
         (Some(graph), known, settings)
     }
 
@@ -251,6 +266,7 @@ impl Stage<'_> {
                 base_dir: self.base_dir,
                 inputs: &inputs,
                 without_files: self.options.without_files,
+                any_device: self.options.any_device,
                 problems: Vec::new(),
                 writes: Vec::new(),
             };
@@ -321,6 +337,7 @@ fn diagnostic(problem: Problem, entry: &Entry, root: &Tree) -> Diagnostic {
         message: problem.message,
         span,
         labels: Vec::new(),
+        also: Vec::new(),
         help: problem.help,
     }
 }

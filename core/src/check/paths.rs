@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{Tree, Value};
-use crate::node::{missing_help, resolve};
+use crate::node::{missing_help, missing_weights_help, resolve};
 
 /// What is wrong with the paths of a node.
 #[derive(Default)]
@@ -82,7 +82,8 @@ impl Walk<'_> {
                 if !self.without_files && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
             {
                 let missing = fault("P0301", format!("`{shown}` does not exist"));
-                self.found.faults.push(missing.help(missing_help(&path)));
+                let help = if kind == "folder" { missing_help(&path) } else { missing_weights_help(&path) };
+                self.found.faults.push(missing.help(help));
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0002",
         "the file is not UTF-8 text",
-        "Documents are UTF-8. Save the file as UTF-8 in your editor; a binary file such as a checkpoint is looked at with `pipe inspect`.",
+        "Documents are UTF-8 text, not UTF-16 and not an encoding of one country. Save the file as UTF-8 in your editor; a binary file such as a checkpoint is looked at with `pipe inspect`.",
     ),
     code(
         "P0003",
@@ -77,12 +77,17 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0016",
         "an override that cannot be applied",
-        "`--set` takes `path.to.field=value`. The path goes through tables by their keys and through lists by numbers from 0; the value is read as YAML: `--set nodes.adamw.learning_rate=2e-4`, `--set 'nodes.cached.text=[clip, t5]'`.",
+        "`--set` takes `path.to.field=value`. The path goes through tables by their keys and through lists by numbers from 0; the value is read as YAML: `--set nodes.adamw.learning_rate=2e-4`, `--set 'nodes.cached.text=[clip, t5]'`, `--set 'nodes.preview.prompts[0].width=256'`. `null` takes a field, an item or a node out: `--set nodes.preview=null`. Where fields exclude each other, the one that is set takes the place of the document's.",
     ),
     code(
         "P0017",
         "a merge key that is not a table",
         "`<<` merges the entries of another table, or of a list of tables, into this one: `<<: *defaults`.",
+    ),
+    code(
+        "P0018",
+        "a file for another program",
+        "The file is a set-up of sd-scripts, not a document of `pipe`: the two describe a training in different words. `pipe migrate sd-scripts` translates it.",
     ),
     code(
         "P0101",

@@ -36,7 +36,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0307",
         "an image that cannot be decoded",
-        "The file has the name of an image but cannot be decoded. The other images are used; remove or replace this one.",
+        "The file has the name of an image but is none that can be decoded, or it is cut short. `pipe check` reads the header and the end of each image: what it finds is an error. An image that turns out damaged in its middle during a run is set aside and reported, and the others are used.",
     ),
     code(
         "P0308",
@@ -74,6 +74,21 @@ pub(super) const CODES: &[Code] = &[
         "The name given for the result exists already, or is that of a file that is read. Use another name; `--force` replaces an existing result, but never an input, and never a folder that holds no model.",
     ),
     code(
+        "P0330",
+        "images that are not read",
+        "A folder of images holds some that are passed over: files of other formats (`.tiff`, `.gif`, …), or sub-folders with images. Only png, jpg, webp and bmp files directly in the folder are read.",
+    ),
+    code(
+        "P0331",
+        "images much smaller than they are trained at",
+        "Images are enlarged to at least twice their size to reach the resolution asked for. What is added is no detail, and a model learns the blur. Lower the resolution, use `buckets.no_upscale`, or take larger images.",
+    ),
+    code(
+        "P0332",
+        "what is measured is what is trained on",
+        "Held-out images are there to see how a model does on what it has not learned. Here they are read from a folder that is trained on, so the loss measured on them goes down in any case.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",
@@ -91,6 +106,6 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0501",
         "the run does not fit",
-        "The plan needs more memory than there is (or than `--memory` allows). The message names the phase and what takes most of it. The usual changes, cheapest first: a smaller `batch_size` with a larger `accumulate`, checkpointing, weights stored in 8 bits, a lower resolution.",
+        "The plan needs more memory than there is (or than `--memory` allows). The message names the phase and what takes most of it. With `--memory`, `pipe plan` plans the document again with each change that may help, and names those that need less: a smaller `batch_size` with a larger `accumulate`, `checkpointing: blocks`, a cache on disk, smaller previews or none, an optimizer with a smaller state, a smaller rank, a lower resolution.",
     ),
 ];

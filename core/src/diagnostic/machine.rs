@@ -8,15 +8,17 @@ use super::{Diagnostic, Severity, SourceFiles, Span};
 
 type Groups<'a> = [(&'a [Diagnostic], &'a SourceFiles)];
 
-fn each<'a>(groups: &'a Groups<'a>) -> impl Iterator<Item = (&'a Diagnostic, &'a SourceFiles)> {
-    groups.iter().flat_map(|(diagnostics, files)| diagnostics.iter().map(move |d| (d, *files)))
+/// Every diagnostic at each of its places: programs mark one place an entry.
+fn each<'a>(groups: &'a Groups<'a>) -> impl Iterator<Item = (Span, &'a Diagnostic, &'a SourceFiles)> {
+    let at = |d: &'a Diagnostic, files: &'a SourceFiles| d.places().map(move |span| (span, d, files));
+    groups.iter().flat_map(move |(diagnostics, files)| diagnostics.iter().flat_map(move |d| at(d, files)))
 }
 
 /// An array of `{code, severity, message, file, line, column, end_line, end_column, help}`.
 pub(super) fn json(groups: &Groups) -> String {
     let all: Vec<Json> = each(groups)
-        .map(|(d, files)| {
-            let (file, start, end) = match files.places(d.span) {
+        .map(|(span, d, files)| {
+            let (file, start, end) = match files.places(span) {
                 Some((file, start, end)) => (Json::from(file.name()), start, end),
                 None => (Json::Null, Default::default(), Default::default()),
             };
@@ -35,9 +37,9 @@ pub(super) fn json(groups: &Groups) -> String {
 /// Workflow commands: <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
 pub(super) fn github(groups: &Groups) -> String {
     let mut out = String::new();
-    for (d, files) in each(groups) {
+    for (span, d, files) in each(groups) {
         let _ = write!(out, "::{} ", d.severity.name());
-        if let Some((file, start, end)) = files.places(d.span) {
+        if let Some((file, start, end)) = files.places(span) {
             let _ = write!(
                 out,
                 "file={},line={},endLine={},col={},endColumn={},",
@@ -64,7 +66,7 @@ fn escape(text: &str, property: bool) -> String {
 
 /// SARIF 2.1.0, with one rule for each code that occurs.
 pub(super) fn sarif(groups: &Groups) -> String {
-    let mut codes: Vec<&'static str> = each(groups).map(|(d, _)| d.code).collect();
+    let mut codes: Vec<&'static str> = each(groups).map(|(_, d, _)| d.code).collect();
     codes.sort_unstable();
     codes.dedup();
     let rules: Vec<Json> = codes
@@ -80,7 +82,7 @@ pub(super) fn sarif(groups: &Groups) -> String {
         })
         .collect();
     let results: Vec<Json> = each(groups)
-        .map(|(d, files)| {
+        .map(|(span, d, files)| {
             let text = match d.help_text() {
                 Some(help) => format!("{}. {help}", d.message),
                 None => d.message.clone(),
@@ -99,7 +101,7 @@ pub(super) fn sarif(groups: &Groups) -> String {
                 })
                 .collect();
             let locations: Vec<Json> =
-                physical(d.span, files).map(|p| value!({ "physicalLocation": p })).into_iter().collect();
+                physical(span, files).map(|p| value!({ "physicalLocation": p })).into_iter().collect();
             value!({
                 "ruleId": d.code,
                 "ruleIndex": codes.binary_search(&d.code).unwrap_or(0),

@@ -48,6 +48,8 @@ pub struct Diagnostic {
     pub span: Span,
     /// Notes beside places. A label at [`Diagnostic::span`] itself is printed after its carets.
     pub labels: Vec<(Span, String)>,
+    /// Further places with the very same fault: the same missing file, named again.
+    pub also: Vec<Span>,
     /// How to mend it.
     pub help: Option<String>,
 }
@@ -55,7 +57,8 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A new error.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Diagnostic { code, severity: Severity::Error, message: message.into(), span, labels: Vec::new(), help: None }
+        let (labels, also) = (Vec::new(), Vec::new());
+        Diagnostic { code, severity: Severity::Error, message: message.into(), span, labels, also, help: None }
     }
     /// A new warning.
     pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
@@ -75,6 +78,10 @@ impl Diagnostic {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+    /// All places of the fault, the leading one first.
+    pub fn places(&self) -> impl Iterator<Item = Span> {
+        std::iter::once(self.span).chain(self.also.iter().copied())
     }
     /// The file of the place.
     pub fn file(&self) -> FileId {

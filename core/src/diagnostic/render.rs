@@ -69,10 +69,12 @@ pub fn render_all(groups: &[(&[Diagnostic], &SourceFiles)], format: Format, colo
 }
 
 fn concise(out: &mut String, d: &Diagnostic, files: &SourceFiles) {
-    if let Some((file, at, _)) = files.places(d.span) {
-        let _ = write!(out, "{}:{}:{}: ", clean(&file.name()), at.line, at.column);
+    for span in d.places() {
+        if let Some((file, at, _)) = files.places(span) {
+            let _ = write!(out, "{}:{}:{}: ", clean(&file.name()), at.line, at.column);
+        }
+        let _ = writeln!(out, "{}[{}]: {}", d.severity.name(), d.code, clean(&d.message).replace('\n', " "));
     }
-    let _ = writeln!(out, "{}[{}]: {}", d.severity.name(), d.code, clean(&d.message).replace('\n', " "));
 }
 
 fn human(out: &mut String, d: &Diagnostic, files: &SourceFiles, paint: Paint) {
@@ -88,6 +90,7 @@ fn human(out: &mut String, d: &Diagnostic, files: &SourceFiles, paint: Paint) {
         .iter()
         .map(|(span, text)| Mark { span: *span, text: text.clone(), primary: *span == d.span })
         .collect();
+    marks.extend(d.also.iter().map(|span| Mark { span: *span, text: "here too".into(), primary: false }));
     if !marks.iter().any(|mark| mark.primary) {
         marks.push(Mark { span: d.span, text: String::new(), primary: true });
     }
@@ -131,7 +134,10 @@ fn snippet(out: &mut String, file: &SourceFile, marks: &[Mark], width: usize, ar
         let _ = writeln!(out, "{pad}{} {name}", paint.with(BLUE, arrow));
         return;
     }
-    let _ = writeln!(out, "{pad}{} {name}:{}:{}", paint.with(BLUE, arrow), at.line, at.column);
+    // A flag of the command line is named; there is no line to count.
+    let flag = name.starts_with("--") && name != "--set";
+    let place = if flag { String::new() } else { format!(":{}:{}", at.line, at.column) };
+    let _ = writeln!(out, "{pad}{} {name}{place}", paint.with(BLUE, arrow));
     let bar = paint.with(BLUE, "|");
     let _ = writeln!(out, "{pad} {bar}");
     let mut previous: Option<usize> = None;

@@ -11,15 +11,17 @@
 //! assert_eq!(yaml.tree.unwrap().to_json(), toml.tree.unwrap().to_json());
 //! ```
 
+mod mistaken;
 mod overrides;
+mod read;
 pub mod scalar;
 mod toml;
 mod tree;
 mod yaml;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use read::STDIN;
 pub use tree::{Deepest, Entry, Map, Tree, Value};
 
 use crate::diagnostic::{Diagnostic, FileId, SourceFiles, Span};
@@ -68,13 +70,26 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads a file and applies overrides (`path.to.field=value`).
+    /// Reads a file, or standard input for `-`, and applies overrides (`path.to.field=value`).
     pub fn load(path: &Path, sets: &[String]) -> Document {
-        match read(path) {
-            Ok(text) => Document::parse(&text, path, Syntax::of(path), sets),
-            Err((code, message)) => {
-                let mut document = Document::empty(path, Syntax::of(path), String::new());
-                document.diagnostics.push(Diagnostic::error(code, Span::new(document.main, 0, 0), message));
+        let syntax = Syntax::of(path);
+        match read::read(path) {
+            Ok(text) if path == Path::new(STDIN) => {
+                // No name says what it is.
+                let yaml = Document::parse(&text, "<stdin>", Syntax::Yaml, sets);
+                let mistaken = yaml.diagnostics.iter().any(|one| one.message.starts_with("this looks like TOML"));
+                if mistaken { Document::parse(&text, "<stdin>", Syntax::Toml, sets) } else { yaml }
+            }
+            Ok(text) => Document::parse(&text, path, syntax, sets),
+            Err(why) => {
+                let (text, range) = why.shown.unwrap_or_default();
+                let mut document = Document::empty(path, syntax, text);
+                let span = Span::new(document.main, range.start, range.end);
+                let diagnostic = Diagnostic::error(why.code, span, why.message);
+                document.diagnostics.push(match why.help {
+                    Some(help) => diagnostic.help(help),
+                    None => diagnostic,
+                });
                 document
             }
         }
@@ -135,6 +150,13 @@ pub fn parse(text: &str, file: FileId, syntax: Syntax) -> Parsed {
         Syntax::Yaml => yaml::parse(body, file, base),
         Syntax::Toml => toml::parse(body, file, base),
     };
+    let table = parsed.tree.as_ref().is_some_and(|tree| tree.as_map().is_some());
+    if (!table || parsed.diagnostics.iter().any(|one| one.code < "P0005"))
+        && let Some(mistaken) = mistaken::other(body, file, base, syntax)
+    {
+        return Parsed { tree: None, diagnostics: vec![mistaken] };
+    }
+    mistaken::limit(&mut parsed.diagnostics);
     let start = Span::new(file, base, base);
     match &parsed.tree {
         None if parsed.diagnostics.is_empty() => {
@@ -156,38 +178,6 @@ pub fn parse(text: &str, file: FileId, syntax: Syntax) -> Parsed {
         _ => {}
     }
     parsed
-}
-
-fn read(path: &Path) -> Result<String, (&'static str, String)> {
-    let fail = |error: std::io::Error| ("P0001", format!("cannot read `{}`: {}", path.display(), plain(&error)));
-    let about = std::fs::metadata(path).map_err(fail)?;
-    if about.is_dir() {
-        return Err(("P0001", format!("cannot read `{}`: it is a folder", path.display())));
-    }
-    if !about.is_file() && !is_stream(path) {
-        return Err(("P0001", format!("cannot read `{}`: it is a pipe or a device, not a file", path.display())));
-    }
-    if about.len() > MAX_BYTES as u64 {
-        return Err(("P0011", format!("the document has {} bytes, the limit is {MAX_BYTES}", about.len())));
-    }
-    // Standard input tells no length.
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(fail)?;
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() > MAX_BYTES {
-        return Err(("P0011", format!("the document has more than the limit of {MAX_BYTES} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-        ("P0002", format!("`{}` is not UTF-8 text: line {line} has a byte that is no letter", path.display()))
-    })
-}
-
-/// What the shell or the caller has opened for reading: `/dev/stdin`, `<(…)`. Any other pipe may have nobody at its
-/// other end, and reading it would wait for ever.
-fn is_stream(path: &Path) -> bool {
-    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
 /// An I/O error in plain words.

@@ -94,7 +94,7 @@ impl<'i> Builder<'i> {
             Body::Array(items) => items.push(value),
             Body::Inline(map) => {
                 if let Err(diagnostic) = insert_inline(map, &keys, value) {
-                    self.diagnostics.push(diagnostic);
+                    self.diagnostics.push(*diagnostic);
                 }
             }
             Body::Table => {
@@ -130,7 +130,7 @@ impl<'i> Builder<'i> {
                 _ => return,
             }
         }
-        put_last(map, last, value).unwrap_or_else(|diagnostic| self.diagnostics.push(diagnostic));
+        put_last(map, last, value).unwrap_or_else(|diagnostic| self.diagnostics.push(*diagnostic));
     }
 
     /// `[a.b]` or `[[a.b]]`.
@@ -313,10 +313,10 @@ fn descend<'m>(root: &'m mut Map, path: &[String]) -> Option<&'m mut Map> {
 }
 
 /// `{ a.b = 1 }`: dotted keys inside an inline table extend only tables begun by dotted keys there.
-fn insert_inline(map: &mut Map, keys: &[(String, Span)], value: Tree) -> Result<(), Diagnostic> {
+fn insert_inline(map: &mut Map, keys: &[(String, Span)], value: Tree) -> Result<(), Box<Diagnostic>> {
     let Some((last, parents)) = keys.split_last() else { return Ok(()) };
     if keys.len() > MAX_DEPTH {
-        return Err(too_deep(last.1));
+        return Err(Box::new(too_deep(last.1)));
     }
     let mut map = map;
     for (name, span) in parents {
@@ -328,15 +328,15 @@ fn insert_inline(map: &mut Map, keys: &[(String, Span)], value: Tree) -> Result<
         let (first, dotted) = (entry.key_span, entry.value.span == entry.key_span);
         match &mut entry.value.value {
             Value::Map(inner) if dotted => map = inner,
-            _ => return Err(duplicate(name, first, *span)),
+            _ => return Err(Box::new(duplicate(name, first, *span))),
         }
     }
     put_last(map, last, value)
 }
 
-fn put_last(map: &mut Map, (name, span): &(String, Span), value: Tree) -> Result<(), Diagnostic> {
+fn put_last(map: &mut Map, (name, span): &(String, Span), value: Tree) -> Result<(), Box<Diagnostic>> {
     if let Some(first) = map.get(name) {
-        return Err(duplicate(name, first.key_span, *span));
+        return Err(Box::new(duplicate(name, first.key_span, *span)));
     }
     map.insert(name.clone(), Entry { key_span: *span, value });
     Ok(())

@@ -86,6 +86,12 @@ impl<'a> Life<'a> {
         }
         let total = self.position.total_steps;
         self.log.say(&match self.position.is_last() {
+            true if saved.step > total => {
+                format!(
+                    "step {} is done already, and the run now has {total}: nothing to train; `--steps` takes more",
+                    saved.step
+                )
+            }
             true => format!("all {total} steps are done already; `--steps` takes more"),
             false => format!("continuing after step {} of {total}", saved.step),
         });

@@ -5,6 +5,7 @@
 //! moment, a run leaves whole files only, and `--resume` goes on from the newest state.
 
 mod build;
+mod changed;
 mod life;
 mod log;
 mod state;
@@ -16,7 +17,7 @@ use std::time::Instant;
 
 use crate::check::Checked;
 use crate::folder::{LOCK_JSON, RunFolder, atomic_write};
-use crate::identity::{Change, Identity, resolved};
+use crate::identity::{Identity, resolved};
 use crate::registry::Registry;
 use crate::run::{Artifact, Position, Progress, RunError, StepReport, StopFlag};
 use crate::settings::{LATEST, Settings};
@@ -74,6 +75,21 @@ pub fn default_folder(settings: &Settings) -> PathBuf {
     }
 }
 
+/// A state that a run's folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedState {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// All steps that the run was to make.
+    pub total_steps: u64,
+}
+
+/// The newest state in a run's folder, if there is one that can be read.
+pub fn saved(folder: &std::path::Path) -> Option<SavedState> {
+    let saved = state::newest(folder).ok()??;
+    Some(SavedState { step: saved.step, total_steps: saved.total_steps })
+}
+
 /// Carries out a checked document.
 pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Result<Outcome, RunError> {
     let begun = Instant::now();
@@ -87,10 +103,10 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
     let log = Log::open(folder.path(), options.progress.clone())?;
     log.line(&format!("pipe {} runs `{}`", env!("CARGO_PKG_VERSION"), settings.name));
 
-    let state = start.state(folder.path(), &identity, &log)?;
-    let lock = folder.path().join(LOCK_JSON);
-    let before = state.as_ref().map(|state| contents_of(&state.run().join(LOCK_JSON))).unwrap_or_default();
     let mut document = resolved(registry, checked, &identity);
+    let lock = folder.path().join(LOCK_JSON);
+    let state = start.state(folder.path(), &identity, &document, &log)?;
+    let before = state.as_ref().map(|state| contents_of(&state.run().join(LOCK_JSON))).unwrap_or_default();
     if state.is_none() {
         atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
     }
@@ -197,7 +213,13 @@ impl Start {
     }
 
     /// The state, when it belongs to this pipeline.
-    fn state(&self, folder: &Path, identity: &Identity, log: &Log) -> Result<Option<state::Saved>, RunError> {
+    fn state(
+        &self,
+        folder: &Path,
+        identity: &Identity,
+        document: &serde_json::Value,
+        log: &Log,
+    ) -> Result<Option<state::Saved>, RunError> {
         let saved = match self {
             Start::Fresh => None,
             Start::After(path) => Some(state::named(folder, path.clone())?),
@@ -209,29 +231,19 @@ impl Start {
                 newest
             }
         };
-        saved.map(|saved| same_pipeline(saved, identity)).transpose()
+        saved.map(|saved| same_pipeline(saved, identity, document)).transpose()
     }
 }
 
 /// A state, when it belongs to this pipeline.
-fn same_pipeline(saved: state::Saved, identity: &Identity) -> Result<state::Saved, RunError> {
+fn same_pipeline(
+    saved: state::Saved,
+    identity: &Identity,
+    document: &serde_json::Value,
+) -> Result<state::Saved, RunError> {
     let changes = identity.changes(&saved.identity);
     if changes.is_empty() {
         return Ok(saved);
     }
-    let list: Vec<String> = changes.iter().take(5).map(Change::to_string).collect();
-    let more = if changes.len() > 5 { format!(" and {} more", changes.len() - 5) } else { String::new() };
-    let message = format!("the pipeline changed since the state of step {}: {}{more}", saved.step, list.join(", "));
-    let help =
-        "undo the change, or start a new run in another folder; steps, device, output and event nodes may change";
-    let error = RunError::new("P0908", message).help(help);
-    Err(
-        match changes.iter().find_map(|change| match change {
-            Change::Node(name) | Change::Added(name) => Some(name),
-            _ => None,
-        }) {
-            Some(name) => error.of(name),
-            None => error,
-        },
-    )
+    Err(changed::refusal(saved.step, &changes, &saved.run().join(LOCK_JSON), document))
 }

@@ -20,6 +20,8 @@ const FORMAT: u32 = 1;
 pub(super) struct Saved {
     pub path: PathBuf,
     pub step: u64,
+    /// All steps of the run that saved it.
+    pub total_steps: u64,
     pub identity: Identity,
 }
 
@@ -154,7 +156,7 @@ fn open(folder: &Path, step: u64, path: PathBuf) -> Result<Saved, RunError> {
     if record.format != FORMAT || record.step != step {
         return Err(damaged(format!("it was written by pipe {} in another format", record.pipe)));
     }
-    Ok(Saved { path, step, identity: record.identity })
+    Ok(Saved { path, step, total_steps: record.total_steps, identity: record.identity })
 }
 
 /// A state that cannot be used, and the one to go on from instead.

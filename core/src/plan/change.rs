@@ -1,13 +1,13 @@
 //! What would make a run fit: changes of the document, tried in the order of what they cost.
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
-//! longer; caches on disk are read again at each step; smaller previews show less; a smaller rank or resolution learns
-//! something else. Each is planned anew, so that what is named is known to fit.
+//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; moments of 8 bits
+//! are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::{Plan, bytes_text};
+use super::{Fitting, Misfit, Plan};
 use crate::check::Checked;
 use crate::registry::{Kind, Registry};
 
@@ -18,39 +18,36 @@ pub struct Change {
     pub sets: Vec<String>,
 }
 
-/// A change that is known to fit.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fitting {
-    /// What to change.
-    #[serde(flatten)]
-    pub change: Change,
-    /// Bytes of the largest phase then.
-    pub peak_bytes: u64,
-}
-
-impl std::fmt::Display for Fitting {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let sets: Vec<String> = self.change.sets.iter().map(|set| format!("--set {set}")).collect();
-        write!(f, "`{}` fits: {} at the peak", sets.join(" "), bytes_text(self.peak_bytes))
-    }
-}
-
-/// The cheapest change with which a document fits into `memory` bytes. `replan` plans the document with overrides, and
-/// gives nothing when it then has errors.
-pub fn cheapest(
+/// Fills in which changes of a document need less memory, and the cheapest that fits. `replan` plans the document with
+/// overrides, and gives nothing when it then has errors.
+///
+/// A change is a field of this document, and its number is that of a plan made with it.
+pub fn changes(
     registry: &Registry,
     checked: &Checked,
-    memory: u64,
+    misfit: &mut Misfit,
     mut replan: impl FnMut(&[String]) -> Option<Plan>,
-) -> Option<Fitting> {
-    changes(registry, checked).into_iter().find_map(|change| {
-        let plan = replan(&change.sets)?;
-        plan.fits(memory).is_ok().then_some(Fitting { change, peak_bytes: plan.peak_bytes })
-    })
+) {
+    if misfit.hopeless() {
+        return;
+    }
+    for change in candidates(registry, checked) {
+        // What fits already needs no more on top.
+        let more = |less: &Fitting| less.fits && less.change.sets.iter().all(|set| change.sets.contains(set));
+        if misfit.changes.iter().any(more) {
+            continue;
+        }
+        let Some(plan) = replan(&change.sets) else { continue };
+        let (peak_bytes, fits) = (plan.peak_bytes, plan.fits(misfit.memory).is_ok());
+        if peak_bytes < misfit.total {
+            misfit.changes.push(Fitting { change, peak_bytes, fits });
+        }
+    }
+    misfit.cheapest = misfit.changes.iter().find(|one| one.fits).cloned();
 }
 
 /// Changes worth trying: each kind alone, then together with the cheaper ones.
-fn changes(registry: &Registry, checked: &Checked) -> Vec<Change> {
+fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
     let batches = batches(checked);
     let smallest = batches.last().cloned().unwrap_or_default();
     let mut out: Vec<Vec<String>> = batches;
@@ -59,6 +56,8 @@ fn changes(registry: &Registry, checked: &Checked) -> Vec<Change> {
         of_nodes(registry, checked, checkpointing),
         of_nodes(registry, checked, caching),
         of_nodes(registry, checked, previewing),
+        without_previews(checked),
+        of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
         of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3)),
@@ -66,13 +65,21 @@ fn changes(registry: &Registry, checked: &Checked) -> Vec<Change> {
     ];
     for sets in kinds.into_iter().filter(|sets| !sets.is_empty()) {
         out.push(sets.clone());
-        // A later value of the same field takes the place of the earlier one.
+        // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
         let field = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
-        base.retain(|old| !sets.iter().any(|set| field(set) == field(old)));
+        let within =
+            |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
+        base.retain(|old| !sets.iter().any(|set| within(old, set)));
         base.extend(sets);
         out.push(base.clone());
     }
-    out.dedup();
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    out.retain(|sets| {
+        !seen.contains(sets) && {
+            seen.push(sets.clone());
+            true
+        }
+    });
     out.into_iter().filter(|sets| !sets.is_empty()).map(|sets| Change { sets }).collect()
 }
 
@@ -119,6 +126,19 @@ fn previewing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
         (side >= 128).then(|| (field, (side / 2 / 64 * 64).to_string()))
     };
     ["width", "height"].into_iter().filter_map(half).collect()
+}
+
+/// Takes previews out: nothing reads them.
+fn without_previews(checked: &Checked) -> Vec<String> {
+    let previews = checked.nodes.iter().filter(|(_, node)| node.type_name.starts_with("sampler."));
+    previews.map(|(name, _)| format!("nodes.{name}=null")).collect()
+}
+
+/// The same optimizer with moments of 8 bits, where there is one.
+fn stepping(registry: &Registry, kind: &Kind) -> Vec<(&'static str, String)> {
+    let small = format!("{}_8bit", kind.about.type_name);
+    let has = kind.about.type_name.starts_with("optimizer.") && registry.kind(&small).is_some();
+    if has { vec![("type", small)] } else { Vec::new() }
 }
 
 fn ranking(kind: &Kind, config: &Json, by: u64) -> Vec<(&'static str, String)> {

@@ -6,9 +6,8 @@ use indexmap::IndexMap;
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
-use super::{Bytes, Category, Fitting, NodePlan};
+use super::{Assumed, Bytes, Category, Misfit, NodePlan};
 use crate::check::Checked;
-use crate::diagnostic::Diagnostic;
 use crate::node::PlanCx;
 use crate::registry::Registry;
 use crate::schedule::Schedule;
@@ -16,6 +15,9 @@ use crate::schedule::Schedule;
 /// What a document's run will need.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
+    /// The device that the numbers are for.
+    #[serde(flatten)]
+    pub assumed: Assumed,
     /// Optimizer steps of the run.
     pub steps: Option<u64>,
     /// Passes over the data.
@@ -234,86 +236,10 @@ impl Plan {
     }
 
     /// Whether every phase fits into `memory` bytes; if not, the phase that is farthest off.
-    pub fn fits(&self, memory: u64) -> Result<(), Misfit> {
-        let Some(phase) = self.phases.iter().rev().max_by_key(|phase| phase.total) else { return Ok(()) };
-        if phase.total <= memory {
-            return Ok(());
+    pub fn fits(&self, memory: u64) -> Result<(), Box<Misfit>> {
+        match self.phases.iter().rev().max_by_key(|phase| phase.total) {
+            Some(phase) if phase.total > memory => Err(Box::new(Misfit::of(phase, memory))),
+            _ => Ok(()),
         }
-        // The program itself cannot be made smaller, so it is not what to look at.
-        let ours = phase.bytes.iter().filter(|(category, _)| **category != Category::Program);
-        let (category, bytes) = ours.max_by_key(|(_, bytes)| **bytes).map_or((Category::Program, 0), |(c, b)| (*c, *b));
-        let tries = self.nodes.values().flat_map(|node| &node.plan.notes);
-        let mut suggestions: Vec<String> =
-            tries.filter_map(|note| note.strip_prefix("try ")).map(str::to_owned).collect();
-        if suggestions.is_empty() {
-            suggestions.push(general(category).to_owned());
-        }
-        suggestions.truncate(4);
-        let (phase, total) = (phase.name.clone(), phase.total);
-        Err(Misfit { phase, total, memory, category, bytes, suggestions, cheapest: None })
-    }
-}
-
-fn general(category: Category) -> &'static str {
-    match category {
-        Category::Weights => "store the frozen weights in 8 bits, or choose a smaller model",
-        Category::Trainable | Category::Gradients => "train fewer parameters: a smaller rank, or fewer targets",
-        Category::OptimizerState => "an optimizer with a smaller state",
-        Category::Activations => {
-            "a smaller `batch_size` with a larger `accumulate`, checkpointing, or a lower resolution"
-        }
-        Category::Batch => "keep the cache on disk instead of in memory",
-        Category::Working => "a lower resolution, or smaller tiles",
-        Category::Program => "close other programs",
-    }
-}
-
-/// Why a run does not fit.
-#[derive(Clone, Debug, Serialize)]
-pub struct Misfit {
-    /// The largest phase.
-    pub phase: String,
-    /// Bytes it needs.
-    pub total: u64,
-    /// Bytes there are.
-    pub memory: u64,
-    /// What takes most of it.
-    pub category: Category,
-    /// How much that is.
-    pub bytes: u64,
-    /// Changes that would help, the cheapest first.
-    pub suggestions: Vec<String>,
-    /// The cheapest change known to fit, when one was looked for and found.
-    pub cheapest: Option<Fitting>,
-}
-
-impl std::fmt::Display for Misfit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = super::bytes_text;
-        write!(
-            f,
-            "`{}` needs {}, {} more than the {} there are; most of it ({}) is {}",
-            self.phase,
-            text(self.total),
-            text(self.total.saturating_sub(self.memory)),
-            text(self.memory),
-            text(self.bytes),
-            self.category.name()
-        )
-    }
-}
-
-impl Misfit {
-    /// As a diagnostic of the document, at its `train` table or its start.
-    pub fn diagnostic(&self, checked: &Checked) -> Diagnostic {
-        let place = checked.document.tree.as_ref().map(|tree| tree.deepest("train").span());
-        let start = crate::diagnostic::Span::new(checked.document.main, 0, 0);
-        let span = place.filter(|span| span.start > 0).unwrap_or(start);
-        let tries = self.suggestions.join("; or ");
-        let help = match &self.cheapest {
-            Some(fitting) => format!("{fitting}; or try {tries}"),
-            None => format!("try {tries}"),
-        };
-        Diagnostic::error("P0501", span, self.to_string()).help(help)
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::bytes_text;
-use super::render::group as grouped;
+use super::render::grouped;
 
 /// Tensors that share a learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,6 +49,16 @@ impl Curve {
         let at = |i: u64| (u128::from(i) * u128::from(last) / u128::from(count.max(2) - 1)) as u64;
         let samples = (0..count).map(|i| (at(i), f(at(i)))).collect();
         Curve { name: name.into(), steps, samples }
+    }
+
+    /// The number after so many steps, between samples on the line that joins them.
+    pub fn at(&self, step: u64) -> f64 {
+        let after = self.samples.partition_point(|(at, _)| *at < step);
+        match (after.checked_sub(1).and_then(|i| self.samples.get(i)), self.samples.get(after)) {
+            (Some((a, x)), Some((b, y))) => x + (y - x) * (step - a) as f64 / (b - a).max(1) as f64,
+            (Some((_, x)), None) | (None, Some((_, x))) => *x,
+            (None, None) => 0.0,
+        }
     }
 
     /// The curve as an area over an axis from step 1 to the last, at most `width` columns beside its scale.

@@ -6,14 +6,16 @@
 mod change;
 mod document;
 mod learning;
+mod misfit;
 mod render;
 
 use serde::Serialize;
 
-pub use change::{Change, Fitting, cheapest};
-pub use document::{Misfit, Phase, PhaseKind, Plan, PlannedNode, plan_document};
+pub use change::{Change, changes};
+pub use document::{Phase, PhaseKind, Plan, PlannedNode, plan_document};
 pub use learning::{Curve, ParameterGroup};
-pub use render::{bytes_text, count_text, seconds_text};
+pub use misfit::{Fitting, Misfit};
+pub use render::{bytes_text, count_text, grouped, seconds_text};
 
 /// What a number of bytes is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -62,6 +64,17 @@ impl Category {
             Category::Program => "program",
         }
     }
+}
+
+/// What a plan's numbers are for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Assumed {
+    /// The device, such as `cuda`, once it is known.
+    pub device: Option<String>,
+    /// The type of matrix products and convolutions.
+    pub precision: Option<String>,
+    /// What the numbers leave out, since nothing says how much it is.
+    pub not_counted: Vec<String>,
 }
 
 /// Bytes with their purpose.
@@ -116,7 +129,6 @@ pub struct NodePlan {
     /// The learning rate over the steps, as a factor of the groups' rates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Curve>,
-    /// Lines for the human report (modules, buckets, …). A line that begins with `try ` is
-    /// a change that would need less memory; it is shown when the run does not fit.
+    /// Lines for the human report (modules, buckets, …).
     pub notes: Vec<String>,
 }

@@ -13,7 +13,9 @@ impl Plan {
         let mut out = String::new();
         if let Some(steps) = self.steps {
             let epochs = self.epochs.map(|epochs| format!(", {} epochs", trim(epochs))).unwrap_or_default();
-            let _ = writeln!(out, "{} steps{epochs}\n", group(steps));
+            let on = self.assumed.device.as_ref().map(|device| format!(", on {device}")).unwrap_or_default();
+            let precision = self.assumed.precision.as_ref().map(|ty| format!(" in {ty}")).unwrap_or_default();
+            let _ = writeln!(out, "{} steps{epochs}{on}{precision}\n", grouped(steps));
         }
         let used: Vec<Category> = Category::ALL
             .into_iter()
@@ -71,9 +73,12 @@ impl Plan {
         if let Some(total) = timed.then(|| self.phases.iter().filter_map(|phase| phase.seconds).sum::<f64>()) {
             let _ = writeln!(out, "time     about {}", seconds_text(total));
         }
+        for what in &self.assumed.not_counted {
+            let _ = writeln!(out, "beside   {what}");
+        }
         let mut first = true;
         for (name, node) in &self.nodes {
-            for note in node.plan.notes.iter().filter(|note| !note.starts_with("try ")) {
+            for note in &node.plan.notes {
                 if std::mem::take(&mut first) {
                     out.push('\n');
                 }
@@ -139,7 +144,8 @@ fn trim(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-pub(super) fn group(value: u64) -> String {
+/// `1600`, `859,520,964`.
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -165,7 +171,7 @@ mod tests {
         assert_eq!(count_text(1_234_000_000), "1.23 G");
         assert_eq!(seconds_text(7505.0), "2 h 05 min");
         assert_eq!(seconds_text(1.24), "1.2 s");
-        assert_eq!(group(1600), "1600");
-        assert_eq!(group(1234567), "1,234,567");
+        assert_eq!(grouped(1600), "1600");
+        assert_eq!(grouped(1234567), "1,234,567");
     }
 }

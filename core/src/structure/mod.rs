@@ -10,6 +10,8 @@ mod union;
 mod value;
 mod words;
 
+pub(crate) use table::groups;
+
 use std::cell::Cell;
 
 use serde_json::Value as Json;
@@ -30,6 +32,10 @@ pub enum Subject<'a> {
 pub trait Hints {
     /// Where a field unknown here would be at home.
     fn elsewhere(&self, _field: &str, _subject: Subject) -> Option<String> {
+        None
+    }
+    /// What a field is called here that another trainer knows by this name; `has` tells the fields of its table.
+    fn foreign(&self, _field: &str, _subject: Subject, _has: &dyn Fn(&str) -> bool) -> Option<String> {
         None
     }
     /// Which nodes of the document could fill an input that is not filled.

@@ -6,7 +6,7 @@ use super::union::constant;
 use super::{Path, Step, Structure, place, words};
 use crate::diagnostic::suggest::{and_list, or_list};
 use crate::diagnostic::{Diagnostic, Span, did_you_mean, suggest};
-use crate::document::{Map, Tree};
+use crate::document::{Map, Tree, Value};
 
 impl<'a> Structure<'a> {
     pub(super) fn table<'p>(
@@ -28,6 +28,11 @@ impl<'a> Structure<'a> {
             }
             let field = known.and_then(|known| known.get(name)).or(rest.filter(|rest| rest.is_object()));
             match field {
+                Some(_) if entry.value.value == Value::Null && required(schema, name) => {
+                    let message = format!("`{name}` {} has no value", words::within(path, self.subject));
+                    let diagnostic = Diagnostic::error("P0110", entry.key_span, message);
+                    self.out.push(diagnostic.help("give it a value; there is no default"));
+                }
                 Some(field) => {
                     path.push(Step::Field(name));
                     self.value(&entry.value, Some(entry.key_span), field, path);
@@ -36,7 +41,9 @@ impl<'a> Structure<'a> {
                 None if known.is_none() && rest != Some(&Json::Bool(false)) => {}
                 None => {
                     let names = known.into_iter().flatten().map(|(name, _)| name.as_str());
-                    let near = self.suggestions(name, names.filter(|known| !map.contains_key(*known)));
+                    // An override may mean a field that the document gives already.
+                    let free = |known: &&str| map.get(*known).is_none_or(|at| at.key_span.file != entry.key_span.file);
+                    let near = self.suggestions(name, names.filter(free));
                     meant.extend(near.first().copied());
                     let of = variants.as_ref().and_then(|variants| variants_with(name, variants));
                     self.unknown(name, entry.key_span, &near, of, map, schema, path);
@@ -84,10 +91,15 @@ impl<'a> Structure<'a> {
         path: &Path,
     ) {
         let message = format!("unknown field `{name}` {}", words::within(path, self.subject));
+        let known = schema.get("properties").and_then(Json::as_object);
+        let foreign =
+            self.hints.foreign(name, self.subject, &|field| known.is_some_and(|known| known.contains_key(field)));
+        let near: &[&str] = if foreign.is_some() { &[] } else { near };
         let mut diagnostic = Diagnostic::error("P0104", span, message).note(did_you_mean(near));
-        if near.is_empty() && self.budget.get() > 0 {
+        if let Some(help) = foreign {
+            diagnostic = diagnostic.help(help);
+        } else if near.is_empty() && self.budget.get() > 0 {
             self.budget.set(self.budget.get() - 1);
-            let known = schema.get("properties").and_then(Json::as_object);
             let names: Vec<&str> = known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             let given = suggest(name, names.iter().copied().filter(|known| map.contains_key(*known)));
             let inner = if path.is_empty() { self.nested(name) } else { None };
@@ -97,7 +109,9 @@ impl<'a> Structure<'a> {
             } else if let [given] = given.as_slice() {
                 diagnostic = diagnostic.note(Some(format!("`{given}` is given already")));
             } else if names.len() <= 12 {
-                let names: Vec<&str> = names.into_iter().filter(|name| *name != "$schema").collect();
+                let skipped = if path.is_empty() { self.skip } else { &[] };
+                let names: Vec<&str> =
+                    names.into_iter().filter(|name| *name != "$schema").chain(skipped.iter().copied()).collect();
                 diagnostic = diagnostic.help(match names.as_slice() {
                     [one] => format!("the only field here is `{one}`"),
                     _ => format!("the fields here are {}", and_list(&names)),
@@ -156,8 +170,12 @@ impl<'a> Structure<'a> {
     }
 }
 
+fn required(schema: &Json, name: &str) -> bool {
+    schema.get("required").and_then(Json::as_array).is_some_and(|names| names.iter().any(|one| one == name))
+}
+
 /// `[a, b]` or `[[a, b], [c, d]]`.
-fn groups(keyword: Option<&Json>) -> Vec<Vec<&str>> {
+pub(crate) fn groups(keyword: Option<&Json>) -> Vec<Vec<&str>> {
     let Some(items) = keyword.and_then(Json::as_array) else { return Vec::new() };
     if items.iter().all(Json::is_string) {
         return vec![items.iter().filter_map(Json::as_str).collect()];

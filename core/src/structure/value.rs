@@ -156,6 +156,16 @@ impl<'a> Structure<'a> {
     }
 }
 
+/// A number with `_` or `,` between its digits, as it is written here: `1_000` and `1,000` are 1000, `0,5` is 0.5.
+fn separated(text: &str) -> Option<String> {
+    let groups: Vec<&str> = text.split(',').collect();
+    let thousands = groups[0].len() <= 3 && groups[0] != "0" && groups[1..].iter().all(|group| group.len() == 3);
+    let joint = if thousands { "" } else { "." };
+    let plain = groups.join(joint).replace('_', "");
+    let digits = text.starts_with(|c: char| c.is_ascii_digit()) && plain != text;
+    (digits && matches!(scalar::resolve(&plain), Value::Int(_) | Value::Float(_))).then_some(plain)
+}
+
 /// Why a value that looks right is of another type.
 fn quoting(tree: &Tree, wanted: &Json) -> Option<String> {
     let wants = |name: &str| match wanted {
@@ -169,6 +179,10 @@ fn quoting(tree: &Tree, wanted: &Json) -> Option<String> {
                 Some(format!("a number in quotes is text; write {text} without quotes"))
             }
             Value::Bool(_) if wants("boolean") => Some(format!("in quotes it is text; write {text} without quotes")),
+            _ if (wants("integer") || wants("number")) && separated(text).is_some() => {
+                let plain = separated(text).unwrap_or_default();
+                Some(format!("digits stand together, and decimals after a point; write {plain}"))
+            }
             _ if wants("array") => Some(format!("write a list: [{text}]")),
             _ if wants("boolean") => match text.to_lowercase().as_str() {
                 "yes" | "on" | "y" => Some(format!("`{text}` is text in YAML 1.2; write true")),
@@ -206,4 +220,21 @@ pub(crate) fn compiled(pattern: &str) -> Option<Regex> {
     static CACHE: OnceLock<Mutex<HashMap<String, Option<Regex>>>> = OnceLock::new();
     let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     cache.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok()).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separators_are_thousands_or_decimals() {
+        for (text, plain) in
+            [("1_000", "1000"), ("1,000", "1000"), ("0,5", "0.5"), ("0,001", "0.001"), ("12,5", "12.5")]
+        {
+            assert_eq!(separated(text).as_deref(), Some(plain), "{text}");
+        }
+        for text in ["1000", "a,b", "1,2,3", "x_1", ""] {
+            assert_eq!(separated(text), None, "{text}");
+        }
+    }
 }

@@ -142,8 +142,7 @@ impl Node for Diffusion {
     }
     fn plan(_: &DiffusionConfig, cx: &PlanCx) -> NodePlan {
         let step = bytes(Category::Activations, 900 * cx.settings.train.batch_size);
-        let notes = vec!["try a smaller `batch_size` with a larger `accumulate`".into()];
-        NodePlan { step, step_flops: 2_000_000_000_000, notes, ..NodePlan::default() }
+        NodePlan { step, step_flops: 2_000_000_000_000, ..NodePlan::default() }
     }
     fn build(_: DiffusionConfig, cx: &mut BuildCx) -> Result<Built, RunError> {
         Ok(one(cx))

@@ -129,6 +129,8 @@ fn adapters() {
         ("lora_unet_x.lokr_w1", LoraKind::LoKr),
         ("lora_unet_x.lora_mid.weight", LoraKind::LoCon),
         ("lora_unet_x.oft_blocks", LoraKind::Oft),
+        ("lora_unet_x.oft_blocks.2", LoraKind::Oft),
+        ("lora_unet_x.dora_scale", LoraKind::Dora),
         ("lora_unet_x.diff", LoraKind::Full),
     ] {
         assert_eq!(of(&[(name, &[4, 320])]), Architecture::Lora(kind), "{name}");

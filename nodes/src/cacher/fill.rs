@@ -107,7 +107,7 @@ impl Cached {
             self.usable.push(i);
         }
         let total: u64 = todo.values().map(|v| v.len() as u64).sum();
-        let what = if vae.is_some() { "encode images" } else { "read images" };
+        let what = format!("{}: {}", cx.name, if vae.is_some() { "encode images" } else { "read images" });
         let mut done = 0;
         for (bucket, list) in todo {
             for chunk in list.chunks(vae_batch.max(1)) {
@@ -116,7 +116,7 @@ impl Cached {
                 }
                 self.fill_chunk(cx, vae, bucket, chunk, &items)?;
                 done += chunk.len() as u64;
-                cx.progress.tick(what, done, total);
+                cx.progress.tick(&what, done, total);
             }
         }
         if let (n @ 1.., sum, squares) = self.statistics {
@@ -124,7 +124,8 @@ impl Cached {
             let deviation = (squares / n as f64 - mean * mean).max(0.0).sqrt();
             let unit = 1.0 / deviation.max(1e-12);
             cx.progress.say(&format!(
-                "latents: mean {mean:.4}, standard deviation {deviation:.4} (a scaling factor of {unit:.5} makes it 1)"
+                "{}: latents have mean {mean:.4} and standard deviation {deviation:.4} (a scaling factor of {unit:.5} makes it 1)",
+                cx.name
             ));
         }
         let bad: std::collections::HashSet<usize> =
@@ -256,7 +257,7 @@ impl Cached {
                 self.store.put(key, HostTensor { values, shape: vec![tokens, width] })?;
             }
             done += chunk.len() as u64;
-            cx.progress.tick("encode captions", done, total);
+            cx.progress.tick(&format!("{}: encode captions", cx.name), done, total);
         }
         Ok(())
     }

@@ -30,7 +30,9 @@ impl Engine {
             Some((_, kind, device)) => (*kind, device.clone()),
             None => {
                 let (kind, device) = backend::open(text).map_err(|why| {
-                    RunError::new("P0904", why).help("`pipe doctor` lists the devices of this build and machine")
+                    RunError::new("P0904", why)
+                        .at("/train.device")
+                        .help("`pipe doctor` lists the devices of this build and machine")
                 })?;
                 open.push((text.to_string(), kind, device.clone()));
                 (kind, device)
@@ -42,6 +44,7 @@ impl Engine {
                 "P0904",
                 format!("the `{}` device does not compute in {compute:?}", kind.name()),
             )
+            .at("/train.precision")
             .help("set `train.precision` to `f32`, or to `auto`"));
         }
         Ok(Engine { kind, device, compute })
@@ -62,20 +65,51 @@ pub fn compute_type(precision: Precision, kind: Kind) -> DType {
     }
 }
 
+/// What is wrong with the device or the type of a document, known without opening anything.
+pub struct Unfit {
+    /// Field of `train` to blame.
+    pub field: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+    /// No build and no machine could run it; otherwise this build cannot.
+    pub anywhere: bool,
+}
+
 /// What `check` and `plan` can say of device and precision without opening anything.
-pub fn check_device(settings: &Settings) -> Option<(String, String)> {
+pub fn check_device(settings: &Settings) -> Option<Unfit> {
     let (kind, _) = backend::parse(&settings.train.device)?;
+    let name = |precision: Precision| if precision == Precision::F16 { "f16" } else { "bf16" };
+    let half = !matches!(settings.train.precision, Precision::Auto | Precision::F32);
     if let Some(kind) = kind
         && !kind.in_build()
     {
-        return Some((
-            format!("`train.device` is `{}`, which this build does not have", settings.train.device),
-            format!("build with `cargo build --release --features {}`, or use `auto`", kind.name()),
-        ));
+        return Some(Unfit {
+            field: "/train.device",
+            message: format!("`train.device` is `{}`, which this build does not have", settings.train.device),
+            help: format!("build with `cargo build --release --features {}`, or use `auto`", kind.name()),
+            anywhere: false,
+        });
     }
-    let on_cpu = kind == Some(Kind::Cpu) || (kind.is_none() && !Kind::Cuda.in_build() && !Kind::Wgpu.in_build());
-    if on_cpu && !matches!(settings.train.precision, Precision::Auto | Precision::F32) {
-        return Some(("the CPU computes in f32 only".into(), "leave `train.precision` out, or set it to `f32`".into()));
+    if kind == Some(Kind::Cpu) && half {
+        return Some(Unfit {
+            field: "/train.precision",
+            message: "the CPU computes in f32 only".into(),
+            help: "leave `train.precision` out, or set it to `f32`".into(),
+            anywhere: true,
+        });
+    }
+    if kind.is_none() && half && !Kind::Cuda.in_build() && !Kind::Wgpu.in_build() {
+        let precision = name(settings.train.precision);
+        return Some(Unfit {
+            field: "/train.precision",
+            message: format!(
+                "`train.precision` is `{precision}`, and this build has the CPU alone, which computes in f32"
+            ),
+            help: "leave `train.precision` out for `auto`, or build with `--features cuda` or `wgpu`".into(),
+            anywhere: false,
+        });
     }
     None
 }

@@ -15,6 +15,11 @@ pub fn file_code(error: &FileError) -> &'static str {
     }
 }
 
+/// Whether a file is there but may not be read by this user.
+pub fn is_denied(error: &FileError) -> bool {
+    matches!(error, FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// A file error as a run error at `field`.
 pub fn file_error(error: &FileError, field: &str) -> RunError {
     RunError::new(file_code(error), error.to_string()).at(field)

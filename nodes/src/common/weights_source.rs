@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_core::node::CheckCx;
+use pipe_core::node::{CheckCx, missing_weights_help};
 use pipe_core::run::RunError;
 use pipe_data::weights::{Component, ComponentWeights};
 use pipe_networks::Weights;
@@ -153,9 +153,10 @@ pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Opt
                 "P0301" => {
                     similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder"))
                 }
+                _ if errors::is_denied(&error) => Some("let this user read the file".into()),
                 _ => Some(format!("`pipe inspect {text}` says what the file is")),
             };
-            let help = help.or_else(|| Some("paths start at the document's folder".into()));
+            let help = help.or_else(|| Some(missing_weights_help(&path)));
             cx.error(errors::file_code(&error), "weights", error.to_string(), help);
             None
         }

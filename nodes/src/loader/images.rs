@@ -9,16 +9,16 @@ use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::images::buckets::Fit;
-use pipe_data::images::{ImageError, probe, scan};
+use pipe_data::images::{ImageError, probe_whole, scan};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
-use super::masks;
 use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
 use super::weights::{self, Factor};
+use super::{masks, notices};
 use crate::common::batch::BucketRules;
 
 /// Fields of `loader.images`.
@@ -181,7 +181,9 @@ impl Node for Images {
         summary: "A folder of images with caption files, sorted into aspect-ratio buckets.",
         details: "Reads every image directly in `path` with the caption file of the same stem. An image is scaled to cover its \
                   bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre. The first line of a \
-                  caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do.",
+                  caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
+                  `pipe check` reads headers and ends of images, not their pixels: an image damaged in its middle is \
+                  reported and set aside when it is decoded.",
         example: "photos:\n  type: loader.images\n  path: ./photos\n  resolution: 512\n  buckets:\n    min: 256\n    max: 1024\n    step: 64",
     };
 
@@ -214,9 +216,15 @@ impl Node for Images {
             );
         }
         let masks = config.masks.as_ref().map(|path| cx.path(path)).filter(|path| !cx.stands_in(path));
-        let samples = if cx.stands_in(&folder) { assumed(config) } else { read(config, &folder, masks.as_deref()) };
+        let stands_in = cx.stands_in(&folder);
+        let samples = if stands_in { assumed(config) } else { read(config, &folder, masks.as_deref()) };
         match samples {
-            Ok(samples) => facts(&samples, config.masks.is_some()),
+            Ok(samples) => {
+                for (code, field, message, help) in notices::of(&folder, &samples.items) {
+                    cx.warn(code, field, message, Some(help.into()));
+                }
+                facts(&samples, config.masks.is_some()).with("assumed", stands_in)
+            }
             Err(problems) => {
                 for p in problems {
                     cx.error(p.code, p.field, p.message, p.help);
@@ -234,11 +242,13 @@ impl Node for Images {
             let uses = if repeats == 1 { "once".to_string() } else { format!("{repeats} times") };
             let n = buckets.len();
             let plural = if n == 1 { "" } else { "s" };
+            let assumed = cx.facts.get("assumed").is_some_and(|assumed| assumed == true);
+            let assumed = if assumed { " assumed, since the folder is not there" } else { "" };
             plan.notes.push(match cx.facts.get("regularization") {
                 Some(_) => {
                     format!("{images} regularization images, used as often as all others, in {n} bucket{plural}")
                 }
-                None => format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"),
+                None => format!("{images} images{assumed}, each used {uses} an epoch, in {n} bucket{plural}"),
             });
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
@@ -279,15 +289,10 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
     let mut items = Vec::with_capacity(entries.len());
     let mut without = Vec::new();
     for entry in entries {
-        let size = match probe(&entry.path) {
-            Ok((w, h)) => (w as usize, h as usize),
+        let size = match probe_whole(&entry.path) {
+            Ok(probe) => (probe.width as usize, probe.height as usize),
             Err(e) => {
-                problems.push(found(
-                    "P0307",
-                    "path",
-                    e.to_string(),
-                    Some("remove the file, or save it again from an image editor"),
-                ));
+                problems.push(found("P0307", "path", e.to_string(), Some(notices::image_help(&e))));
                 continue;
             }
         };
@@ -295,12 +300,7 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
             (Some(path), _) => match pipe_data::images::read_caption(path) {
                 Ok(text) => pipe_data::images::caption_text(&text, false),
                 Err(e) => {
-                    let (code, help) = match &e {
-                        ImageError::EmptyCaption { .. } => {
-                            ("P0309", "write the caption, or delete the file and set `default_caption`")
-                        }
-                        _ => ("P0308", "save the caption as UTF-8 text"),
-                    };
+                    let (code, help) = notices::caption_fault(&e);
                     problems.push(found(code, "path", e.to_string(), Some(help)));
                     continue;
                 }
@@ -323,12 +323,7 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
         problems = counted(config, masks, &mut items);
     }
     if !problems.is_empty() {
-        let more = problems.len().saturating_sub(10);
-        problems.truncate(10);
-        if more > 0 {
-            problems.push(found("P0307", "path", format!("and {more} more files with problems"), None));
-        }
-        return Err(problems);
+        return Err(notices::limit(problems));
     }
     Ok(config.samples(items, folder))
 }

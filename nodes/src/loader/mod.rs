@@ -4,6 +4,7 @@ mod faults;
 mod fitting;
 pub mod images;
 mod masks;
+mod notices;
 pub mod replay;
 pub mod sample;
 mod weights;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pipe_core::node::{CheckCx, Facts, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{ComponentWeights, Family, Layout};
@@ -55,10 +55,15 @@ pub fn outputs() -> Vec<Output> {
     vec![Output::single(PortType::Model, Rate::Setup, "The denoiser.")]
 }
 
-/// Reports a device or precision that this build has not.
+/// Reports a device or precision that this build has not: as an error before a run, as a warning where the document is
+/// planned for another machine.
 pub fn check_settings(cx: &mut CheckCx) {
-    if let Some((message, help)) = check_device(cx.settings) {
-        cx.error("P0904", "/train.device", message, Some(help));
+    let Some(unfit) = check_device(cx.settings) else { return };
+    if cx.any_device && !unfit.anywhere {
+        let message = format!("{}: it can be planned here, not run", unfit.message);
+        cx.warn("P0904", unfit.field, message, Some(unfit.help));
+    } else {
+        cx.error("P0904", unfit.field, unfit.message, Some(unfit.help));
     }
 }
 
@@ -115,7 +120,7 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let shapes = network.shapes();
     NodePlan {
         resident: vec![Bytes { category: Category::Weights, bytes: weights_source::bytes(&shapes, dtype) }],
-        notes: vec![format!("{} parameters in {} tensors", network.parameters(), shapes.len())],
+        notes: vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())],
         ..Default::default()
     }
 }

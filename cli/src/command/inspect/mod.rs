@@ -145,6 +145,7 @@ fn part(name: String, set: &WeightSet, list: bool) -> Part {
         }
     }
     let metadata = set.files().iter().flat_map(|file| file.header().metadata.clone()).collect();
+    let dylora = adapter::note(&metadata);
     let is_adapter = matches!(detected.architecture, Architecture::Lora(_));
     Part {
         name,
@@ -158,7 +159,7 @@ fn part(name: String, set: &WeightSet, list: bool) -> Part {
         dtypes,
         adapter: is_adapter.then(|| adapter::summary(set, &metadata)),
         metadata,
-        notes: notes(&detected),
+        notes: notes(&detected).into_iter().chain(dylora.filter(|_| is_adapter)).collect(),
         tensor_list: list.then_some(lines),
     }
 }
@@ -176,6 +177,6 @@ fn layout(detected: &Detected, path: &Path) -> Option<&'static str> {
 }
 
 fn notes(detected: &Detected) -> Vec<String> {
-    let declared = detected.declared.iter().map(|declared| format!("its metadata call it `{declared}`"));
+    let declared = detected.declared.iter().map(|declared| format!("its metadata calls it `{declared}`"));
     detected.notes.iter().cloned().chain(declared).collect()
 }

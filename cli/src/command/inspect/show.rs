@@ -48,8 +48,15 @@ fn lines(part: &Part, paint: Paint) -> String {
     }
     if let Some(adapter) = &part.adapter {
         line("layers", &adapter.modules.to_string());
-        line("rank", &span(&adapter.ranks));
-        line("alpha", &span(&adapter.alphas));
+        match (adapter.ranks.is_empty(), adapter.blocks.is_empty(), adapter.whole) {
+            (true, false, _) => line("blocks", &span(&adapter.blocks)),
+            (true, true, 1..) => line("rank", "none: its factors are whole"),
+            (_, _, 0) => line("rank", &span(&adapter.ranks)),
+            (_, _, whole) => line("rank", &format!("{}; {whole} layers have whole factors", span(&adapter.ranks))),
+        }
+        if !adapter.alphas.is_empty() || adapter.blocks.is_empty() {
+            line("alpha", &span(&adapter.alphas));
+        }
         adapter.base.iter().for_each(|base| line("base", base));
         adapter.training.iter().for_each(|(name, text)| line(name, &shorten(text)));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::check::Checked;
 use pipe_core::diagnostic::{Format, render};
-use pipe_core::execute::{Outcome as Ran, Status};
+use pipe_core::execute::{self, Outcome as Ran, Status};
 use pipe_core::plan::{bytes_text, seconds_text};
 use pipe_core::run::{Artifact, RunError};
 
@@ -45,8 +45,10 @@ impl End<'_> {
         if finished {
             return Ok(Exit::Done);
         }
-        self.terminal.error_text(&format!("continue with: {}\n", self.terminal.paint_err().bold(&self.again)));
-        Ok(Exit::Interrupted)
+        let saved = execute::saved(self.folder).is_some();
+        let lead = if saved { "continue with" } else { "start again with" };
+        self.terminal.error_text(&format!("{lead}: {}\n", self.terminal.paint_err().bold(&self.again)));
+        Ok(if saved { Exit::Interrupted } else { Exit::Unsaved })
     }
 
     fn done(&self, ran: &Ran) -> String {
@@ -67,7 +69,9 @@ impl End<'_> {
     fn stopped(&self, ran: &Ran) -> String {
         let (step, total) = (ran.position.step, ran.position.total_steps);
         let at = if step > 0 { format!("after step {step} of {total}") } else { "before the first step".into() };
-        format!("{} {at}; nothing is lost", self.terminal.paint().yellow("stopped"))
+        let lost =
+            if step > 0 || execute::saved(self.folder).is_some() { "nothing is lost" } else { "nothing was saved yet" };
+        format!("{} {at}; {lost}", self.terminal.paint().yellow("stopped"))
     }
 
     /// Of a run that failed.

@@ -1,7 +1,7 @@
 //! Ctrl-C: first a clean stop, then an immediate one. SIGTERM and SIGHUP count as Ctrl-C.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use pipe_core::run::StopFlag;
 
@@ -9,17 +9,28 @@ use crate::exit::{Exit, Failure};
 use crate::progress::Display;
 use crate::text;
 
-/// Sets the flag at the first signal and ends the process at the second.
+/// Signals so soon after the first are the same wish: `timeout` signals the process and then its group, a terminal and a
+/// supervisor may both pass one on.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// Sets the flag at the first signal and ends the process at a later one.
 pub fn watch(stop: &StopFlag, display: &Arc<dyn Display>) -> Result<(), Failure> {
-    let (stop, display, asked) = (stop.clone(), display.clone(), AtomicBool::new(false));
+    let (stop, display, asked) = (stop.clone(), display.clone(), Mutex::new(None::<Instant>));
     let handler = move || {
-        if asked.swap(true, Ordering::SeqCst) {
-            display.announce(text::STOPPED_AT_ONCE);
-            display.close();
-            std::process::exit(Exit::Interrupted.code().into());
+        let mut asked = asked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match *asked {
+            None => {
+                *asked = Some(Instant::now());
+                stop.set();
+                display.announce(text::STOPPING);
+            }
+            Some(first) if first.elapsed() < SAME_WISH => {}
+            Some(_) => {
+                display.announce(text::STOPPED_AT_ONCE);
+                display.close();
+                std::process::exit(Exit::Unsaved.code().into());
+            }
         }
-        stop.set();
-        display.announce(text::STOPPING);
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::new(format!("Ctrl-C cannot be watched: {error}")))
 }

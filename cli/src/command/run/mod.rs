@@ -4,8 +4,10 @@
 
 mod end;
 mod interrupt;
+mod resume;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pipe_core::check::check_path;
 use pipe_core::execute::{self, RunOptions, default_folder};
@@ -13,6 +15,7 @@ use pipe_core::run::StopFlag;
 
 use super::{complain, plan};
 use crate::args::Overrides;
+use crate::choices::steps;
 use crate::exit::{Exit, Outcome};
 use crate::terminal::Terminal;
 use crate::{progress, text};
@@ -20,7 +23,8 @@ use crate::{progress, text};
 /// Train: check the document, plan it, carry it out.
 ///
 /// Ctrl-C saves and stops; the same command with --resume goes on as if the run had never stopped. Results and the
-/// training state are in the run's folder, `runs/<name>` unless the document or --output says otherwise.
+/// training state are in the run's folder, `runs/<name>` in the working directory unless the document or --output says
+/// otherwise.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The document, YAML or TOML.
@@ -29,20 +33,22 @@ pub struct Args {
     #[command(flatten)]
     pub overrides: Overrides,
     /// Train so many steps: short for `--set train.steps=N`.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = steps)]
     pub steps: Option<u64>,
-    /// Go on from the last saved state of the run's folder, as `train.resume: latest` in the document does.
+    /// Go on from the last saved state of the run's folder; an error where there is none. `train.resume: latest` in the
+    /// document begins the run in that case.
     #[arg(long)]
     pub resume: bool,
-    /// Folder for the run's files, instead of the document's.
+    /// Folder for the run's files, in place of `output` in the document; from the working directory.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
 
 impl Args {
     fn sets(&self) -> Vec<String> {
-        let steps = self.steps.map(|steps| format!("train.steps={steps}"));
-        self.overrides.sets().into_iter().chain(steps).collect()
+        let steps = self.steps.map(|steps| format!("--steps={steps}"));
+        let output = self.output.as_ref().map(|folder| format!("--output={}", folder.display()));
+        self.overrides.sets().into_iter().chain(steps).chain(output).collect()
     }
 }
 
@@ -56,20 +62,28 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
 
     let plan = plan::plan_of(&registry, &checked);
     let folder = args.output.clone().unwrap_or_else(|| default_folder(settings));
-    terminal.note(&text::run_summary(&settings.name, checked.nodes.len(), &plan, &folder));
-    plan::warn_of_limits(&plan, &checked, &folder, false, terminal);
+    if args.resume {
+        let replan = |set: &str| {
+            let again = check_path(&registry, &args.file, &[&sets[..], &[set.to_owned()]].concat());
+            again.ok().then(|| plan::plan_of(&registry, &again))
+        };
+        resume::look(&folder, &args.file, &plan, replan, terminal)?;
+    }
 
     let display = progress::display(terminal);
     let stop = StopFlag::default();
     interrupt::watch(&stop, &display)?;
-    let options = RunOptions { folder: folder.clone(), resume: args.resume, progress: display.clone(), stop };
+    // Said once the folder is ours and the state fits: before, nothing has begun.
+    let summary = text::run_summary(&settings.name, checked.nodes.len(), &plan, &folder);
+    let opening = progress::Opening::new(display.clone(), summary, plan::limits(&plan, &checked, &folder, false));
+    let options = RunOptions { folder: folder.clone(), resume: args.resume, progress: Arc::new(opening), stop };
     let result = execute::run(&registry, &checked, options);
     display.close();
 
     let end = end::End {
         checked: &checked,
         folder: &folder,
-        again: text::resume_command(&args.file.display().to_string(), &sets, args.output.as_deref()),
+        again: text::resume_command(&args.file.display().to_string(), &sets),
         loss: display.loss_change(),
         terminal,
     };

@@ -23,6 +23,16 @@ pub(super) fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanEr
             format!("`{}` is indented deeper than the key before it, which has a value already", &text[range]);
         return Diagnostic::error("P0003", span, message).help("keys of one table stand at the same indentation");
     }
+    // Inside brackets that stay open over lines, whatever follows is out of place; the bracket is at fault.
+    let out_of_place = !matches!(
+        error.kind(),
+        ErrorKind::UnknownAnchor | ErrorKind::RecursionLimitExceeded | ErrorKind::UnclosedQuotedScalar
+    );
+    if let Some(open) = open_bracket(text, at).filter(|open| out_of_place && text[*open..at].contains('\n')) {
+        let bracket = Span::new(file, base + open, base + open + 1);
+        let message = format!("the `{}` is never closed", &text[open..=open]);
+        return Diagnostic::error("P0003", bracket, message).label(span, "what stands here does not go on with it");
+    }
     let (code, message, help) = match error.kind() {
         ErrorKind::UnknownAnchor => {
             let name: String =
@@ -72,6 +82,25 @@ pub(super) fn syntax_error(text: &str, file: FileId, base: usize, error: &ScanEr
         Some(help) => diagnostic.help(help),
         None => diagnostic,
     }
+}
+
+/// The innermost bracket before `at` that is not closed by then; quotes and comments hold none.
+fn open_bracket(text: &str, at: usize) -> Option<usize> {
+    let (mut open, mut before, mut quote) = (Vec::new(), '\n', None);
+    for (place, c) in text[..at].char_indices() {
+        let begins = before.is_whitespace() || "[{,:".contains(before);
+        match (quote, c) {
+            (Some('#'), '\n') => quote = None,
+            (Some(mark), c) => quote = (mark != c || mark == '#').then_some(mark),
+            (None, '#') if before.is_whitespace() => quote = Some('#'),
+            (None, '"' | '\'') if begins => quote = Some(c),
+            (None, '[' | '{') if begins => open.push(place),
+            (None, ']' | '}') => drop(open.pop()),
+            _ => {}
+        }
+        before = c;
+    }
+    open.pop()
 }
 
 /// The first tab that indents a line, at or after the line that holds `from`.

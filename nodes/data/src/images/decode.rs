@@ -1,7 +1,7 @@
 //! Decodes an image file to 8-bit RGB, or its alpha channel.
 //!
-//! Alpha is dropped, not blended; palettes and grey become RGB; 16-bit values are rounded; EXIF orientation and colour
-//! profiles are ignored. That is how the reference loads images, and what its results depend on.
+//! Alpha is dropped, not blended; palettes, grey and CMYK (inverted, as Adobe writes it) become RGB; 16-bit values are
+//! rounded; EXIF orientation and colour profiles are ignored. That is how the reference loads images, and what its results depend on.
 
 use std::fs;
 use std::io::Cursor;
@@ -39,9 +39,6 @@ fn open(path: &Path) -> Result<image::DynamicImage, ImageError> {
     let (width, height) = (probe.width, probe.height);
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(ImageError::TooLarge { path: path.into(), width, height });
-    }
-    if probe.components == Some(4) {
-        return Err(ImageError::Cmyk { path: path.into() });
     }
     let bytes = fs::read(path).map_err(|e| ImageError::reading(path, e))?;
     if probe.format == Format::Jpeg && !jpeg_is_complete(&bytes) {

@@ -59,12 +59,6 @@ pub enum ImageError {
         /// Its height.
         height: u32,
     },
-    /// A JPEG for printing.
-    #[error("`{}` has CMYK colours, which have no fixed meaning on a screen; save it as RGB", path.display())]
-    Cmyk {
-        /// The file.
-        path: PathBuf,
-    },
     /// A caption that is not UTF-8.
     #[error("caption `{}` is not UTF-8 text (byte {at})", path.display())]
     NotUtf8 {
@@ -92,6 +86,11 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether the file is there but may not be read by this user.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, ImageError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound if path.is_symlink() => ImageError::DeadLink { path: path.into() },

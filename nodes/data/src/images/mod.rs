@@ -10,6 +10,7 @@ pub mod png;
 mod probe;
 mod resize;
 mod scan;
+mod whole;
 
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +19,8 @@ pub use decode::{MAX_PIXELS, decode, decode_alpha};
 pub use error::ImageError;
 pub use probe::{Format, Probe, probe, probe_header};
 pub use resize::{Filter, resize, resize_with};
-pub use scan::{EXTENSIONS, Entry, by_stem, caption_candidates, caption_text, read_caption, scan};
+pub use scan::{EXTENSIONS, Entry, by_stem, caption_candidates, caption_text, read_caption, scan, unread};
+pub use whole::probe_whole;
 
 /// An 8-bit RGB image, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -55,6 +55,37 @@ pub fn by_stem(folder: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<PathBuf>
     Ok(all)
 }
 
+/// Images that [`scan`] passes over: those of formats that are not read, and sub-folders that hold some. Sorted.
+pub fn unread(folder: impl AsRef<Path>) -> Result<Vec<String>, ImageError> {
+    let folder = folder.as_ref();
+    let failed = |e| ImageError::reading(folder, e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        if path.is_dir() {
+            let mut inner = fs::read_dir(&path).into_iter().flatten().flatten().take(LOOKED_AT);
+            if !has_image_name(&name) && inner.any(|one| has_image_name(&one.file_name().to_string_lossy())) {
+                found.push(format!("{name}/"));
+            }
+        } else if extension(&name).is_some_and(|e| FOREIGN.iter().any(|known| e.eq_ignore_ascii_case(known)))
+            || (has_image_name(&name) && entry.file_name().to_str().is_none())
+        {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Extensions of images in formats that are not read.
+const FOREIGN: [&str; 13] =
+    ["tif", "tiff", "gif", "avif", "heic", "heif", "jxl", "jp2", "psd", "tga", "jfif", "svg", "ico"];
+
+/// Files of a sub-folder that are looked at to see whether it holds images.
+const LOOKED_AT: usize = 1000;
+
 /// Extensions, without dot, of text files in a folder that share their stem with an image: what the user may have meant
 /// when no caption was found.
 pub fn caption_candidates(folder: impl AsRef<Path>) -> Result<Vec<String>, ImageError> {
@@ -70,9 +101,12 @@ pub fn caption_candidates(folder: impl AsRef<Path>) -> Result<Vec<String>, Image
     Ok(texts.map(|(_, e)| e).collect::<BTreeSet<_>>().into_iter().collect())
 }
 
+fn extension(name: &str) -> Option<&str> {
+    Path::new(name).extension().and_then(|e| e.to_str())
+}
+
 fn has_image_name(name: &str) -> bool {
-    let extension = Path::new(name).extension().and_then(|e| e.to_str());
-    extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+    extension(name).is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
 /// Names of the files directly in a folder, and of whatever else is called like an image; names that are not UTF-8 are

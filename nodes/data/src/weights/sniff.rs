@@ -17,6 +17,8 @@ pub(crate) fn looks_like(head: &[u8]) -> Option<&'static str> {
         "an XML document: the download failed or needs a login"
     } else if starts(b"GGUF") {
         "a GGUF file"
+    } else if starts(b"\n") && head.get(2) == Some(&b'\n') && head.get(4) == Some(&b'<') {
+        "a SentencePiece model: a tokenizer, which is found beside the weights"
     } else if starts(&[0x1f, 0x8b]) {
         "a gzip archive"
     } else if starts(b"7z\xbc\xaf") || starts(b"Rar!") {
@@ -49,6 +51,7 @@ mod tests {
             (&b"version https://git-lfs.github.com/spec/v1\n"[..], "Git LFS"),
             (b"\n<!DOCTYPE html><html>", "web page"),
             (b"GGUF\x03\0\0\0", "GGUF"),
+            (b"\n\x0e\n\x05<pad>\x15\0\0\0\0\x18\x03", "SentencePiece"),
             (b"{\"error\": \"gated\"}", "JSON"),
             (b"Invalid username or password.", "text"),
             (&[0; 64], "zeros"),

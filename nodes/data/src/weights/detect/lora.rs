@@ -21,6 +21,8 @@ pub enum LoraKind {
     LoKr,
     /// Orthogonal rotations.
     Oft,
+    /// Pairs with learned magnitudes.
+    Dora,
     /// Generalised LoRA.
     Glora,
     /// Learned scales.
@@ -39,6 +41,7 @@ impl fmt::Display for LoraKind {
             LoraKind::LoHa => "LyCORIS LoHa",
             LoraKind::LoKr => "LyCORIS LoKr",
             LoraKind::Oft => "OFT",
+            LoraKind::Dora => "DoRA",
             LoraKind::Glora => "LyCORIS GLoRA",
             LoraKind::Ia3 => "LyCORIS IA3",
             LoraKind::Full => "LyCORIS full difference",
@@ -49,7 +52,7 @@ impl fmt::Display for LoraKind {
 /// The kind of adapter these tensors are, if they are one.
 pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
     // The rarer kinds may mix with plain pairs in one file, so the most special one decides.
-    const ENDINGS: [(&str, LoraKind); 20] = [
+    const ENDINGS: [(&str, LoraKind); 21] = [
         (".hada_w1_a", LoraKind::LoHa),
         (".lokr_w1", LoraKind::LoKr),
         (".lokr_w1_a", LoraKind::LoKr),
@@ -59,6 +62,7 @@ pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
         (".a1.weight", LoraKind::Glora),
         (".b1.weight", LoraKind::Glora),
         (".on_input", LoraKind::Ia3),
+        (".dora_scale", LoraKind::Dora),
         (".lora_mid.weight", LoraKind::LoCon),
         (".lora_down.weight", LoraKind::Kohya),
         (".lora_up.weight", LoraKind::Kohya),
@@ -73,6 +77,8 @@ pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
     ];
     let mut best: Option<usize> = None;
     for name in names {
+        // Rotations of the parts of a joined layer are numbered.
+        let name = name.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('.').unwrap_or(name);
         if let Some(rank) = ENDINGS.iter().position(|(ending, _)| name.ends_with(ending)) {
             best = Some(best.map_or(rank, |best| best.min(rank)));
         }
@@ -96,7 +102,8 @@ pub fn lora_base(shapes: &HashMap<&str, &[usize]>) -> Option<&'static str> {
         return Some("Lumina");
     }
     let down = |name: &str| {
-        name.ends_with("lora_down.weight") || name.ends_with("lora_A.weight") || name.ends_with("lora.down.weight")
+        let ends = ["lora_down.weight", "lora_A.weight", "lora.down.weight", "hada_w1_b"];
+        ends.iter().any(|ending| name.ends_with(ending))
     };
     let context =
         shapes.iter().find(|(name, _)| (name.contains("attn2_to_k") || name.contains("attn2.to_k")) && down(name));
