@@ -81,7 +81,7 @@ fn sd_scripts(args: &Args, terminal: &Terminal) -> Outcome {
     let path = if printed { PathBuf::from("document.pipe.yaml") } else { file };
     let check = |without_files| {
         let document = Document::parse(&outcome.document, &path, Syntax::Yaml, &[]);
-        check_document_with(&registry, document, Options { without_files })
+        check_document_with(&registry, document, Options { without_files, any_device: true })
     };
     let checked = check(true);
     let mut unready = check(false);
