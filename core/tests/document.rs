@@ -34,7 +34,9 @@ fn files_that_cannot_be_read() {
     std::fs::write(&binary, b"name: a\nseed: \xff\xfe").unwrap();
     let binary = load(&binary);
     assert_eq!(codes(&binary), ["P0002"]);
-    assert!(binary.diagnostics[0].message.contains("line 2"));
+    assert!(binary.diagnostics[0].message.contains("0xff"), "{}", binary.diagnostics[0].message);
+    let (_, at, _) = binary.files.places(binary.diagnostics[0].span).unwrap();
+    assert_eq!((at.line, at.column), (2, 7));
     let large = dir.path().join("large.yaml");
     std::fs::write(&large, "#".repeat(MAX_BYTES + 1)).unwrap();
     assert_eq!(codes(&load(&large)), ["P0011"]);

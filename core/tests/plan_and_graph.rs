@@ -60,7 +60,7 @@ fn a_run_that_does_not_fit_names_the_phase_and_a_change() {
     assert_eq!((misfit.phase.as_str(), misfit.category), ("train", Category::Activations));
     let diagnostic = misfit.diagnostic(&checked);
     assert_eq!(diagnostic.code, "P0501");
-    assert!(diagnostic.message.ends_with("most of it (1.76 GiB) is activations"), "{}", diagnostic.message);
+    assert!(diagnostic.message.ends_with("the largest part of it (1.76 GiB) is activations"), "{}", diagnostic.message);
     assert_eq!(checked.files().text(diagnostic.span), "train");
 }
 

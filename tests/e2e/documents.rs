@@ -97,7 +97,12 @@ fn without_files_what_is_missing_is_assumed_and_what_is_there_is_checked() {
     let ran = pipe_in(dir.path(), &["check", "a.yaml", "--without-files"]).expect(0);
     assert_eq!(ran.err.trim(), "11 nodes checked: no problems");
     let plan = pipe_in(dir.path(), &["plan", "a.yaml", "--without-files"]).expect(0).out;
-    assert!(plan.contains("photos: 100 images, each used once an epoch, in 1 bucket"), "{plan}");
+    assert!(
+        plan.contains(
+            "photos: 100 images assumed, since the folder is not there, each used once an epoch, in 1 bucket"
+        ),
+        "{plan}"
+    );
     pipe_in(dir.path(), &["run", "a.yaml"]).expect(1);
     // A file that is there must still be right.
     let cut = dir.path().join("cut.safetensors");
@@ -217,11 +222,23 @@ fn plan_in_both_forms_and_its_exit_codes() {
 
     assert!(plan(&["--memory", "64GiB"]).expect(0).out.contains("fits into 64.0 GiB"));
     let tight = plan(&["--memory", "1MiB"]).expect(3);
-    assert!(tight.err.contains("error[P0501]") && tight.err.contains("try "), "{}", tight.err);
+    assert!(tight.err.contains("error[P0501]") && tight.err.contains("the program alone takes"), "{}", tight.err);
     let json = plan(&["--memory", "1MiB", "--format", "json"]).expect(3).json();
     assert_eq!(json["fits"], false);
-    assert!(json["misfit"]["suggestions"].as_array().is_some_and(|list| !list.is_empty()), "{json}");
-    assert_eq!((&json["misfit"]["cheapest"], &json["misfit"]["category"] == "program"), (&Json::Null, false));
+    // No field makes the program smaller, so none is named.
+    assert_eq!((&json["misfit"]["cheapest"], &json["misfit"]["changes"]), (&Json::Null, &serde_json::json!([])));
+    // Just below what is needed: what is named was planned, and its number is that of the plan with it.
+    let below = format!("{}B", peak - 1);
+    let json = plan(&["--memory", &below, "--format", "json"]).expect(3).json();
+    let changes = json["misfit"]["changes"].as_array().expect("changes").clone();
+    assert!(!changes.is_empty(), "{json:#}");
+    for change in &changes {
+        let sets: Vec<&str> =
+            change["sets"].as_array().unwrap().iter().flat_map(|set| ["--set", set.as_str().unwrap()]).collect();
+        let planned = plan(&[&["--format", "json"], &sets[..]].concat()).expect(0).json()["peak_bytes"].clone();
+        assert_eq!(planned, change["peak_bytes"], "{change}");
+        assert!(planned.as_u64() < Some(peak), "{change}");
+    }
     // A batch of 24 does not fit where one of 3 does; what is named is enough, and no smaller than need be.
     let large = ["--set", "train.batch_size=24", "--set", "train.accumulate=1", "--format", "json"];
     let peak = |sets: &[&str]| plan(&[&large[..], sets].concat()).expect(0).json()["peak_bytes"].as_u64().unwrap();
@@ -229,6 +246,7 @@ fn plan_in_both_forms_and_its_exit_codes() {
     assert!(enough < peak(&[]));
     let limit = format!("{enough}B");
     let json = plan(&[&large[..], &["--memory", &limit]].concat()).expect(3).json();
+    assert_eq!(json["misfit"]["cheapest"]["fits"], true);
     let cheapest = &json["misfit"]["cheapest"];
     assert_eq!(cheapest["sets"], serde_json::json!(["train.batch_size=12", "train.accumulate=2"]), "{json:#}");
     assert_eq!(cheapest["peak_bytes"], enough);

@@ -1,9 +1,9 @@
 //! End-to-end tests: the real `pipe`, with real files, judged by its output and exit code.
 //!
 //! [`documents`] tests the commands on documents, [`registry`] those on the node types and codes, [`start`] `init` and
-//! what surrounds it, [`migrate`] and [`migrated`] the set-ups of other trainers, [`weights`] `inspect`,
+//! what surrounds it, [`first_use`] what goes wrong for newcomers, [`migrate`] and [`migrated`] the set-ups of other trainers, [`weights`] `inspect`,
 //! [`weights_tools`], [`weights_ranks`] and [`weights_refused`] the commands that write weight files, [`train`] whole
-//! runs, [`plans`] what they took, [`disk`] runs without room, [`schema`] the schema against the checker. Only what a
+//! runs, [`stop`] those that are stopped and continued, [`plans`] what they took, [`disk`] runs without room, [`schema`] the schema against the checker. Only what a
 //! user can see is looked at.
 
 #[path = "../../migrate/tests/it/commands.rs"]
@@ -11,6 +11,7 @@ mod commands;
 #[cfg(target_os = "linux")]
 mod disk;
 mod documents;
+mod first_use;
 #[allow(dead_code)]
 #[path = "../../schema/tests/common/generate.rs"]
 mod generate;
@@ -23,6 +24,7 @@ mod plans;
 mod registry;
 mod schema;
 mod start;
+mod stop;
 mod support;
 mod train;
 mod weights;

@@ -106,7 +106,7 @@ fn help_names_every_command_and_usage_errors_exit_2() {
     }
     assert!(!help.contains("generate"));
     assert!(pipe(&["--version"]).expect(0).out.starts_with("pipe "));
-    assert!(pipe(&["chekc", "x"]).expect(2).err.contains("'check'"));
+    assert!(pipe(&["chekc", "x"]).expect(2).err.contains("`check`"));
     assert!(pipe(&["run"]).expect(2).err.contains("<FILE>"));
     pipe(&["run", "x.yaml", "--resme"]).expect(2);
     pipe::<&str>(&[]).expect(2);

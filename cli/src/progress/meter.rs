@@ -168,8 +168,8 @@ mod tests {
     fn a_narrow_terminal_gets_whole_parts() {
         let meter = fed(&[0.5]);
         assert_eq!(meter.line_within(200), meter.line());
-        assert_eq!(meter.line_within(33), "loss 0.5000  38 s left  2.00 s/step");
-        assert_eq!(meter.line_within(32), "loss 0.5000  38 s left");
+        assert_eq!(meter.line_within(35), "loss 0.5000  38 s left  2.00 s/step");
+        assert_eq!(meter.line_within(34), "loss 0.5000  38 s left");
         assert_eq!(meter.line_within(1), "loss 0.5000");
     }
 
