@@ -254,3 +254,25 @@ pub(super) fn scheduler_of(family: Family, prediction: Prediction, zero: bool, g
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Diffusers makes of the two numbers.
+    fn inner(base: usize, (multiplier, multiple): (Option<f64>, usize)) -> usize {
+        let inner = multiplier.map_or(base, |m| (m * base as f64) as usize);
+        inner.next_multiple_of(multiple)
+    }
+
+    #[test]
+    fn lumina_feed_forward_has_its_width_again() {
+        assert_eq!(inner_width(9216, 4 * 2304), (None, 256));
+        assert_eq!(inner_width(6144, 8 * 2304 / 3), (None, 256));
+        for base in [96, 85, 6144, 9216] {
+            for ff in (1..400).chain([1000, 4096, 6143, 9984]) {
+                assert_eq!(inner(base, inner_width(ff, base)), ff, "{base}");
+            }
+        }
+    }
+}

@@ -361,3 +361,15 @@ impl fmt::Display for Damage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn names_cannot_move_the_cursor() {
+        assert_eq!(shown("\u{1b}[2J\r\n\u{202e}conv_in.weight"), "\\u{1b}[2J\\r\\n\\u{202e}conv_in.weight");
+        assert_eq!(shown("blöcke.0.重み `a` \\"), "blöcke.0.重み `a` \\");
+        assert_eq!(shown(&"x".repeat(500)).chars().count(), 161);
+    }
+}

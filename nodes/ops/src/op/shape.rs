@@ -244,3 +244,15 @@ fn upsample_backward(cx: &Cx, gy: &Tensor, [b, c, h0, w0]: [usize; 4], h: usize,
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "cannot be joined")]
+    fn parts_of_other_sizes_are_not_joined() {
+        let part = |shape: &[usize]| Var::constant(Tensor::host(vec![0.0; shape.iter().product()], shape));
+        concat(&Cx::cpu(), &[&part(&[2, 3]), &part(&[2, 4])], 0);
+    }
+}
