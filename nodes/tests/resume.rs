@@ -327,7 +327,7 @@ fn a_state_of_another_optimizer_is_refused() {
 fn scaled(from: &Path, to: &Path, by: f32) {
     let file = WeightFile::open(from).unwrap();
     let tensors = file.names().map(|name| {
-        let values = file.f32(name).unwrap().into_iter().map(|x| x * by).collect();
+        let values: Vec<f32> = file.f32(name).unwrap().into_iter().map(|x| x * by).collect();
         TensorOut::f32(name, DType::F32, file.info(name).unwrap().shape.clone(), values)
     });
     let tensors: Vec<_> = tensors.collect();
