@@ -54,6 +54,11 @@ pub(super) const CODES: &[Code] = &[
         "The folder exists but may not be listed by this user, or the disk reported an error.",
     ),
     code(
+        "P0315",
+        "something outside the document is missing",
+        "A node needs a program, a package or a variable of the environment that is not there. The help says how to get it, or how to do without.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",

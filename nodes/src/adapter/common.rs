@@ -327,7 +327,7 @@ pub fn describe(module: Option<&'static str>, rank: u64, targeting: &Targeting, 
         about.args.insert("conv_alpha".into(), alpha(true).unwrap_or(own.rank as f64).to_string());
     }
     let ratio = |model: bool| {
-        let of = |t: &&Target| !t.part.starts_with("text_encoder") == model && t.rate.plus != 1.0;
+        let of = |t: &&Target| t.part.starts_with("text_encoder") != model && t.rate.plus != 1.0;
         targets.iter().find(of).map(|t| t.rate.plus)
     };
     for (name, model) in [("loraplus_unet_lr_ratio", true), ("loraplus_text_encoder_lr_ratio", false)] {

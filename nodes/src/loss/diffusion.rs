@@ -254,7 +254,8 @@ impl Program {
             let range = self.config.timesteps;
             let t = match (&batch.replay, &at.timesteps) {
                 (Some(replay), _) => replay.timesteps[i] as usize,
-                (None, Some(fixed)) => (fixed[i % fixed.len()] as u64).clamp(range.min, range.max - 1) as usize,
+                // Given ones are parts of the range that is trained.
+                (None, Some(fixed)) => range.at((fixed[i % fixed.len()].floor() as f64 + 0.5) / 1000.0) as usize,
                 (None, None) => {
                     let u = rng::uniform(&mut rng::stream(at.seed, Purpose::Timestep, at.step, sample), 1, 0.0, 1.0)[0];
                     range.at(u as f64) as usize
@@ -299,9 +300,9 @@ impl LossProgram for Program {
         let cx = model.engine.cx();
         let kind = element(self.config.loss_type);
         let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, &scaled, &c);
-        let shot = Shot { noisy, times: timesteps, guidance: Vec::new(), pass: at.pass };
+        let shot = Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass };
         let each = self.runner.learn(batch, shot, &mut loss, leaves)?;
-        Ok(Losses { each, weights })
+        Ok(Losses { each, weights, timesteps })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

@@ -265,7 +265,8 @@ impl LossProgram for Program {
         };
         let shot = Shot { noisy, times, guidance, pass: at.pass };
         let each = self.runner.learn(batch, shot, &mut loss, leaves)?;
-        Ok(Losses { each, weights })
+        let timesteps = sigmas.iter().map(|&sigma| (1000.0 * sigma) as f32).collect();
+        Ok(Losses { each, weights, timesteps })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

@@ -1,6 +1,7 @@
 //! Losses: one forward pass of data to a number and gradients.
 
 pub mod autoencoder;
+pub mod buckets;
 mod common;
 pub mod diffusion;
 pub mod flow;
@@ -39,14 +40,14 @@ pub struct Losses {
     pub each: Tensor,
     /// Weight of each sample.
     pub weights: Vec<f32>,
+    /// Timestep of each sample, 0 to 1000; none where there is no noise.
+    pub timesteps: Vec<f32>,
 }
 
 impl Losses {
-    /// Weighted mean over the samples. Waits for the device.
-    pub fn mean(&self) -> f64 {
-        let each = self.each.to_vec();
-        let sum: f64 = each.iter().zip(&self.weights).map(|(&l, &w)| l as f64 * w as f64).sum();
-        sum / each.len().max(1) as f64
+    /// Weighted loss of each sample. Waits for the device.
+    pub fn values(&self) -> Vec<f64> {
+        self.each.to_vec().iter().zip(&self.weights).map(|(&l, &w)| l as f64 * w as f64).collect()
     }
 }
 

@@ -9,14 +9,26 @@ use pipe_train::optim::{self, Context, Optimizer, OptimizerConfig, Report, Slot,
 use super::groups::Group;
 use super::state::{Piece, State};
 
+/// What multiplies the gradients of a step.
+pub enum Scale {
+    /// A number.
+    Number(f32),
+    /// A number that is still on the device, `[1]`.
+    Device(Box<Tensor>),
+}
+
 /// What a step does to the weights, and the state that it needs.
 pub trait Updater: Send {
+    /// Whether an update needs no number from the device, so that it can take a [`Scale::Device`].
+    fn stays_on_device(&self) -> bool {
+        false
+    }
     /// One update of every tensor that has a gradient. `rates` are those of the groups, `scale` multiplies gradients.
     fn step(
         &mut self,
         groups: &[Group],
         rates: &[f64],
-        scale: f32,
+        scale: &Scale,
         tensors: &mut HashMap<String, Tensor>,
         gradients: HashMap<String, Tensor>,
     ) -> Result<Report, RunError>;
@@ -77,7 +89,7 @@ impl Updater for HostUpdater {
         &mut self,
         groups: &[Group],
         rates: &[f64],
-        scale: f32,
+        scale: &Scale,
         tensors: &mut HashMap<String, Tensor>,
         mut gradients: HashMap<String, Tensor>,
     ) -> Result<Report, RunError> {
@@ -100,7 +112,11 @@ impl Updater for HostUpdater {
                 slots: moved.iter_mut().map(Moved::slot).collect(),
             });
         }
-        let cx = Context { gradient_scale: scale, ..Context::default() };
+        let gradient_scale = match scale {
+            Scale::Number(scale) => *scale,
+            Scale::Device(scale) => scale.to_vec().first().copied().unwrap_or(1.0),
+        };
+        let cx = Context { gradient_scale, ..Context::default() };
         let report = self.optimizer.step(&cx, &mut list);
         drop(list);
         for Moved { key, shape, values, .. } in moved.into_iter().flatten() {

@@ -21,6 +21,7 @@ mod host;
 mod lion;
 mod lion_8bit;
 mod node;
+mod numbers;
 mod prodigy;
 mod rates;
 mod schedule_free_adamw;
