@@ -25,6 +25,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         store,
         samples: samples.clone(),
         usable: Vec::new(),
+        held_out: Vec::new(),
         image_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
@@ -55,8 +56,10 @@ type Order = Arc<Vec<Vec<usize>>>;
 pub struct Cached {
     store: Store,
     samples: Samples,
-    /// Indices of images that could be decoded.
+    /// Indices of images that could be decoded and are trained on.
     usable: Vec<usize>,
+    /// Indices of those that are set aside for validation.
+    held_out: Vec<usize>,
     /// (image, mirrored) → key.
     image_keys: HashMap<(usize, bool), String>,
     /// Text encoder → its outputs, and caption → key.
@@ -97,7 +100,6 @@ impl Cached {
     fn fill_images(&mut self, cx: &BuildCx, vae: Option<&Autoencoder>, vae_batch: usize) -> Result<(), RunError> {
         let items = self.samples.items.clone();
         let fingerprint = vae.map_or("pixels", |v| v.fingerprint.as_str()).to_string();
-        let mirrors: &[bool] = if self.samples.flip { &[false, true] } else { &[false] };
         let mut todo: BTreeMap<(usize, usize), Vec<Todo>> = BTreeMap::new();
         for (i, sample) in items.iter().enumerate() {
             let content = match images::content_hash(&sample.path) {
@@ -108,6 +110,7 @@ impl Cached {
                 }
             };
             let shape = self.value_shape(sample, vae);
+            let mirrors: &[bool] = if self.samples.flip && !sample.held_out { &[false, true] } else { &[false] };
             for &mirrored in mirrors {
                 let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
                 let key = key(&[b"image", &content, fit.as_bytes(), fingerprint.as_bytes()]);
@@ -116,7 +119,7 @@ impl Cached {
                 }
                 self.image_keys.insert((i, mirrored), key);
             }
-            self.usable.push(i);
+            if sample.held_out { &mut self.held_out } else { &mut self.usable }.push(i);
         }
         let total: u64 = todo.values().map(|v| v.len() as u64).sum();
         let what = if vae.is_some() { "encode images" } else { "read images" };
@@ -139,9 +142,9 @@ impl Cached {
                 "latents: mean {mean:.4}, standard deviation {deviation:.4} (a scaling factor of {unit:.5} makes it 1)"
             ));
         }
-        let bad: std::collections::HashSet<usize> =
-            self.usable.iter().copied().filter(|&i| !self.image_keys.contains_key(&(i, false))).collect();
-        self.usable.retain(|i| !bad.contains(i));
+        for list in [&mut self.usable, &mut self.held_out] {
+            list.retain(|i| self.image_keys.contains_key(&(*i, false)));
+        }
         Ok(())
     }
 
@@ -212,7 +215,8 @@ impl Cached {
     }
 
     fn fill_captions(&mut self, cx: &BuildCx, text: &TextEncoder) -> Result<(), RunError> {
-        let mut captions: Vec<String> = self.usable.iter().map(|&i| self.samples.items[i].caption.clone()).collect();
+        let all = self.usable.iter().chain(&self.held_out);
+        let mut captions: Vec<String> = all.map(|&i| self.samples.items[i].caption.clone()).collect();
         captions.push(String::new()); // dropped captions
         captions.sort();
         captions.dedup();
@@ -334,27 +338,14 @@ impl Cached {
         let mut random = move || rand::Rng::next_u64(&mut stream);
         captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
     }
-}
 
-impl BatchSource for Cached {
-    fn per_epoch(&self) -> u64 {
-        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
-    }
-
-    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
-        let order = self.order(epoch);
-        let entries = &order[index as usize % order.len()];
-        let repeats = self.samples.repeats as usize;
+    /// A batch of images, each with whether it is mirrored and its caption.
+    fn gather(&self, uses: impl Iterator<Item = (usize, bool, String)>) -> Result<Batch, RunError> {
         let mut batch = Batch::default();
         let mut images = HostTensor::default();
-        for &entry in entries {
-            let i = self.usable[entry / repeats];
+        for (i, mirrored, caption) in uses {
             let sample = &self.samples.items[i];
-            let mirrored = self.samples.flip
-                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0]
-                    < 0.5;
             push(&mut images, self.store.get(&self.image_keys[&(i, mirrored)])?);
-            let caption = self.caption(sample, epoch, entry as u64);
             batch.sizes.push(size_conditions(sample, mirrored));
             batch.names.push(sample.path.display().to_string());
             batch.captions.push(caption);
@@ -370,6 +361,48 @@ impl BatchSource for Cached {
         Ok(batch)
     }
 
+    /// Images that can be used, those set aside for validation among them.
+    pub(super) fn usable(&self) -> u64 {
+        (self.usable.len() + self.held_out.len()) as u64
+    }
+
+    /// The images set aside for validation, in batches that never mix buckets.
+    pub(super) fn held_out_batches(&self) -> Vec<Vec<usize>> {
+        let mut buckets: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+        for &i in &self.held_out {
+            buckets.entry(self.samples.items[i].fit.bucket).or_default().push(i);
+        }
+        buckets
+            .into_values()
+            .flat_map(|list| list.chunks(self.batch).map(<[usize]>::to_vec).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// A batch of images as they are: whole captions, not mirrored.
+    pub(super) fn plain_batch(&self, images: &[usize]) -> Result<Batch, RunError> {
+        self.gather(images.iter().map(|&i| (i, false, self.samples.items[i].caption.clone())))
+    }
+}
+
+impl BatchSource for Cached {
+    fn per_epoch(&self) -> u64 {
+        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+    }
+
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
+        let order = self.order(epoch);
+        let entries = &order[index as usize % order.len()];
+        let repeats = self.samples.repeats as usize;
+        let uses = entries.iter().map(|&entry| {
+            let i = self.usable[entry / repeats];
+            let mirrored = self.samples.flip
+                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry as u64), 1, 0.0, 1.0)[0]
+                    < 0.5;
+            (i, mirrored, self.caption(&self.samples.items[i], epoch, entry as u64))
+        });
+        self.gather(uses)
+    }
+
     fn text_encoders(&self) -> Vec<Component> {
         self.text_keys.keys().copied().collect()
     }
@@ -380,6 +413,10 @@ impl BatchSource for Cached {
             hasher.update(self.image_keys[&(i, false)].as_bytes());
             hasher.update(self.samples.items[i].caption.as_bytes());
         }
+        for &i in &self.held_out {
+            hasher.update(b"held out");
+            hasher.update(self.image_keys[&(i, false)].as_bytes());
+        }
         hasher.finalize().to_hex().to_string()
     }
 
@@ -388,6 +425,7 @@ impl BatchSource for Cached {
         let tags = count_tags(self.usable.iter().map(|&i| s.items[i].caption.as_str()));
         DataAbout {
             images: self.usable.len() as u64 * s.repeats,
+            held_out: self.held_out.len() as u64,
             folders: vec![(s.folder.clone(), s.repeats, self.usable.len() as u64)],
             tags: vec![(s.folder.clone(), tags.into_iter().collect())],
             resolution: s.resolution,

@@ -2,21 +2,24 @@
 
 pub mod disk;
 pub mod fill;
+mod held_out;
 pub mod memory;
 pub mod store;
+
+use std::sync::Arc;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{BuildCx, RunError};
+use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::vae::VaeConfig;
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use serde_json::json;
 
 use self::fill::Cached;
+use self::held_out::HeldOut;
 use crate::common::autoencoder::Network;
-use crate::common::batch::BatchSource;
-use crate::common::batch::batches_per_epoch;
+use crate::common::batch::{BatchSource, Batches, batches_per_epoch};
 use crate::common::facts::{TextFacts, texts_of_port};
 use crate::loader::images::{CaptionRules, Samples};
 
@@ -40,7 +43,11 @@ fn inputs() -> Vec<Input> {
 }
 
 fn outputs() -> Vec<Output> {
-    vec![Output::single(PortType::Batches, Rate::Setup, "Shuffled batches that never mix buckets.")]
+    let output = |name, doc| Output { name, ty: PortType::Batches, rate: Rate::Setup, doc };
+    vec![
+        output("out", "Shuffled batches that never mix buckets."),
+        output("validation", "The images that `validation_split` of the loader sets aside, in a fixed order."),
+    ]
 }
 
 /// Checks that hold for every cacher, and the facts of its batches.
@@ -64,11 +71,18 @@ fn check(cx: &mut CheckCx) -> Facts {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
-    let buckets = bucket_list(&samples);
+    let buckets = bucket_list(&samples, "buckets");
+    let held_out = bucket_list(&samples, "held_out_buckets");
     let repeats = samples.u64("repeats").unwrap_or(1);
     let entries: u64 = buckets.iter().map(|b| b[2] * repeats).sum();
     let batches = batches_per_epoch(buckets.iter().map(|b| b[2] * repeats), batch);
     let mut facts = Facts::new().with("entries", entries).with("batches", batches);
+    if let Some(images) = samples.u64("held_out") {
+        let batches = batches_per_epoch(held_out.iter().map(|b| b[2]), batch);
+        facts = facts.with("held_out", images).with("held_out_batches", batches);
+    }
+    // From here on, the sizes of all.
+    let buckets: Vec<[u64; 3]> = buckets.into_iter().chain(held_out).collect();
     if let Some(vae) = vae {
         let factor = vae.u64("factor").unwrap_or(8);
         for b in &buckets {
@@ -94,24 +108,32 @@ fn check(cx: &mut CheckCx) -> Facts {
     facts.with("texts", serde_json::to_value(&text).unwrap_or_default())
 }
 
+/// What a cacher's build gives, once its cache is filled.
+fn built(cx: &BuildCx, cached: Cached) -> Result<Built, RunError> {
+    let (content, remarks) = (Some(cached.content()), remarks(cx, &cached)?);
+    let cached = Arc::new(cached);
+    let held_out = Batches(Arc::new(HeldOut::new(cached.clone())));
+    Ok(Built { outputs: vec![Arc::new(Batches(cached)), Arc::new(held_out)], content, remarks, ..Default::default() })
+}
+
 /// What the user should read again at the end of the run: how many images could not be used.
 fn remarks(cx: &BuildCx, cached: &Cached) -> Result<Vec<String>, RunError> {
     let samples = cx.one::<Samples>("samples")?;
     let all = samples.items.len() as u64;
-    let set_aside = all.saturating_sub(cached.about().images / samples.repeats.max(1));
+    let set_aside = all.saturating_sub(cached.usable());
     let line = || format!("{set_aside} of {all} images could not be decoded and were set aside; run.log names them");
     Ok((set_aside > 0).then(line).into_iter().collect())
 }
 
-fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {
-    samples.get("buckets").and_then(|b| serde_json::from_value(b.clone()).ok()).unwrap_or_default()
+fn bucket_list(samples: &Facts, name: &str) -> Vec<[u64; 3]> {
+    samples.get(name).and_then(|b| serde_json::from_value(b.clone()).ok()).unwrap_or_default()
 }
 
 /// Bytes that the cached values take, and the work of making them.
 fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     let mut plan = NodePlan::default();
     let Some(samples) = cx.inputs.one("samples").map(|s| &s.facts) else { return plan };
-    let buckets = bucket_list(samples);
+    let buckets = [bucket_list(samples, "buckets"), bucket_list(samples, "held_out_buckets")].concat();
     let flips = if samples.get("flip") == Some(&json!(true)) { 2 } else { 1 };
     let images: u64 = buckets.iter().map(|b| b[2]).sum();
     let pixels: u64 = buckets.iter().map(|b| b[0] * b[1] * b[2]).sum();

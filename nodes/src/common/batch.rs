@@ -112,6 +112,8 @@ pub trait BatchSource: Send + Sync {
 pub struct DataAbout {
     /// Images with repeats.
     pub images: u64,
+    /// Images set aside for validation.
+    pub held_out: u64,
     /// Folder name → (repeats, images).
     pub folders: Vec<(String, u64, u64)>,
     /// Folder name → tag → count.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::fitting::Fitting;
+use super::split::{self, Split};
 use crate::common::plain_value;
 
 /// Fields of `loader.images`.
@@ -57,6 +58,13 @@ pub struct Config {
     /// Mirror images left to right with probability ½ at each use. Default false.
     #[serde(default)]
     flip_aug: bool,
+    /// Images set aside for a `logger.validation` and not trained on: a part of all, or `{ images: 10 }`. The cacher gives
+    /// them as `cached.validation`, each once, with its whole caption and not mirrored. Default: none.
+    #[serde(default)]
+    validation_split: Option<Split>,
+    /// Chooses which images are set aside, with their names; the run's `seed` does not. Default 0.
+    #[serde(default)]
+    validation_seed: Option<u64>,
 }
 
 /// One side or both.
@@ -118,6 +126,13 @@ impl Config {
             resolution: self.resolution.sides(),
         }
     }
+
+    /// Marks the images that are set aside.
+    fn hold_out(&self, items: &mut [Sample]) -> Result<(), Vec<Found>> {
+        let Some(split) = self.validation_split else { return Ok(()) };
+        split::hold_out(items, split, self.validation_seed.unwrap_or(0))
+            .map_err(|why| vec![found("P0403", "validation_split", why, Some("set fewer images aside"))])
+    }
 }
 
 impl Resolution {
@@ -140,6 +155,8 @@ pub struct Sample {
     pub size: (usize, usize),
     /// How it is fitted.
     pub fit: Fit,
+    /// Set aside for validation.
+    pub held_out: bool,
 }
 
 /// How captions change from use to use.
@@ -215,6 +232,10 @@ impl Node for Images {
                 Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
             );
         }
+        if config.validation_seed.is_some() && config.validation_split.is_none() {
+            let message = "`validation_seed` has no effect without `validation_split`";
+            cx.error("P0402", "validation_seed", message, Some("add `validation_split: 0.1`, or leave it out".into()));
+        }
         let samples = if cx.stands_in(&folder) { assumed(config) } else { read(config, &folder) };
         match samples {
             Ok(samples) => facts(&samples),
@@ -238,6 +259,9 @@ impl Node for Images {
             plan.notes.push(format!("{images} images, each used {uses} an epoch, in {n} bucket{plural}"));
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
+            }
+            if let Some(n @ 1..) = cx.facts.u64("held_out") {
+                plan.notes.push(format!("{n} more set aside for validation"));
             }
         }
         plan
@@ -317,7 +341,10 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
             }
         };
         match fitting.of(size) {
-            Ok(fit) => items.push(Sample { path: entry.path, caption: decorate(config, caption), size, fit }),
+            Ok(fit) => {
+                let caption = decorate(config, caption);
+                items.push(Sample { path: entry.path, caption, size, fit, held_out: false });
+            }
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
     }
@@ -332,6 +359,7 @@ fn read(config: &Config, folder: &std::path::Path) -> Result<Samples, Vec<Found>
         }
         return Err(problems);
     }
+    config.hold_out(&mut items)?;
     Ok(config.samples(items, folder))
 }
 
@@ -342,8 +370,10 @@ const ASSUMED_IMAGES: usize = 100;
 fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     let size = config.resolution.sides();
     let fit = config.fitting()?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
-    let item = |n| Sample { path: format!("{n}.png").into(), caption: String::new(), size, fit };
-    Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), std::path::Path::new(&config.path)))
+    let item = |n| Sample { path: format!("{n}.png").into(), caption: String::new(), size, fit, held_out: false };
+    let mut items: Vec<Sample> = (0..ASSUMED_IMAGES).map(item).collect();
+    config.hold_out(&mut items)?;
+    Ok(config.samples(items, std::path::Path::new(&config.path)))
 }
 
 fn decorate(config: &Config, caption: String) -> String {
@@ -372,16 +402,21 @@ fn uncaptioned_problem(folder: &std::path::Path, extension: &str, missing: &[Pat
 }
 
 fn facts(samples: &Samples) -> Facts {
-    let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-    for s in samples.items.iter() {
-        *counts.entry(s.fit.bucket).or_default() += 1;
-    }
-    let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
+    let buckets = |held_out: bool| {
+        let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for s in samples.items.iter().filter(|s| s.held_out == held_out) {
+            *counts.entry(s.fit.bucket).or_default() += 1;
+        }
+        counts.iter().map(|((w, h), n)| json!([w, h, n])).collect::<Vec<_>>()
+    };
+    let held_out = samples.items.iter().filter(|s| s.held_out).count();
     Facts::new()
-        .with("images", samples.items.len() as u64)
+        .with("images", (samples.items.len() - held_out) as u64)
+        .with("held_out", held_out as u64)
+        .with("held_out_buckets", buckets(true))
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)
-        .with("buckets", list)
+        .with("buckets", buckets(false))
         .with("captions", serde_json::to_value(samples.captions).unwrap_or_default())
         .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
 }

@@ -3,3 +3,4 @@
 mod fitting;
 pub mod images;
 pub mod replay;
+pub mod split;

@@ -14,6 +14,7 @@ use pipe_networks::adapters::file::{Entry, Values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::best::{self, Best};
 use super::metadata;
 use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::errors;
@@ -58,6 +59,7 @@ impl Node for AdapterSaver {
         vec![
             Input::one("adapter", &[PortType::Trainable], Rate::Event, "Adapter to save."),
             Input::one("update", &[PortType::Update], Rate::Event, "The optimizer, for the metadata."),
+            best::input(),
         ]
     }
 
@@ -87,6 +89,7 @@ impl Node for AdapterSaver {
             );
         }
         let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
+        best::check(cx, &name, ".safetensors");
         cx.will_write("name", Path::new("checkpoints").join(format!("{name}.safetensors")));
         Facts::new()
     }
@@ -102,10 +105,9 @@ impl Node for AdapterSaver {
             .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
         let every = config.every.clone().unwrap_or_default();
         let largest = cx.inputs.one("adapter").map_or(0, |adapter| write::largest(&adapter.facts));
-        NodePlan {
-            event: write::event(cx.settings, largest),
-            ..Between::of(&every, config.keep_last, total, per_epoch).disk(size)
-        }
+        let plan = Between::of(&every, config.keep_last, total, per_epoch).disk(size);
+        let disk = plan.disk + best::bytes(cx.inputs, size);
+        NodePlan { event: write::event(cx.settings, largest), disk, ..plan }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -120,6 +122,7 @@ impl Node for AdapterSaver {
                 keep_last: config.keep_last,
                 extension: ".safetensors",
             },
+            best: Best::of(cx)?,
             facts: None,
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
@@ -132,6 +135,7 @@ struct Saver {
     settings: Settings,
     dtype: DType,
     plan: Plan,
+    best: Best,
     facts: Option<metadata::Facts>,
 }
 
@@ -205,6 +209,18 @@ impl Listener for Saver {
                 self.plan.prune(&due.path);
             }
             cx.artifacts.push(Artifact { kind: "lora", path: due.path, final_result: due.is_final });
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let (name, extension) = (self.plan.name.clone(), self.plan.extension);
+        if let Some(path) = self.best.due(cx, &name, extension) {
+            self.write(&path, cx.position)?;
+            cx.artifacts.push(Artifact { kind: "lora", path, final_result: false });
+        }
+        if let Some(path) = self.best.kept(cx, &name, extension) {
+            cx.artifacts.push(Artifact { kind: "lora", path, final_result: true });
         }
         Ok(())
     }

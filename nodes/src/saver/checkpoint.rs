@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::best::{self, Best};
 use super::parts::Part;
 use super::{Between, KeepLast, Plan, SaveType, make_folder};
 use crate::common::autoencoder::Autoencoder;
@@ -104,6 +105,7 @@ impl Node for CheckpointSaver {
             Input::one("model", &[PortType::Trainable], Rate::Event, "Model to save."),
             Input::optional("vae", &[PortType::Vae], Rate::Event, "Autoencoder to save with it."),
             Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders to save with it."),
+            best::input(),
         ]
     }
 
@@ -156,6 +158,7 @@ impl Node for CheckpointSaver {
             );
         }
         let name = config.name.clone().unwrap_or_else(|| cx.settings.name.clone());
+        best::check(cx, &name, extension(config.layout(cx.inputs)));
         cx.will_write("name", Path::new("checkpoints").join(name + extension(config.layout(cx.inputs))));
         Facts::new()
     }
@@ -186,10 +189,9 @@ impl Node for CheckpointSaver {
             }
         };
         let largest = cx.inputs.one("model").map_or(0, |model| write::largest(&model.facts));
-        NodePlan {
-            event: write::event(cx.settings, largest),
-            ..Between::of(&every, config.keep_last, total, 1).disk(size)
-        }
+        let plan = Between::of(&every, config.keep_last, total, 1).disk(size);
+        let disk = plan.disk + best::bytes(cx.inputs, size);
+        NodePlan { event: write::event(cx.settings, largest), disk, ..plan }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -214,6 +216,7 @@ impl Node for CheckpointSaver {
                 keep_last: config.keep_last,
                 extension: extension(format),
             },
+            best: Best::of(cx)?,
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -234,6 +237,7 @@ struct Saver {
     format: Format,
     dtype: DType,
     plan: Plan,
+    best: Best,
 }
 
 impl Saver {
@@ -397,6 +401,18 @@ impl Listener for Saver {
                 self.plan.prune(&due.path);
             }
             cx.artifacts.push(Artifact { kind: "checkpoint", path: due.path, final_result: due.is_final });
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let (name, extension) = (self.plan.name.clone(), self.plan.extension);
+        if let Some(path) = self.best.due(cx, &name, extension) {
+            self.write(&path, cx.position.step)?;
+            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: false });
+        }
+        if let Some(path) = self.best.kept(cx, &name, extension) {
+            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: true });
         }
         Ok(())
     }
