@@ -362,6 +362,7 @@ fn split_parts_are_one_lora_in_the_file() {
     });
     let plain = Target::lora("unet", "lin", "lora_unet_lin", &[6, 5], 6, target.file_alpha());
     let initial = file.collect();
-    let whole = adapters::create(&[plain.clone()], Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
+    let whole =
+        adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
     close("output", &y, &single(&plain, &whole, &weights, 0).0, 1e-6);
 }
