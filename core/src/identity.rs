@@ -16,7 +16,7 @@ use crate::registry::Registry;
 pub struct Identity {
     /// Of the whole document.
     pub document: String,
-    /// Of the settings that training depends on: seed, precision, batch size, accumulation.
+    /// Of the settings that training depends on: seed, precision, batch size, accumulation, and whether numbers are read later.
     pub settings: String,
     /// Of each node that training depends on: all but those that only act on events.
     pub nodes: BTreeMap<String, String>,
@@ -38,7 +38,7 @@ pub enum Change {
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Change::Settings => f.write_str("`seed`, `precision`, `batch_size` or `accumulate` changed"),
+            Change::Settings => f.write_str("`seed`, `precision`, `batch_size`, `accumulate` or `read_every` changed"),
             Change::Node(name) => write!(f, "node `{name}` changed"),
             Change::Added(name) => write!(f, "node `{name}` is new"),
             Change::Removed(name) => write!(f, "node `{name}` is gone"),
@@ -54,12 +54,17 @@ impl Identity {
             map.remove("$schema");
         }
         let train = checked.settings.as_ref().map(|settings| {
-            json!({
+            let mut train = json!({
                 "seed": settings.seed,
                 "precision": settings.train.precision,
                 "batch_size": settings.train.batch_size,
                 "accumulate": settings.train.accumulate,
-            })
+            });
+            // Gradients are then clipped on the device, in other rounding.
+            if settings.train.read_every > 1 {
+                train["read_later"] = json!(true);
+            }
+            train
         });
         let mut nodes = BTreeMap::new();
         for (name, node) in &checked.nodes {

@@ -76,7 +76,9 @@ pub struct Source {
     pub node: String,
     /// Its type name.
     pub type_name: &'static str,
-    /// Facts of the output taken.
+    /// Name of the output taken.
+    pub output: &'static str,
+    /// Its facts: those of the node.
     pub facts: Facts,
 }
 

@@ -24,6 +24,8 @@ pub enum PortType {
     Loss,
     /// The optimizer's step: what drives the run.
     Update,
+    /// What a validation measured last.
+    Validation,
 }
 
 impl PortType {
@@ -38,6 +40,7 @@ impl PortType {
             PortType::Trainable => "Trainable",
             PortType::Loss => "Loss",
             PortType::Update => "Update",
+            PortType::Validation => "Validation",
         }
     }
 }

@@ -161,12 +161,34 @@ impl Position {
 /// What one optimizer step reports. `loss` is the mean over the step's forward passes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
     /// Loss before weighting by accumulation.
     pub loss: f64,
-    /// Named numbers for `metrics.jsonl`, in order: `lr`, `grad_norm`, ….
+    /// Named numbers for the loggers, in order: `lr_unet`, `grad_norm`, ….
     pub values: Vec<(String, f64)>,
     /// Images seen in this step.
     pub samples: u64,
+}
+
+/// A finished step as loggers write it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Its numbers.
+    pub report: StepReport,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// A number that a listener measured, for those that come after it at the same moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// What it is: `validation_loss`.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// It belongs to a whole epoch.
+    pub of_epoch: bool,
 }
 
 /// The node that drives the run: an optimizer.
@@ -174,8 +196,13 @@ pub trait Driver: Send {
     /// Where the run stands.
     fn position(&self) -> Position;
     /// One optimizer step. Between forward passes it looks at `stop` and returns
-    /// [`RunError::interrupted`] with the partial step dropped.
-    fn step(&mut self, stop: &StopFlag) -> Result<StepReport, RunError>;
+    /// [`RunError::interrupted`] with the partial step dropped. With `read` it gives the reports of this step and of all
+    /// that were not read before; without, it may leave its numbers on the device and give none.
+    fn step(&mut self, stop: &StopFlag, read: bool) -> Result<Vec<StepReport>, RunError>;
+    /// Reports of the steps that are not read yet.
+    fn settle(&mut self) -> Result<Vec<StepReport>, RunError> {
+        Ok(Vec::new())
+    }
     /// Writes everything a continued run needs into the empty folder `dir`.
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError>;
     /// Restores what [`Driver::save_state`] wrote.
@@ -213,8 +240,14 @@ pub struct EventCx<'a> {
     pub position: Position,
     /// Report of the latest step (default at `Start` and `Resume`).
     pub report: &'a StepReport,
-    /// Seconds of the latest step, and since the run began.
+    /// Seconds of the latest step.
     pub seconds: f64,
+    /// Steps whose numbers became known since the last moment, in order. Loggers write them, whatever the moment is.
+    pub records: &'a [Record],
+    /// Numbers that listeners before this one measured at this moment; one that measures adds its own.
+    pub measured: &'a mut Vec<Measure>,
+    /// Files that listeners before this one made at this moment.
+    pub made: &'a [Artifact],
     /// Seconds since this process began the run.
     pub elapsed: f64,
     /// The run's folder.
@@ -244,6 +277,11 @@ pub trait Listener: Send {
     }
     /// Called at every moment; decides by itself whether it is due.
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError>;
+    /// Called once all listeners have heard of the moment: what depends on a measurement made at it. The weights are
+    /// those that the listeners saw.
+    fn after(&mut self, _cx: &mut EventCx) -> Result<(), RunError> {
+        Ok(())
+    }
 }
 
 /// Progress of long work inside a build, told to whoever watches the run.

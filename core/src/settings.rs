@@ -56,6 +56,11 @@ pub struct Train {
     /// Forward passes whose gradients are averaged into one optimizer step. Default 1.
     #[schemars(range(min = 1, max = 65536))]
     pub accumulate: u64,
+    /// Read losses and gradient norms from the device every so many steps; in between nothing waits for it. The loggers
+    /// still get the numbers of every step, later. Steps at which files are saved or something is measured are always
+    /// read. Default 1.
+    #[schemars(range(min = 1, max = 1000))]
+    pub read_every: u64,
     /// When the training state is written, and how many of them are kept. It is also written on Ctrl-C.
     pub save_state: SaveState,
     /// Where to go on. `latest`: from the newest state of the run's folder, if it has one, else from the start; the same
@@ -79,6 +84,7 @@ impl Default for Train {
             epochs: None,
             batch_size: 1,
             accumulate: 1,
+            read_every: 1,
             save_state: SaveState::default(),
             resume: None,
         }

@@ -119,6 +119,38 @@ fn an_interrupted_run_continues_exactly() {
     }
 }
 
+/// The toy document with a driver that keeps its numbers, and only a logger to hear of them.
+fn deferring(read_every: u64, field: &str) -> String {
+    let text = faulty(&format!(", defer: true{field}"));
+    let text = text.replace("steps: 10,", &format!("steps: 10, read_every: {read_every},"));
+    let kept = text.lines().filter(|line| !line.starts_with("  save:") && !line.starts_with("  preview:"));
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn numbers_that_are_read_later_are_all_told() {
+    let lines = |folder: &Path| fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let whole = tempfile::tempdir().unwrap();
+    go(&deferring(1, ""), whole.path(), false).unwrap();
+    assert_eq!(lines(whole.path()).lines().count(), 10);
+    for at in [2, 4, 7] {
+        // Stopped with numbers unread, they are told before the state is saved.
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = go(&deferring(4, &format!(", interrupt_at: {at}")), dir.path(), false).unwrap();
+        assert_eq!((outcome.status, outcome.report.step), (Status::Interrupted, at - 1));
+        assert_eq!(lines(dir.path()).lines().count() as u64, at - 1);
+        rename_identity(dir.path(), &deferring(4, ""));
+        go(&deferring(4, ""), dir.path(), true).unwrap();
+        assert_eq!(lines(dir.path()), lines(whole.path()), "stopped in step {at}");
+    }
+    // A loss that is not finite is found when it is read, and nothing is saved of what came after it.
+    let dir = tempfile::tempdir().unwrap();
+    let error = go(&deferring(4, ", nan_at: 6"), dir.path(), false).unwrap_err();
+    assert!(error.code == "P0901" && error.message.contains("step 6"), "{error}");
+    assert_eq!(lines(dir.path()), lines(whole.path()).lines().take(5).map(|l| format!("{l}\n")).collect::<String>());
+    assert_eq!(files(dir.path(), "state"), ["step-00000004"]);
+}
+
 /// Gives the states of a folder the identity of another document.
 fn rename_identity(folder: &Path, text: &str) {
     let identity = pipe_core::identity::Identity::of(&testing::registry(), &checked(text));

@@ -62,6 +62,9 @@ pub fn registry() -> Registry {
         Typed::<saver::checkpoint::CheckpointSaver>::boxed(),
         Typed::<sampler::preview::Preview>::boxed(),
         Typed::<logger::metrics::Metrics>::boxed(),
+        Typed::<logger::csv::Csv>::boxed(),
+        Typed::<logger::tensorboard::TensorBoard>::boxed(),
+        Typed::<logger::wandb::Wandb>::boxed(),
         Typed::<logger::validation::Validation>::boxed(),
     ]);
     Registry::new(types)

@@ -150,7 +150,7 @@ mod tests {
         let mut meter = Meter::default();
         for (at, loss) in losses.iter().enumerate() {
             let position = Position { step: at as u64 + 1, total_steps: 20, steps_per_epoch: 5 };
-            let report = StepReport { loss: *loss, values: vec![("lr".into(), 1e-4)], samples: 1 };
+            let report = StepReport { step: position.step, loss: *loss, values: vec![("lr".into(), 1e-4)], samples: 1 };
             meter.update(&position, &report, 2.0);
         }
         meter

@@ -259,7 +259,7 @@ impl Stage<'_> {
                 continue;
             }
             let kind = graph.kind(self.registry, index);
-            let inputs = input_facts(graph, index, kind, known);
+            let inputs = input_facts(self.registry, graph, index, kind, known);
             let mut cx = CheckCx {
                 name: &node.name,
                 settings,
@@ -300,7 +300,7 @@ impl Stage<'_> {
     }
 }
 
-fn input_facts(graph: &Graph, index: NodeIndex, kind: &Kind, known: &Nodes) -> InputFacts {
+fn input_facts(registry: &Registry, graph: &Graph, index: NodeIndex, kind: &Kind, known: &Nodes) -> InputFacts {
     let mut facts = InputFacts::default();
     for input in &kind.inputs {
         facts.0.insert(input.name, Vec::new());
@@ -309,7 +309,8 @@ fn input_facts(graph: &Graph, index: NodeIndex, kind: &Kind, known: &Nodes) -> I
         let sources = links.iter().map(|link| {
             let from = &graph.dag[link.node];
             let facts = known.get(&from.name).map(|state| state.facts.clone()).unwrap_or_default();
-            Source { node: from.name.clone(), type_name: from.type_name, facts }
+            let output = graph.kind(registry, link.node).outputs[link.output].name;
+            Source { node: from.name.clone(), type_name: from.type_name, output, facts }
         });
         facts.0.insert(port, sources.collect());
     }

@@ -64,6 +64,11 @@ pub(super) const CODES: &[Code] = &[
         "A line of the prompts file of a preview has an option that is unknown, lacks its value or is out of range, or the file is not of its form. The message names the line. A `.txt` file has a prompt a line with options behind ` --`: `--n` what it should not show, `--w` and `--h` its size, `--d` the seed, `--s` steps, `--l` guidance scale, `--g` embedded guidance, `--ss` sampler. Lines that begin with `#` are comments.",
     ),
     code(
+        "P0315",
+        "something outside the document is missing",
+        "A node needs a program, a package or a variable of the environment that is not there. The help says how to get it, or how to do without.",
+    ),
+    code(
         "P0320",
         "names that match nothing",
         "A weight file has layers or tensors that the model does not have, or that nothing is known about; the first are listed. Leaving them out in silence would give a result that looks complete and is not. Usual causes: an adapter of another model family, of a text encoder that the base file does not hold, or a pruned or extended model. Where the rest is wanted, `--skip-unknown` leaves them out.",

@@ -21,7 +21,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0204",
         "a port filled with the wrong type",
-        "Each port takes certain types of values (Samples, Vae, TextEncoder, Batches, Model, Trainable, Loss, Update). The node named gives another one.",
+        "Each port takes certain types of values (Samples, Vae, TextEncoder, Batches, Model, Trainable, Loss, Update, Validation). The node named gives another one.",
     ),
     code(
         "P0205",

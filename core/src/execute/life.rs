@@ -8,11 +8,17 @@ use super::build::Nodes;
 use super::log::Log;
 use super::state::{self, Saved};
 use crate::identity::Identity;
-use crate::run::{Artifact, EventCx, Moment, Position, Progress, RunError, StepReport, StopFlag};
+use crate::run::{Artifact, EventCx, Listener, Moment, Position, Progress, Record, RunError, StepReport, StopFlag};
 use crate::settings::{Every, Settings};
 
 /// Minutes between states when the document says nothing.
 const STATE_MINUTES: f64 = 5.0;
+
+/// A listener's call.
+type Call = fn(&mut dyn Listener, &mut EventCx) -> Result<(), RunError>;
+
+/// What is called at a moment, in order, each for all listeners.
+const CALLS: [Call; 2] = [|listener, cx| listener.on(cx), |listener, cx| listener.after(cx)];
 
 /// A run from its first step to its end.
 pub(super) struct Life<'a> {
@@ -25,6 +31,10 @@ pub(super) struct Life<'a> {
     begun: Instant,
     /// When and at which step the latest state was saved.
     saved: (Instant, Option<u64>),
+    /// Seconds of the steps whose numbers the driver has not given yet.
+    clock: Vec<f64>,
+    /// Steps that loggers have not heard of.
+    records: Vec<Record>,
     pub position: Position,
     pub report: StepReport,
     pub artifacts: Vec<Artifact>,
@@ -42,8 +52,8 @@ impl<'a> Life<'a> {
     ) -> Self {
         let position = nodes.driver.position();
         let saved = (Instant::now(), None);
-        let (report, artifacts) = Default::default();
-        Life { nodes, settings, identity, folder, log, stop, begun, saved, position, report, artifacts }
+        let (clock, records, report, artifacts) = Default::default();
+        Life { nodes, settings, identity, folder, log, stop, begun, saved, clock, records, position, report, artifacts }
     }
 
     /// Lives. Listeners hear of the end in every case, also of an end by failure.
@@ -54,6 +64,9 @@ impl<'a> Life<'a> {
         let keep = self.settings.train.save_state.keep_last.count;
         let room = state::reserve(self.folder, self.nodes.driver.state_bytes(), self.states(), keep);
         let lived = room.and_then(|()| self.begin(from)).and_then(|()| self.steps()).and_then(|status| {
+            // What was not read may not be finite: then there is nothing to save.
+            let reports = self.nodes.driver.settle().map_err(|error| error.of(&self.nodes.driver_name))?;
+            self.learn(reports)?;
             // A stop that was asked for loses nothing, whatever the cadence says.
             if status == Status::Interrupted || self.settings.train.save_state.at_end {
                 self.save_state()?;
@@ -104,33 +117,54 @@ impl<'a> Life<'a> {
             if self.stop.is_set() {
                 return Ok(Status::Interrupted);
             }
-            let clock = Instant::now();
-            match self.nodes.driver.step(&self.stop) {
-                Ok(report) => self.report = report,
+            let (due, clock) = (self.state_is_due(self.position.step + 1), Instant::now());
+            let read = due || self.is_read(self.position.step + 1);
+            let reports = match self.nodes.driver.step(&self.stop, read) {
+                Ok(reports) => reports,
                 Err(error) if error.is_interrupt() => return Ok(Status::Interrupted),
                 Err(error) => return Err(error.of(&self.nodes.driver_name)),
-            }
+            };
             let before = self.position.step;
             self.position = self.nodes.driver.position();
             if self.position.step != before + 1 {
                 let message = format!("one step led from step {before} to step {}", self.position.step);
                 return Err(RunError::new("P0910", message).of(&self.nodes.driver_name));
             }
-            if !self.report.loss.is_finite() {
-                let message = format!("the loss of step {} is {}", self.position.step, self.report.loss);
-                let help =
-                    "lower the learning rate, or use bf16 or f32; the states and checkpoints before it are whole";
-                return Err(RunError::new("P0901", message).help(help).of(&self.nodes.driver_name));
-            }
             let seconds = clock.elapsed().as_secs_f64();
-            self.log.step(&self.position, &self.report, seconds);
+            self.clock.push(seconds);
+            self.learn(reports)?;
             self.tell(Moment::Step, seconds)?;
             // After the listeners: a run continued from this state need not repeat them.
-            if self.state_is_due() {
+            if due {
                 self.save_state()?;
             }
         }
         Ok(Status::Finished)
+    }
+
+    /// Takes in the reports of steps, the latest of which is the driver's.
+    fn learn(&mut self, reports: Vec<StepReport>) -> Result<(), RunError> {
+        for report in reports {
+            if !report.loss.is_finite() {
+                let message = format!("the loss of step {} is {}", report.step, report.loss);
+                let help =
+                    "lower the learning rate, or use bf16 or f32; the states and checkpoints before it are whole";
+                return Err(RunError::new("P0901", message).help(help).of(&self.nodes.driver_name));
+            }
+            let seconds = if self.clock.is_empty() { 0.0 } else { self.clock.remove(0) };
+            self.log.step(&Position { step: report.step, ..self.position }, &report, seconds);
+            self.report = report.clone();
+            self.records.push(Record { report, seconds });
+        }
+        Ok(())
+    }
+
+    /// Whether the numbers of a step are read at once: by the cadence, at the end, and where a listener will look at the
+    /// weights: nothing may be saved of a run whose numbers are no longer finite.
+    fn is_read(&self, step: u64) -> bool {
+        let position = Position { step, ..self.position };
+        let looks = || self.nodes.listeners.iter().any(|(_, listener)| listener.looks(Moment::Step, position));
+        step.is_multiple_of(self.settings.train.read_every.max(1)) || position.is_last() || looks()
     }
 
     /// How many states the rest of the run will save, if the clock does not decide.
@@ -139,11 +173,12 @@ impl<'a> Life<'a> {
         self.settings.train.save_state.count(step, total_steps, steps_per_epoch)
     }
 
-    fn state_is_due(&self) -> bool {
+    /// Whether the state is to be saved after a step. The clock is asked before it.
+    fn state_is_due(&self, step: u64) -> bool {
         let cadence = &self.settings.train.save_state;
         let every = Every { steps: cadence.steps, epochs: cadence.epochs };
         let minutes = cadence.minutes.or((!cadence.is_counted()).then_some(STATE_MINUTES));
-        self.position.due(&every)
+        Position { step, ..self.position }.due(&every)
             || minutes.is_some_and(|minutes| self.saved.0.elapsed().as_secs_f64() >= minutes * 60.0)
     }
 
@@ -164,36 +199,44 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// Calls the listeners in their order. At the end all are called, whatever the first says.
+    /// Calls the listeners in their order, and once more when all have heard. At the end all are called, whatever the
+    /// first says.
     fn tell(&mut self, moment: Moment, seconds: f64) -> Result<(), RunError> {
-        let mut result = Ok(());
+        let records = std::mem::take(&mut self.records);
         let looks = self.nodes.listeners.iter().any(|(_, listener)| listener.looks(moment, self.position));
         if looks {
             self.nodes.driver.show();
         }
-        for (name, listener) in &mut self.nodes.listeners {
-            let mut made = Vec::new();
-            let mut cx = EventCx {
-                moment,
-                position: self.position,
-                report: &self.report,
-                seconds,
-                elapsed: self.begun.elapsed().as_secs_f64(),
-                folder: self.folder,
-                artifacts: &mut made,
-            };
-            let heard = listener.on(&mut cx).map_err(|error| error.of(name));
-            for artifact in made {
-                self.log.artifact(&artifact);
-                self.artifacts.push(artifact);
-            }
-            if let Err(error) = heard {
-                self.log.line(&format!("node `{name}` failed: {error}"));
-                if result.is_ok() {
-                    result = Err(error);
+        let (mut result, mut measured, mut all) = (Ok(()), Vec::new(), Vec::new());
+        'rounds: for call in CALLS {
+            for (name, listener) in &mut self.nodes.listeners {
+                let mut made = Vec::new();
+                let mut cx = EventCx {
+                    moment,
+                    position: self.position,
+                    report: &self.report,
+                    seconds,
+                    records: &records,
+                    measured: &mut measured,
+                    made: &all,
+                    elapsed: self.begun.elapsed().as_secs_f64(),
+                    folder: self.folder,
+                    artifacts: &mut made,
+                };
+                let heard = call(listener.as_mut(), &mut cx);
+                for artifact in made {
+                    self.log.artifact(&artifact);
+                    self.artifacts.push(artifact.clone());
+                    all.push(artifact);
                 }
-                if moment != Moment::End {
-                    break;
+                if let Err(error) = heard.map_err(|error| error.of(name)) {
+                    self.log.line(&format!("node `{name}` failed: {error}"));
+                    if result.is_ok() {
+                        result = Err(error);
+                    }
+                    if moment != Moment::End {
+                        break 'rounds;
+                    }
                 }
             }
         }

@@ -217,7 +217,7 @@ impl Port<'_> {
         Ok(Link { node: from, output, span })
     }
 
-    /// The output a bare name stands for: the only one, or the only one that fits.
+    /// The output a bare name stands for: the only one, the only one that fits, or of several the one called `out`.
     fn only_output(&self, name: &str, kind: &Kind, port: &str, span: Span, from: NodeIndex) -> Result<usize, Fault> {
         let fits = |index: &usize| self.input.accepts.contains(&kind.outputs[*index].ty);
         match (kind.outputs.len(), (0..kind.outputs.len()).filter(fits).collect::<Vec<_>>().as_slice()) {
@@ -225,6 +225,9 @@ impl Port<'_> {
             (_, [one]) => Ok(*one),
             (0, _) | (_, []) => fail(self.wrong_type(name, &gives(kind), port, span, from)),
             (_, several) => {
+                if let Some(main) = several.iter().find(|i| kind.outputs[**i].name == "out") {
+                    return Ok(*main);
+                }
                 let names: Vec<String> = several.iter().map(|i| format!("{name}.{}", kind.outputs[*i].name)).collect();
                 let message = format!("{port} names `{name}`, which has several outputs that fit");
                 fail(Diagnostic::error("P0216", span, message).help(format!("write {}", or_list(&names))))

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value as Json, json};
 
 use crate::node::{About, NodeType};
-use crate::port::{Arity, Input, Output, PortType};
+use crate::port::{Arity, Input, Output, PortType, Rate};
 use crate::settings::Settings;
 
 /// Node types by name, in the order of the list they were made from.
@@ -44,7 +44,7 @@ impl Kind {
     }
     /// True for nodes that only act on events: savers, samplers, loggers.
     pub fn is_event(&self) -> bool {
-        self.outputs.is_empty()
+        self.outputs.iter().all(|output| output.rate == Rate::Event)
     }
     /// True for the node that drives the run.
     pub fn is_driver(&self) -> bool {

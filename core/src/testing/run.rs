@@ -116,6 +116,8 @@ pub struct FaultyConfig {
     nan_at: Option<u64>,
     /// Behaves as if Ctrl-C was pressed within this step.
     interrupt_at: Option<u64>,
+    /// Keeps its numbers until they are read.
+    defer: bool,
 }
 
 /// `optimizer.faulty`
@@ -145,7 +147,7 @@ impl Node for Faulty {
 fn drive(cx: &BuildCx, rate: f64, faults: FaultyConfig) -> Result<Built, RunError> {
     let total_steps = cx.settings.train.steps.unwrap_or(10);
     let position = Position { step: 0, total_steps, steps_per_epoch: 4 };
-    let driver = ToyDriver { position, weight: 1.0, rate, seed: cx.settings.seed, faults };
+    let driver = ToyDriver { position, weight: 1.0, rate, seed: cx.settings.seed, faults, unread: Vec::new() };
     Ok(Built { outputs: vec![toy(cx)], driver: Some(Box::new(driver)), ..Default::default() })
 }
 
@@ -155,13 +157,14 @@ struct ToyDriver {
     rate: f64,
     seed: u64,
     faults: FaultyConfig,
+    unread: Vec<StepReport>,
 }
 
 impl Driver for ToyDriver {
     fn position(&self) -> Position {
         self.position
     }
-    fn step(&mut self, stop: &StopFlag) -> Result<StepReport, RunError> {
+    fn step(&mut self, stop: &StopFlag, read: bool) -> Result<Vec<StepReport>, RunError> {
         let next = self.position.step + 1;
         if self.faults.interrupt_at == Some(next) {
             stop.set();
@@ -174,7 +177,11 @@ impl Driver for ToyDriver {
         self.weight = self.weight * (1.0 - self.rate) + noise / f64::from(u32::MAX);
         self.position.step = next;
         let loss = if self.faults.nan_at == Some(next) { f64::NAN } else { self.weight };
-        Ok(StepReport { loss, values: vec![("lr".into(), self.rate)], samples: 2 })
+        self.unread.push(StepReport { step: next, loss, values: vec![("lr".into(), self.rate)], samples: 2 });
+        if read || !self.faults.defer { self.settle() } else { Ok(Vec::new()) }
+    }
+    fn settle(&mut self) -> Result<Vec<StepReport>, RunError> {
+        Ok(std::mem::take(&mut self.unread))
     }
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {
         let text = format!("{} {}", self.position.step, self.weight.to_bits());
@@ -199,6 +206,9 @@ struct Hear<F>(u32, F);
 impl<F: FnMut(&mut EventCx) -> Result<(), RunError> + Send> Listener for Hear<F> {
     fn priority(&self) -> u32 {
         self.0
+    }
+    fn looks(&self, _: Moment, _: Position) -> bool {
+        self.0 < 20
     }
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         (self.1)(cx)
@@ -361,9 +371,9 @@ impl Node for Metrics {
                     text.lines().take(cx.position.step as usize).map(|line| format!("{line}\n")).collect();
                 fs::write(&path, kept).map_err(fail)?;
             }
-            if cx.moment == Moment::Step {
+            for record in cx.records {
                 let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
-                writeln!(file, "{{\"step\":{},\"loss\":{}}}", cx.position.step, cx.report.loss).map_err(fail)?;
+                writeln!(file, "{{\"step\":{},\"loss\":{}}}", record.report.step, record.report.loss).map_err(fail)?;
             }
             Ok(())
         }))

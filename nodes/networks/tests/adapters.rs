@@ -173,7 +173,7 @@ fn trajectory(name: &'static str, policy: Policy, device: Device, steps: usize) 
                 correction2_sqrt: (1.0 - 0.999f64.powi(*updates)).sqrt() as f32,
                 grad_scale: (1.0 / (norm + 1e-6)).min(1.0) as f32,
             };
-            optim::adamw(&cx, &params, theta, m, v, grad);
+            optim::adamw(&cx, &params, theta, m, v, grad, None);
         }
     }
     if steps < 20 {

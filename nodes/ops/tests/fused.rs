@@ -282,7 +282,7 @@ fn adamw_bodies_agree() {
         let make = |name| cx.device.tensor(values(name, &[33]), &[33], DType::F32);
         let (mut t, mut m, mut v, g) =
             (make("t"), make("m"), cx.device.tensor(vec![0.5; 33], &[33], DType::F32), make("g"));
-        pipe_ops::optim::adamw(&cx, &p, &mut t, &mut m, &mut v, &g);
+        pipe_ops::optim::adamw(&cx, &p, &mut t, &mut m, &mut v, &g, None);
         (t.to_vec(), m.to_vec(), v.to_vec(), pipe_ops::optim::sum_squares(&cx, &[&g]))
     };
     let (a, b) = (run(Device::Cpu), run(Device::composed_cpu()));

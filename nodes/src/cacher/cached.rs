@@ -26,8 +26,10 @@ pub struct Cached {
     pub(super) folders: Vec<Samples>,
     /// The images of all folders that are used.
     pub(super) items: Vec<Item>,
-    /// Indices of images that could be decoded.
+    /// Indices of images that could be decoded and are trained on.
     pub(super) usable: Vec<usize>,
+    /// Indices of those that are set aside for validation.
+    pub(super) held_out: Vec<usize>,
     /// Number of the first entry of each usable image, and one past the last entry of all.
     pub(super) starts: Vec<usize>,
     /// (image, mirrored) → key.
@@ -181,22 +183,14 @@ impl Cached {
     }
 }
 
-impl BatchSource for Cached {
-    fn per_epoch(&self) -> u64 {
-        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
-    }
-
-    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
-        let order = self.order(epoch);
-        let entries = &order[index as usize % order.len()];
-        let uses: Vec<(u64, Use)> = entries.iter().map(|&e| (e as u64, self.of_entry(e))).collect();
-        let masked = uses.iter().any(|(_, of)| of.sample.mask.is_some());
-        let preserved = uses.iter().any(|(_, of)| of.folder.preserve);
+impl Cached {
+    /// A batch of images, each with whether it is mirrored and its caption.
+    fn gather(&self, uses: Vec<(Use, bool, String)>) -> Result<Batch, RunError> {
+        let masked = uses.iter().any(|(of, ..)| of.sample.mask.is_some());
+        let preserved = uses.iter().any(|(of, ..)| of.folder.preserve);
         let mut batch = Batch::default();
-        let (mut images, mut masks, mut class) = (HostTensor::default(), HostTensor::default(), ClassText::default());
-        for (entry, of) in uses {
-            let mirrored = of.folder.flip
-                && rng::uniform(&mut rng::stream(self.seed, Purpose::Augment, epoch, entry), 1, 0.0, 1.0)[0] < 0.5;
+        let (mut images, mut masks) = (HostTensor::default(), HostTensor::default());
+        for (of, mirrored, caption) in uses {
             push(&mut images, self.store.get(&self.image_keys[&(of.image, mirrored)])?);
             if masked {
                 push(&mut masks, self.mask(&of, mirrored, &images)?);
@@ -204,10 +198,6 @@ impl BatchSource for Cached {
             if preserved {
                 batch.preserve.push(of.folder.preserve);
             }
-            let caption = self.caption(&of, epoch, entry);
-            let of_class = of.folder.class.as_ref().and_then(|c| Some((c.caption(&caption)?, c.weight)));
-            class.weights.push(of_class.as_ref().map_or(0.0, |(_, weight)| *weight as f32));
-            class.captions.push(of_class.map_or_else(|| caption.clone(), |(caption, _)| caption));
             batch.sizes.push(size_conditions(of.sample, mirrored));
             batch.names.push(of.sample.path.display().to_string());
             batch.captions.push(caption);
@@ -221,6 +211,52 @@ impl BatchSource for Cached {
         }
         batch.mask = masked.then_some(masks);
         batch.text = self.text_rows(&batch.captions)?;
+        Ok(batch)
+    }
+
+    /// The images set aside for validation, in batches that never mix buckets.
+    pub(super) fn held_out_batches(&self) -> Vec<Vec<usize>> {
+        let mut buckets: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+        for &i in &self.held_out {
+            buckets.entry(self.items[i].sample.fit.bucket).or_default().push(i);
+        }
+        let batches = |list: Vec<usize>| list.chunks(self.batch).map(<[usize]>::to_vec).collect::<Vec<_>>();
+        buckets.into_values().flat_map(batches).collect()
+    }
+
+    /// A batch of images as they are: whole captions, not mirrored.
+    pub(super) fn plain_batch(&self, images: &[usize]) -> Result<Batch, RunError> {
+        let plain = |&image: &usize| {
+            let Item { folder, sample } = &self.items[image];
+            (Use { image, sample, folder: &self.folders[*folder] }, false, sample.caption.clone())
+        };
+        self.gather(images.iter().map(plain).collect())
+    }
+}
+
+impl BatchSource for Cached {
+    fn per_epoch(&self) -> u64 {
+        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+    }
+
+    fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
+        let order = self.order(epoch);
+        let entries = &order[index as usize % order.len()];
+        let mut class = ClassText::default();
+        let uses: Vec<(Use, bool, String)> = entries
+            .iter()
+            .map(|&entry| {
+                let of = self.of_entry(entry);
+                let mut stream = rng::stream(self.seed, Purpose::Augment, epoch, entry as u64);
+                let mirrored = of.folder.flip && rng::uniform(&mut stream, 1, 0.0, 1.0)[0] < 0.5;
+                let caption = self.caption(&of, epoch, entry as u64);
+                let of_class = of.folder.class.as_ref().and_then(|c| Some((c.caption(&caption)?, c.weight)));
+                class.weights.push(of_class.as_ref().map_or(0.0, |(_, weight)| *weight as f32));
+                class.captions.push(of_class.map_or_else(|| caption.clone(), |(caption, _)| caption));
+                (of, mirrored, caption)
+            })
+            .collect();
+        let mut batch = self.gather(uses)?;
         if class.weights.iter().any(|w| *w > 0.0) {
             class.text = self.text_rows(&class.captions)?;
             batch.class = Some(class);
@@ -243,6 +279,10 @@ impl BatchSource for Cached {
             hasher.update(&sample.weight.to_le_bytes());
             hasher.update(format!("{uses} {} {:?}", folder.preserve, folder.class).as_bytes());
         }
+        for &i in &self.held_out {
+            hasher.update(b"held out");
+            hasher.update(self.image_keys[&(i, false)].as_bytes());
+        }
         hasher.finalize().to_hex().to_string()
     }
 
@@ -251,6 +291,7 @@ impl BatchSource for Cached {
             resolution: self.folders.first().map_or((0, 0), |f| f.resolution),
             buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
             batch_size: self.batch as u64,
+            held_out: self.held_out.len() as u64,
             // Files have room for one answer: that of the first folder.
             rules: self.folders.first().map(|f| DataRules {
                 caption_dropout: f.captions.dropout,

@@ -1,7 +1,5 @@
 //! `cacher.disk`: latents and text embeddings in files, shared between runs.
 
-use std::sync::Arc;
-
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
@@ -11,7 +9,6 @@ use serde::Deserialize;
 
 use super::fill::fill;
 use super::store::Store;
-use crate::common::batch::{BatchSource, Batches};
 
 /// Fields of `cacher.disk`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -62,7 +59,6 @@ impl Node for DiskCacher {
             None => crate::cache_dir(),
         };
         let cached = fill(cx, Store::Disk(folder), config.vae_batch_size as usize)?;
-        let (content, remarks) = (Some(cached.content()), super::remarks(cx, &cached)?);
-        Ok(Built { outputs: vec![Arc::new(Batches(Arc::new(cached)))], content, remarks, ..Default::default() })
+        super::built(cx, cached)
     }
 }

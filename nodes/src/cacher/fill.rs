@@ -26,6 +26,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         folders,
         usable: Vec::new(),
         starts: Vec::new(),
+        held_out: Vec::new(),
         image_keys: HashMap::new(),
         mask_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
@@ -57,13 +58,15 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
 
 /// The images of all folders, without regularization images that no epoch has room for.
 fn used(cx: &BuildCx, folders: &[Samples]) -> Vec<Item> {
-    let counts: Vec<uses::Folder> = folders.iter().map(|f| f.counted(f.items.len())).collect();
+    let counts: Vec<uses::Folder> = folders.iter().map(|f| f.counted(f.trained())).collect();
     let mut items = Vec::new();
     let mut idle = 0;
     for ((folder, samples), uses) in folders.iter().enumerate().zip(uses::count(&counts)) {
         idle += uses.iter().filter(|&&n| n == 0).count();
-        let some = samples.items.iter().zip(uses).filter(|(_, n)| *n > 0);
-        items.extend(some.map(|(sample, _)| Item { folder, sample: sample.clone() }));
+        let mut uses = uses.into_iter();
+        // What is set aside for validation is used, though not in an epoch.
+        let some = samples.items.iter().filter(|sample| sample.held_out || uses.next().is_some_and(|n| n > 0));
+        items.extend(some.map(|sample| Item { folder, sample: sample.clone() }));
     }
     if idle > 0 {
         cx.progress.say(&format!("{idle} regularization images are not used: there are enough without them"));
@@ -96,7 +99,8 @@ impl Cached {
                 }
             };
             let shape = self.value_shape(sample, vae);
-            for &mirrored in self.folders[*folder].mirrors() {
+            let mirrors = if sample.held_out { &[false] } else { self.folders[*folder].mirrors() };
+            for &mirrored in mirrors {
                 let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
                 let key = key(&[b"image", &content, fit.as_bytes(), fingerprint.as_bytes()]);
                 if !self.store.has(&key, &shape) {
@@ -104,7 +108,7 @@ impl Cached {
                 }
                 self.image_keys.insert((i, mirrored), key);
             }
-            self.usable.push(i);
+            if sample.held_out { &mut self.held_out } else { &mut self.usable }.push(i);
         }
         let total: u64 = todo.values().map(|v| v.len() as u64).sum();
         let what = format!("{}: {}", cx.name, if vae.is_some() { "encode images" } else { "read images" });
@@ -128,9 +132,9 @@ impl Cached {
                 cx.name
             ));
         }
-        let bad: std::collections::HashSet<usize> =
-            self.usable.iter().copied().filter(|&i| !self.image_keys.contains_key(&(i, false))).collect();
-        self.usable.retain(|i| !bad.contains(i));
+        for list in [&mut self.usable, &mut self.held_out] {
+            list.retain(|i| self.image_keys.contains_key(&(*i, false)));
+        }
         Ok(())
     }
 
@@ -202,7 +206,7 @@ impl Cached {
 
     fn fill_captions(&mut self, cx: &BuildCx, text: &TextEncoder) -> Result<(), RunError> {
         let mut captions = vec![String::new()]; // dropped captions
-        for Item { folder, sample } in self.usable.iter().map(|&i| &self.items[i]) {
+        for Item { folder, sample } in self.usable.iter().chain(&self.held_out).map(|&i| &self.items[i]) {
             captions.push(sample.caption.clone());
             captions.extend(self.folders[*folder].class.as_ref().and_then(|class| class.caption(&sample.caption)));
         }

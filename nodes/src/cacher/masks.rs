@@ -48,7 +48,7 @@ impl Cached {
         let vae = cx.typed::<crate::common::autoencoder::Autoencoder>("vae")?.into_iter().next();
         let items = self.items.clone();
         let mut bad = HashSet::new();
-        for &i in &self.usable {
+        for &i in self.usable.iter().chain(&self.held_out) {
             let (sample, folder) = (&items[i].sample, items[i].folder);
             let Some((path, channel)) = source(sample) else { continue };
             if cx.stop.is_set() {
@@ -80,7 +80,9 @@ impl Cached {
                 }
             }
         }
-        self.usable.retain(|i| !bad.contains(i));
+        for list in [&mut self.usable, &mut self.held_out] {
+            list.retain(|i| !bad.contains(i));
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 pub mod cached;
 pub mod disk;
 pub mod fill;
+mod held_out;
 mod masks;
 pub mod memory;
 pub mod store;
@@ -10,17 +11,20 @@ pub mod uses;
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
 use pipe_core::node::{CheckCx, Facts, InputFacts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{BuildCx, RunError};
+use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::vae::VaeConfig;
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use serde_json::json;
 
 use self::cached::Cached;
+use self::held_out::HeldOut;
 use crate::common::autoencoder::Network;
-use crate::common::batch::batches_per_epoch;
+use crate::common::batch::{BatchSource, Batches, batches_per_epoch};
 use crate::common::facts::{TextFacts, read, texts_of_port};
 use crate::common::texts_fit;
 use crate::loader::sample::{CaptionRules, Samples};
@@ -50,7 +54,11 @@ fn inputs() -> Vec<Input> {
 }
 
 fn outputs() -> Vec<Output> {
-    vec![Output::single(PortType::Batches, Rate::Setup, "Shuffled batches that never mix buckets.")]
+    let output = |name, doc| Output { name, ty: PortType::Batches, rate: Rate::Setup, doc };
+    vec![
+        output("out", "Shuffled batches that never mix buckets."),
+        output("validation", "The images that `validation_split` of the loader sets aside, in a fixed order."),
+    ]
 }
 
 /// Checks that hold for every cacher, and the facts of its batches.
@@ -101,6 +109,18 @@ fn check(cx: &mut CheckCx) -> Facts {
     if folders.iter().any(|f| f.get("class").is_some()) {
         facts = facts.with("class", true);
     }
+    let images: u64 = folders.iter().filter_map(|f| f.u64("held_out")).sum();
+    let held_out: Vec<[u64; 3]> = folders.iter().flat_map(|f| bucket_list(f, "held_out_buckets")).collect();
+    let mut sums: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for [w, h, n] in &held_out {
+        *sums.entry((*w, *h)).or_default() += n;
+    }
+    if folders.iter().any(|f| f.get("held_out").is_some()) {
+        let batches = batches_per_epoch(sums.into_values(), batch);
+        facts = facts.with("held_out", images).with("held_out_batches", batches);
+    }
+    // From here on, the sizes of all.
+    let buckets: Vec<[u64; 3]> = buckets.into_iter().chain(held_out).collect();
     if let Some(vae) = vae {
         let factor = vae.u64("factor").unwrap_or(8);
         for b in &buckets {
@@ -132,10 +152,18 @@ fn check(cx: &mut CheckCx) -> Facts {
         .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
 }
 
+/// What a cacher's build gives, once its cache is filled.
+fn built(cx: &BuildCx, cached: Cached) -> Result<Built, RunError> {
+    let (content, remarks) = (Some(cached.content()), remarks(cx, &cached)?);
+    let cached = Arc::new(cached);
+    let held_out = Batches(Arc::new(HeldOut::new(cached.clone())));
+    Ok(Built { outputs: vec![Arc::new(Batches(cached)), Arc::new(held_out)], content, remarks, ..Default::default() })
+}
+
 /// What the user should read again at the end of the run: how many images could not be used.
 fn remarks(cx: &BuildCx, cached: &Cached) -> Result<Vec<String>, RunError> {
     let all: usize = cx.typed::<Samples>("samples")?.iter().map(|samples| samples.items.len()).sum();
-    let set_aside = cached.items.len() - cached.usable.len();
+    let set_aside = cached.items.len() - cached.usable.len() - cached.held_out.len();
     let line = || format!("{set_aside} of {all} images could not be decoded and were set aside; run.log names them");
     Ok((set_aside > 0).then(line).into_iter().collect())
 }
@@ -159,7 +187,7 @@ fn epoch(folders: &[Facts]) -> Vec<[u64; 3]> {
                 }
             }
             None => {
-                for [w, h, n] in bucket_list(facts) {
+                for [w, h, n] in bucket_list(facts, "buckets") {
                     *sums.entry((w, h)).or_default() += n * facts.u64("repeats").unwrap_or(1);
                 }
             }
@@ -168,8 +196,8 @@ fn epoch(folders: &[Facts]) -> Vec<[u64; 3]> {
     sums.into_iter().map(|((w, h), n)| [w, h, n]).collect()
 }
 
-fn bucket_list(samples: &Facts) -> Vec<[u64; 3]> {
-    samples.get("buckets").and_then(|b| serde_json::from_value(b.clone()).ok()).unwrap_or_default()
+fn bucket_list(samples: &Facts, name: &str) -> Vec<[u64; 3]> {
+    samples.get(name).and_then(|b| serde_json::from_value(b.clone()).ok()).unwrap_or_default()
 }
 
 /// Bytes that the cached values take, and the work of making them.
@@ -181,12 +209,13 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     let factor = vae_config(cx.inputs).map_or(1, |(_, factor)| factor);
     for facts in cx.inputs.many("samples").iter().map(|s| &s.facts) {
         let flips = if facts.get("flip") == Some(&json!(true)) { 2 } else { 1 };
-        let own = bucket_list(facts).into_iter().map(|[w, h, n]| [w, h, n * flips]);
+        let held_out = bucket_list(facts, "held_out_buckets");
+        let own = bucket_list(facts, "buckets").into_iter().map(|[w, h, n]| [w, h, n * flips]).chain(held_out);
         if facts.get("masked") == Some(&json!(true)) {
             places += own.clone().map(|[w, h, n]| w * h * n).sum::<u64>() / (factor * factor);
         }
         buckets.extend(own);
-        let count = facts.u64("images").unwrap_or(0);
+        let count = facts.u64("images").unwrap_or(0) + facts.u64("held_out").unwrap_or(0);
         images += count;
         captions += if facts.get("class").is_some() { 2 * count } else { count };
     }

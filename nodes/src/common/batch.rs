@@ -148,6 +148,8 @@ pub struct DataAbout {
     pub prior_weight: Option<f64>,
     /// As `folders`, of regularization images.
     pub reg_folders: Vec<(String, u64, u64)>,
+    /// Images set aside for validation.
+    pub held_out: u64,
     /// Folder name → (repeats, images).
     pub folders: Vec<(String, u64, u64)>,
     /// Folder name → tag → count.

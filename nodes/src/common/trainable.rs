@@ -158,9 +158,11 @@ impl Trainable {
         Some(limit_norms(cx, &mut self.write(), &adapted.targets, adapted.norm_limit?))
     }
     /// Sets GGPO's noise of the following passes from a step's gradients, before they are multiplied by `clip`.
-    pub fn perturb(&self, gradients: &HashMap<String, Tensor>, clip: f32) {
-        if let Method::Adapter(adapted) = &*self.method {
-            noise::update(&mut self.write(), &adapted.targets, gradients, clip);
+    pub fn perturb(&self, gradients: &HashMap<String, Tensor>, clip: impl FnOnce() -> f32) {
+        if let Method::Adapter(adapted) = &*self.method
+            && self.read().noise.is_some()
+        {
+            noise::update(&mut self.write(), &adapted.targets, gradients, clip());
         }
     }
     /// How updates are rounded into weights that are kept in bf16.

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
 use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
+use super::split::{self, Split};
 use super::weights::{self, Factor};
 use super::{masks, notices};
 use crate::common::batch::BucketRules;
@@ -87,6 +88,13 @@ pub struct Config {
     /// place of the trigger are predicted, with and without the adapter. Default: off.
     #[serde(default)]
     preserve_class: Option<PreserveClass>,
+    /// Images set aside for a `logger.validation` and not trained on: a part of all, or `{ images: 10 }`. The cacher gives
+    /// them as `cached.validation`, each once, with its whole caption and not mirrored. Default: none.
+    #[serde(default)]
+    validation_split: Option<Split>,
+    /// Chooses which images are set aside, with their names; the run's `seed` does not. Default 0.
+    #[serde(default)]
+    validation_seed: Option<u64>,
 }
 
 /// One side or both.
@@ -157,7 +165,15 @@ impl Config {
 
     fn sample(&self, path: PathBuf, caption: String, size: (usize, usize), fit: Fit) -> Sample {
         let weight = self.regularization.map(|r| r.weight).or(self.loss_weight).unwrap_or(1.0) as f32;
-        Sample { path, caption, size, fit, weight, mask: self.alpha_mask.then_some(MaskSource::Alpha) }
+        let mask = self.alpha_mask.then_some(MaskSource::Alpha);
+        Sample { path, caption, size, fit, weight, mask, held_out: false }
+    }
+
+    /// Marks the images that are set aside.
+    fn hold_out(&self, items: &mut [Sample]) -> Result<(), Vec<Found>> {
+        let Some(split) = self.validation_split else { return Ok(()) };
+        split::hold_out(items, split, self.validation_seed.unwrap_or(0))
+            .map_err(|why| vec![found("P0403", "validation_split", why, Some("set fewer images aside"))])
     }
 }
 
@@ -215,6 +231,14 @@ impl Node for Images {
                 Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
             );
         }
+        if config.validation_split.is_some() && config.regularization.is_some() {
+            let message = "`validation_split` has no effect on what is learned of regularization images";
+            cx.error("P0402", "validation_split", message, Some("set images of the concept aside".into()));
+        }
+        if config.validation_seed.is_some() && config.validation_split.is_none() {
+            let message = "`validation_seed` has no effect without `validation_split`";
+            cx.error("P0402", "validation_seed", message, Some("add `validation_split: 0.1`, or leave it out".into()));
+        }
         let masks = config.masks.as_ref().map(|path| cx.path(path)).filter(|path| !cx.stands_in(path));
         let stands_in = cx.stands_in(&folder);
         let samples = if stands_in { assumed(config) } else { read(config, &folder, masks.as_deref()) };
@@ -252,6 +276,9 @@ impl Node for Images {
             });
             for b in buckets.iter().take(12) {
                 plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
+            }
+            if let Some(n @ 1..) = cx.facts.u64("held_out") {
+                plan.notes.push(format!("{n} more set aside for validation"));
             }
         }
         plan
@@ -325,6 +352,7 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
     if !problems.is_empty() {
         return Err(notices::limit(problems));
     }
+    config.hold_out(&mut items)?;
     Ok(config.samples(items, folder))
 }
 
@@ -348,7 +376,9 @@ fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     let size = config.resolution.sides();
     let fit = config.fitting()?.of(size).map_err(|why| vec![found("P0403", "buckets", why, None)])?;
     let item = |n| config.sample(format!("{n}.png").into(), String::new(), size, fit);
-    Ok(config.samples((0..ASSUMED_IMAGES).map(item).collect(), Path::new(&config.path)))
+    let mut items: Vec<Sample> = (0..ASSUMED_IMAGES).map(item).collect();
+    config.hold_out(&mut items)?;
+    Ok(config.samples(items, Path::new(&config.path)))
 }
 
 fn decorate(config: &Config, caption: String) -> String {
@@ -363,11 +393,14 @@ fn decorate(config: &Config, caption: String) -> String {
 }
 
 fn facts(samples: &Samples, masked: bool) -> Facts {
-    let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-    for s in samples.items.iter() {
-        *counts.entry(s.fit.bucket).or_default() += 1;
-    }
-    let list: Vec<_> = counts.iter().map(|((w, h), n)| json!([w, h, n])).collect();
+    let buckets = |held_out: bool| {
+        let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for s in samples.items.iter().filter(|s| s.held_out == held_out) {
+            *counts.entry(s.fit.bucket).or_default() += 1;
+        }
+        counts.iter().map(|((w, h), n)| json!([w, h, n])).collect::<Vec<_>>()
+    };
+    let held_out = samples.items.iter().filter(|s| s.held_out).count();
     let mut facts = Facts::new();
     if samples.regularization {
         // Which of them are used depends on their order.
@@ -384,10 +417,12 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
         .with("preserve", samples.preserve)
         .with("weighs", samples.items.iter().any(|s| s.weight != 1.0))
         .with("emphasis_fault", emphasis(&samples.items))
-        .with("images", samples.items.len() as u64)
+        .with("images", (samples.items.len() - held_out) as u64)
+        .with("held_out", held_out as u64)
+        .with("held_out_buckets", buckets(true))
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)
-        .with("buckets", list)
+        .with("buckets", buckets(false))
         .with("captions", serde_json::to_value(samples.captions).unwrap_or_default())
         .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
 }

@@ -7,4 +7,5 @@ mod masks;
 mod notices;
 pub mod replay;
 pub mod sample;
+pub mod split;
 mod weights;

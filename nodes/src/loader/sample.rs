@@ -24,6 +24,8 @@ pub struct Sample {
     pub fit: Fit,
     /// What its loss is multiplied by.
     pub weight: f32,
+    /// Set aside for validation.
+    pub held_out: bool,
     /// Where its mask comes from.
     pub mask: Option<MaskSource>,
 }
@@ -113,6 +115,11 @@ impl Samples {
     /// As it counts in an epoch, with so many images.
     pub fn counted(&self, images: usize) -> Folder {
         Folder { images, repeats: self.repeats, regularization: self.regularization }
+    }
+
+    /// Images that are trained on.
+    pub fn trained(&self) -> usize {
+        self.items.iter().filter(|sample| !sample.held_out).count()
     }
 
     /// Whether images are used as they are, and mirrored.

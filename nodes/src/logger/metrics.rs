@@ -12,17 +12,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::rows;
+
 /// Fields of `logger.metrics`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// Write every so many steps. Default 1.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     #[schemars(range(min = 1))]
     every_steps: u64,
-}
-
-fn one() -> u64 {
-    1
 }
 
 /// The node type.
@@ -37,8 +35,11 @@ impl Node for Metrics {
     const ABOUT: About = About {
         type_name: "logger.metrics",
         summary: "Writes `metrics.jsonl`: step, epoch, loss, learning rate, gradient norm and seconds of every step.",
-        details: "One JSON object a line. A continued run drops the lines behind the state it continues from, so the file reads as \
-                  if the run had never stopped.",
+        details: "One JSON object a line: `step`, `epoch`, `loss`, `loss_average` (over the latest loss of each step of an epoch), \
+                  `loss_epoch` where an epoch ends, `lr_…` of each parameter group, `grad_norm` and `grad_norm_clipped`, \
+                  `loss_t000` to `loss_t900` (samples of that hundred timesteps), `validation_…` where something was measured, \
+                  and `seconds`. A continued run drops the lines behind the state it continues from, so the file reads as if \
+                  the run had never stopped.",
         example: "metrics:\n  type: logger.metrics\n  update: adamw",
     };
 
@@ -57,7 +58,7 @@ impl Node for Metrics {
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let steps = cx.inputs.one("update").and_then(|u| u.facts.u64("steps")).unwrap_or(0);
-        NodePlan { disk: steps / config.every_steps * 160, ..Default::default() }
+        NodePlan { disk: steps / config.every_steps * 320, ..Default::default() }
     }
 
     fn build(config: Config, _cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -106,22 +107,19 @@ impl Listener for Writer {
             keep_until(&path, cx.position.step).map_err(|e| failed(&path, e))?;
         }
         if cx.moment == Moment::End {
-            cx.artifacts.push(Artifact { kind: "metrics", path, final_result: true });
+            cx.artifacts.push(Artifact { kind: "metrics", path: path.clone(), final_result: true });
+        }
+        let mut text = String::new();
+        // What was measured before the first step is in `validation.jsonl`.
+        for row in rows::due(cx, self.every).iter().filter(|row| row.step > 0) {
+            let mut line = Map::from_iter([("step".into(), json!(row.step)), ("epoch".into(), json!(row.epoch))]);
+            line.extend(row.scalars.iter().map(|scalar| (scalar.column.clone(), json!(scalar.value))));
+            text.push_str(&Value::Object(line).to_string());
+            text.push('\n');
+        }
+        if text.is_empty() {
             return Ok(());
         }
-        if cx.moment != Moment::Step || !(cx.position.step.is_multiple_of(self.every) || cx.position.is_last()) {
-            return Ok(());
-        }
-        let mut line = Map::new();
-        line.insert("step".into(), json!(cx.position.step));
-        line.insert("epoch".into(), json!((cx.position.step - 1) / cx.position.steps_per_epoch.max(1) + 1));
-        line.insert("loss".into(), json!(cx.report.loss));
-        for (name, value) in &cx.report.values {
-            line.insert(name.clone(), json!(value));
-        }
-        line.insert("seconds".into(), json!((cx.seconds * 1e6).round() / 1e6));
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
         if self.file.is_none() {
             let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| failed(&path, e))?;
             self.file = Some(file);

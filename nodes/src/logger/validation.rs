@@ -1,17 +1,21 @@
 //! `logger.validation`: the loss on held-out images, with fixed noise and timesteps.
 
 use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Measure, Moment, Position, RunError};
 use pipe_core::settings::Every;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::common::batch::Batches;
+use crate::common::plain_value;
+use crate::loss::buckets::ByTimestep;
 use crate::loss::{At, Loss};
 
 /// Fields of `logger.validation`.
@@ -24,10 +28,41 @@ pub struct Config {
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 1000))]
     passes: u64,
+    /// At most so many batches in a pass, always the same ones. Default: all.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    batches: Option<u64>,
+    /// Seed of noise and timesteps. Give it to compare runs of different seeds. Default: the run's.
+    #[serde(default)]
+    seed: Option<u64>,
 }
 
 fn four() -> u64 {
     4
+}
+
+/// What was measured last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latest {
+    /// The step.
+    pub step: u64,
+    /// The loss.
+    pub loss: f64,
+    /// It is the lowest since the first step.
+    pub best: bool,
+}
+
+/// The value of a `Validation` port.
+#[derive(Clone, Debug, Default)]
+pub struct Measured(Arc<Mutex<Option<Latest>>>);
+
+plain_value!(Measured);
+
+impl Measured {
+    /// What was measured last, in this process.
+    pub fn latest(&self) -> Option<Latest> {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
 }
 
 /// The node type.
@@ -42,7 +77,10 @@ impl Node for Validation {
         type_name: "logger.validation",
         summary: "Measures the loss on held-out images before, during and after training.",
         details: "Noise and timesteps depend on the seed alone, so the numbers of one run can be compared with each other. Adapter \
-                  dropouts are off. Writes `validation.jsonl`.",
+                  dropouts are off. Held-out images are another folder, or those that `validation_split` of the loader sets \
+                  aside: `batch: cached.validation`. Writes `validation.jsonl`: `step`, `loss`, `relative_to_first`, `best` where \
+                  it is the lowest yet, `divergence` (minus the mean of training) and `loss_t000` to `loss_t900` by timestep. \
+                  All loggers show the numbers. A saver with `keep_best: validation` keeps the weights of the lowest loss.",
         example: "validation:\n  type: logger.validation\n  loss: loss\n  batch: heldout\n  every:\n    epochs: 1",
     };
 
@@ -54,12 +92,32 @@ impl Node for Validation {
     }
 
     fn outputs() -> Vec<Output> {
-        Vec::new()
+        vec![Output::single(
+            PortType::Validation,
+            Rate::Event,
+            "The latest measurement, for savers that keep the best.",
+        )]
     }
 
-    fn check(_config: &Config, cx: &mut CheckCx) -> Facts {
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
         cx.will_write("", FILE.into());
-        Facts::new()
+        if let Some(batch) = cx.inputs.one("batch").cloned() {
+            if batch.output == "validation" && batch.facts.u64("held_out") == Some(0) {
+                let message = format!("`{}` sets no images aside", batch.node);
+                let help = "set `validation_split` on its loader, or name a cacher of other images";
+                cx.error("P0402", "batch", message, Some(help.into()));
+            }
+            let all = if batch.output == "validation" { "held_out_batches" } else { "batches" };
+            if let (Some(most), Some(all)) = (config.batches, batch.facts.u64(all))
+                && most > all
+                && all > 0
+            {
+                let message = format!("`batches` has no effect: a pass has no more than {all}");
+                cx.error("P0402", "batches", message, Some("leave it out".into()));
+            }
+        }
+        let every = config.every.clone().unwrap_or_default();
+        Facts::new().with("every", serde_json::to_value(every).unwrap_or_default())
     }
 
     fn plan(_config: &Config, _cx: &PlanCx) -> NodePlan {
@@ -67,45 +125,55 @@ impl Node for Validation {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let measure = Measure {
+        let measured = Measured::default();
+        let watch = Watch {
             loss: cx.one::<Loss>("loss")?.clone(),
             batches: cx.one::<Batches>("batch")?.clone(),
             every: config.every.unwrap_or_default(),
             passes: config.passes,
-            seed: cx.settings.seed,
+            most: config.batches,
+            seed: config.seed.unwrap_or(cx.settings.seed),
             first: None,
-            measured: None,
+            lowest: None,
+            at: None,
+            measured: measured.clone(),
         };
-        Ok(Built { listener: Some(Box::new(measure)), ..Default::default() })
+        Ok(Built { outputs: vec![Arc::new(measured)], listener: Some(Box::new(watch)), ..Default::default() })
     }
 }
 
-struct Measure {
+struct Watch {
     loss: Loss,
     batches: Batches,
     every: Every,
     passes: u64,
+    most: Option<u64>,
     seed: u64,
     first: Option<f64>,
-    measured: Option<u64>,
+    /// Of the measurements after the first step.
+    lowest: Option<f64>,
+    at: Option<u64>,
+    measured: Measured,
 }
 
-impl Measure {
-    /// Mean loss over all held-out images and passes.
-    fn measure(&self) -> Result<f64, RunError> {
+impl Watch {
+    /// Mean loss over the held-out images and passes, and by timestep. A function of the weights alone: images, captions,
+    /// noise and timesteps are the same every time.
+    fn measure(&self) -> Result<(f64, ByTimestep), RunError> {
         let source = &self.batches.0;
-        let (mut sum, mut count, mut index) = (0.0, 0u64, 0u64);
-        let total = self.passes * source.per_epoch() * 16;
+        let batches = self.most.unwrap_or(u64::MAX).min(source.per_epoch());
+        if batches == 0 {
+            return Err(RunError::new("P0306", "no held-out image can be used").at("batch"));
+        }
+        let (mut sum, mut count, mut index, mut by) = (0.0, 0u64, 0u64, ByTimestep::default());
+        let total = self.passes * batches * 16;
         for pass in 0..self.passes {
-            for i in 0..source.per_epoch() {
+            for i in 0..batches {
                 let mut batch = source.batch(0, i)?;
                 // Captions as they are: the order and dropouts of epoch 0 are fixed by the seed.
                 batch.weights.fill(1.0);
                 let timesteps = (0..batch.len() as u64)
-                    .map(|j| {
-                        (((pass * 16 * source.per_epoch() + i * 16 + j) * 617 % total) as f32 + 0.5) / total as f32
-                            * 1000.0
-                    })
+                    .map(|j| (((pass * 16 * batches + i * 16 + j) * 617 % total) as f32 + 0.5) / total as f32 * 1000.0)
                     .map(f32::floor)
                     .collect();
                 let at = At {
@@ -117,22 +185,63 @@ impl Measure {
                     timesteps: Some(timesteps),
                 };
                 let losses = self.loss.0.pass(&batch, &at, None)?;
-                sum += losses.mean() * batch.len() as f64;
+                let values = losses.values();
+                by.add(&values, &losses.timesteps);
+                sum += values.iter().sum::<f64>();
                 count += batch.len() as u64;
                 index += batch.len() as u64;
             }
         }
-        Ok(sum / count.max(1) as f64)
+        Ok((sum / count.max(1) as f64, by))
+    }
+
+    /// Measures, and tells the file, the loggers and the savers.
+    fn tell(&mut self, cx: &mut EventCx, path: &Path) -> Result<(), RunError> {
+        let step = cx.position.step;
+        let (loss, by) = self.measure()?;
+        if !loss.is_finite() {
+            let message = format!("the validation loss of step {step} is {loss}");
+            return Err(RunError::new("P0901", message).help("lower the learning rate, or use bf16 or f32"));
+        }
+        self.at = Some(step);
+        let first = *self.first.get_or_insert(loss);
+        // What the base model does is not worth a file.
+        let best = step > 0 && self.lowest.is_none_or(|lowest| loss < lowest);
+        self.lowest = if best { Some(loss) } else { self.lowest };
+        *self.measured.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(Latest { step, loss, best });
+
+        let training = cx.report.values.iter().find(|(name, _)| name == "loss_average").map(|(_, mean)| loss - mean);
+        let means: Vec<(String, f64)> = by.means().collect();
+        let mut line = Map::from_iter([("step".to_string(), json!(step)), ("loss".into(), json!(loss))]);
+        line.insert("relative_to_first".into(), json!(loss / first));
+        best.then(|| line.insert("best".into(), json!(true)));
+        training.map(|divergence| line.insert("divergence".into(), json!(divergence)));
+        line.extend(means.iter().map(|(name, mean)| (name.clone(), json!(mean))));
+        let failed = |e: std::io::Error| RunError::io("write", path, &e);
+        let fresh = cx.moment == Moment::Start;
+        let mut options = std::fs::OpenOptions::new();
+        let options = options.create(true).append(!fresh).write(true).truncate(fresh);
+        let mut file = options.open(path).map_err(failed)?;
+        writeln!(file, "{}", serde_json::Value::Object(line)).map_err(failed)?;
+
+        let by_epochs = Every { steps: None, ..self.every.clone() };
+        let of_epoch = cx.moment == Moment::Step && cx.position.due(&by_epochs);
+        let numbers = [("validation_loss".to_string(), Some(loss)), ("validation_divergence".into(), training)];
+        let by = means.into_iter().map(|(name, mean)| (format!("validation_{name}"), Some(mean)));
+        let told =
+            numbers.into_iter().chain(by).filter_map(|(name, value)| Some(Measure { name, value: value?, of_epoch }));
+        cx.measured.extend(told);
+        Ok(())
     }
 }
 
 /// What was measured before.
-fn lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
 }
 
-impl Listener for Measure {
+impl Listener for Watch {
     fn priority(&self) -> u32 {
         15
     }
@@ -140,37 +249,24 @@ impl Listener for Measure {
     fn looks(&self, moment: Moment, position: Position) -> bool {
         match moment {
             Moment::Start => true,
-            Moment::Resume => false,
-            Moment::Step => position.due(&self.every),
-            Moment::End => self.measured != Some(position.step) && position.is_last(),
+            Moment::Step => position.due(&self.every) || position.is_last(),
+            Moment::Resume | Moment::End => false,
         }
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
-        let due = self.looks(cx.moment, cx.position);
         let path = cx.folder.join(FILE);
         if cx.moment == Moment::Resume {
-            let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
-            super::metrics::keep_until(&path, cx.position.step).map_err(failed)?;
+            super::metrics::keep_until(&path, cx.position.step).map_err(|e| RunError::io("write", &path, &e))?;
             let lines = lines(&path);
-            self.first = lines.first().and_then(|line| line["loss"].as_f64());
-            self.measured = lines.last().and_then(|line| line["step"].as_u64());
+            let loss = |line: &serde_json::Value| line["loss"].as_f64();
+            self.first = lines.first().and_then(loss);
+            let trained = lines.iter().filter(|line| line["step"].as_u64().is_some_and(|step| step > 0));
+            self.lowest = trained.filter_map(loss).min_by(f64::total_cmp);
+            self.at = lines.last().and_then(|line| line["step"].as_u64());
         }
-        if due {
-            let loss = self.measure()?;
-            self.measured = Some(cx.position.step);
-            let first = *self.first.get_or_insert(loss);
-            let line = json!({"step": cx.position.step, "loss": loss, "relative_to_first": loss / first});
-            let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", path.display()));
-            let fresh = cx.moment == Moment::Start;
-            let mut file = std::fs::OpenOptions::new()
-                .create(true)
-                .append(!fresh)
-                .write(true)
-                .truncate(fresh)
-                .open(&path)
-                .map_err(failed)?;
-            writeln!(file, "{line}").map_err(failed)?;
+        if self.looks(cx.moment, cx.position) && self.at != Some(cx.position.step) {
+            self.tell(cx, &path)?;
         }
         if cx.moment == Moment::End {
             cx.artifacts.push(Artifact { kind: "validation", path, final_result: true });

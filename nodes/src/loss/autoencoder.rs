@@ -75,6 +75,7 @@ impl Node for AutoencoderLoss {
         let (Some(model), Some(batch)) = (cx.inputs.one("model").cloned(), cx.inputs.one("batch").cloned()) else {
             return Facts::new();
         };
+        super::common::not_held_out(cx, &batch);
         if model.facts.get("architecture").is_some() {
             let help = "use `loss.diffusion`";
             cx.error(
@@ -178,7 +179,7 @@ impl LossProgram for Program {
         let train = self.trainable.read();
         let each =
             vae.reconstruct(weights, &train, &images, &noise, kind, self.config.kl_weight as f32, at.scale, leaves);
-        Ok(Losses { each, weights: vec![1.0; b], preservation: None })
+        Ok(Losses { each, weights: vec![1.0; b], timesteps: Vec::new(), preservation: None })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

@@ -1,6 +1,6 @@
 //! What the losses of denoisers share: ports, the fit of data and model, latents.
 
-use pipe_core::node::{CheckCx, Facts};
+use pipe_core::node::{CheckCx, Facts, Source};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::RunError;
 use pipe_data::weights::{Component, Family};
@@ -76,6 +76,7 @@ pub fn latents(batch: &Batch, at: &At) -> Result<HostTensor, RunError> {
 /// Checks that hold for every denoiser's loss. Gives the facts of model and batch where both are sound.
 pub fn check(cx: &mut CheckCx, flow: bool) -> Option<(Facts, Facts)> {
     let (model, batch) = (cx.inputs.one("model").cloned()?, cx.inputs.one("batch").cloned()?);
+    not_held_out(cx, &batch);
     let m = &model.facts;
     if m.get("vae").is_some() {
         let message = format!("`{}` trains an autoencoder, which denoises nothing", model.node);
@@ -110,6 +111,14 @@ pub fn check_mask(cx: &mut CheckCx, set: bool, batch: &Facts) {
     if set && batch.get("masked") != Some(&serde_json::json!(true)) {
         let help = "give the loader `masks` or `alpha_mask`, or leave `mask` out";
         cx.error("P0402", "mask", "`mask` has no effect: the images have no masks", Some(help.into()));
+    }
+}
+
+/// What is set aside for validation is not trained on.
+pub fn not_held_out(cx: &mut CheckCx, batch: &Source) {
+    if batch.output == "validation" {
+        let message = format!("the images that `{}` sets aside are not to be trained on", batch.node);
+        cx.error("P0401", "batch", message, Some(format!("write `batch: {}`", batch.node)));
     }
 }
 

@@ -253,7 +253,8 @@ impl Program {
             let range = self.config.timesteps;
             let t = match (&batch.replay, &at.timesteps) {
                 (Some(replay), _) => replay.timesteps[i] as usize,
-                (None, Some(fixed)) => (fixed[i % fixed.len()] as u64).clamp(range.min, range.max - 1) as usize,
+                // Given ones are parts of the range that is trained.
+                (None, Some(fixed)) => range.at((fixed[i % fixed.len()].floor() as f64 + 0.5) / 1000.0) as usize,
                 (None, None) => {
                     let u = rng::uniform(&mut rng::stream(at.seed, Purpose::Timestep, at.step, sample), 1, 0.0, 1.0)[0];
                     range.at(u as f64) as usize
@@ -287,7 +288,7 @@ impl LossProgram for Program {
         let (model, ..) = self.runner.subject();
         let latents = latents(batch, at)?;
         let Draw { noisy, mut target, timesteps, mut weights, c } = self.draw(batch, at, model.prediction, &latents);
-        let shot = Shot { noisy, times: timesteps, guidance: Vec::new(), pass: at.pass };
+        let shot = Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass };
         preserve::targets(&self.runner, batch, &shot, &mut target, Tensor::clone)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);
@@ -300,7 +301,7 @@ impl LossProgram for Program {
         let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
         let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
         let preservation = leaves.map(class).transpose()?.flatten();
-        Ok(Losses { each, weights, preservation })
+        Ok(Losses { each, weights, timesteps, preservation })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

@@ -306,7 +306,8 @@ impl LossProgram for Program {
         let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
         let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
         let preservation = leaves.map(class).transpose()?.flatten();
-        Ok(Losses { each, weights, preservation })
+        let timesteps = sigmas.iter().map(|&sigma| (1000.0 * sigma) as f32).collect();
+        Ok(Losses { each, weights, timesteps, preservation })
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

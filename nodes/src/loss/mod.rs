@@ -1,6 +1,7 @@
 //! Losses: one forward pass of data to a number and gradients.
 
 pub mod autoencoder;
+pub mod buckets;
 mod common;
 pub mod diffusion;
 pub mod flow;
@@ -41,14 +42,16 @@ pub struct Losses {
     pub each: Tensor,
     /// Weight of each sample.
     pub weights: Vec<f32>,
+    /// Timestep of each sample, 0 to 1000; none where there is no noise.
+    pub timesteps: Vec<f32>,
     /// A second loss with its weights: distance from the base model.
     pub preservation: Option<(Tensor, Vec<f32>)>,
 }
 
 impl Losses {
-    /// Weighted mean over the samples. Waits for the device.
-    pub fn mean(&self) -> f64 {
-        mean(&self.each, &self.weights) + self.preservation().unwrap_or(0.0)
+    /// Weighted loss of each sample, without the second loss. Waits for the device.
+    pub fn values(&self) -> Vec<f64> {
+        self.each.to_vec().iter().zip(&self.weights).map(|(&l, &w)| l as f64 * w as f64).collect()
     }
     /// The second loss alone, weighted.
     pub fn preservation(&self) -> Option<f64> {

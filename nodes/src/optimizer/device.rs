@@ -8,7 +8,7 @@ use pipe_ops::{Cx, DType, Device, Tensor};
 use pipe_train::optim::{AdamW, Data, Report, View};
 
 use super::groups::Group;
-use super::host::Updater;
+use super::host::{Scale, Updater};
 use super::state::{Piece, State};
 
 /// First and second moment of a tensor, and its number of updates.
@@ -48,15 +48,23 @@ impl DeviceAdamW {
 }
 
 impl Updater for DeviceAdamW {
+    fn stays_on_device(&self) -> bool {
+        true
+    }
+
     fn step(
         &mut self,
         groups: &[Group],
         rates: &[f64],
-        scale: f32,
+        scale: &Scale,
         tensors: &mut HashMap<String, Tensor>,
         gradients: HashMap<String, Tensor>,
     ) -> Result<Report, RunError> {
         let cx = Cx::new(self.device.clone(), DType::F32);
+        let (number, factor) = match scale {
+            Scale::Number(scale) => (*scale, None),
+            Scale::Device(factor) => (1.0, Some(&**factor)),
+        };
         for (group, rate) in groups.iter().zip(rates) {
             for (key, shape) in &group.tensors {
                 let (Some(gradient), Some(theta)) = (gradients.get(key), tensors.get_mut(key)) else { continue };
@@ -64,8 +72,8 @@ impl Updater for DeviceAdamW {
                 let mut state =
                     self.moments.remove(key).unwrap_or_else(|| Moments { m: zeros(), v: zeros(), updates: 0 });
                 state.updates += 1;
-                let step = self.constants(state.updates, *rate, scale);
-                optim::adamw(&cx, &step, theta, &mut state.m, &mut state.v, gradient);
+                let step = self.constants(state.updates, *rate, number);
+                optim::adamw(&cx, &step, theta, &mut state.m, &mut state.v, gradient, factor);
                 self.moments.insert(key.clone(), state);
             }
         }
@@ -137,7 +145,7 @@ mod tests {
                 let gradient: Vec<f32> = (0..12).map(|i| ((i + 5 * k) as f32).cos()).collect();
                 let mut tensors = HashMap::from([("w".to_string(), Tensor::host(values, &shape))]);
                 let gradients = HashMap::from([("w".to_string(), Tensor::host(gradient, &shape))]);
-                updater.step(&groups, &[1e-2], 0.5, &mut tensors, gradients).unwrap();
+                updater.step(&groups, &[1e-2], &Scale::Number(0.5), &mut tensors, gradients).unwrap();
                 values = tensors["w"].to_vec();
             }
             values
@@ -149,5 +157,42 @@ mod tests {
             }
         }
         assert!(expected.iter().zip(&start).any(|(a, b)| (a - b).abs() > 1e-2));
+    }
+
+    /// Clipping without reading the norm is clipping by the norm, and the norm can be read later.
+    #[test]
+    fn a_factor_on_the_device_clips_as_one_of_the_host() {
+        let device = Device::composed_cpu();
+        let cx = Cx::new(device.clone(), DType::F32);
+        let tensors: Vec<(String, Vec<usize>)> = vec![("a".into(), vec![3, 4]), ("b".into(), vec![5])];
+        let group = Group { name: "unet".into(), part: "unet".into(), rate: None, tensors };
+        let values = |n: usize, of: fn(f32) -> f32| (0..n).map(|i| of(i as f32)).collect::<Vec<f32>>();
+        let run = |max: f64, on_device: bool| {
+            let tensor = |n: usize, shape: &[usize], of| device.tensor(values(n, of), shape, DType::F32);
+            let made = |of: fn(f32) -> f32| {
+                HashMap::from([("a".to_string(), tensor(12, &[3, 4], of)), ("b".to_string(), tensor(5, &[5], of))])
+            };
+            let (mut weights, gradients) = (made(|i| (0.3 * i).sin()), made(|i| (1.7 * i).cos()));
+            let list: Vec<&Tensor> = gradients.values().collect();
+            let norm = optim::sum_squares(&cx, &list).sqrt();
+            let scale = match on_device {
+                true => {
+                    let (square, factor) = optim::square_and_clip(&cx, &list, Some(max)).unwrap();
+                    let read = super::super::numbers::Norm::Square(Box::new(square)).read();
+                    assert!((read / norm - 1.0).abs() < 1e-6, "{read} and {norm}");
+                    Scale::Device(Box::new(factor.unwrap()))
+                }
+                false => Scale::Number(super::super::numbers::clip(norm, max) as f32),
+            };
+            let mut updater = DeviceAdamW::new(AdamW { eps: 1e-2, ..AdamW::default() }, device.clone());
+            updater.step(std::slice::from_ref(&group), &[1e-2], &scale, &mut weights, gradients).unwrap();
+            [weights["a"].to_vec(), weights["b"].to_vec()].concat()
+        };
+        // A short limit, and one that clips nothing; ε keeps AdamW from hiding the scale.
+        let [short, long] = [0.01, 100.0].map(|max| (run(max, true), run(max, false)));
+        for (a, b) in [&short, &long].iter().flat_map(|(a, b)| a.iter().zip(b)) {
+            assert!((a - b).abs() < 1e-6, "{a} and {b}");
+        }
+        assert!(short.0.iter().zip(&long.0).any(|(a, b)| (a - b).abs() > 1e-4));
     }
 }

@@ -58,24 +58,18 @@ impl Group {
     }
 }
 
-/// What a step tells: rates after the schedule, what the optimizer made of them, and the gradient's norm. Groups at the
-/// rate of the first are told by it.
-pub fn report(groups: &[Group], rates: &[f64], report: &Report, norm: f64) -> Vec<(String, f64)> {
+/// What a step tells of its update: each group's rate after the schedule, once, and where the optimizer finds the size
+/// of its steps itself, its estimate `d` and what it made of the rate.
+pub fn report(groups: &[Group], rates: &[f64], report: &Report) -> Vec<(String, f64)> {
     let mut values = Vec::new();
     for ((group, rate), used) in groups.iter().zip(rates).zip(&report.rates) {
-        let first = values.is_empty();
-        if first || group.rate != groups[0].rate {
-            let name = if first { "lr".to_string() } else { format!("lr_{}", group.name) };
-            // An estimate is told by itself.
-            values.push((name, if report.distance.is_some() { *rate } else { *used }));
-        }
+        // An estimate is told by itself.
+        values.push((format!("lr_{}", group.name), if report.distance.is_some() { *rate } else { *used }));
     }
     if let Some(distance) = report.distance {
         values.push(("d".into(), distance));
-        values.push(("d*lr".into(), report.rates.first().copied().unwrap_or(0.0)));
+        values.extend(groups.iter().zip(&report.rates).map(|(group, used)| (format!("d*lr_{}", group.name), *used)));
     }
-    // The sum of nothing is -0.
-    values.push(("grad_norm".into(), norm + 0.0));
     values
 }
 

@@ -11,14 +11,36 @@ use pipe_train::rounding::Rounding;
 use super::groups::Group;
 use super::state::{Piece, State};
 
+/// What multiplies the gradients of a step.
+pub enum Scale {
+    /// A number.
+    Number(f32),
+    /// A number that is still on the device, `[1]`.
+    Device(Box<Tensor>),
+}
+
+impl Scale {
+    /// The number. Waits for the device where it is there.
+    pub fn read(&self) -> f32 {
+        match self {
+            Scale::Number(scale) => *scale,
+            Scale::Device(scale) => scale.to_vec().first().copied().unwrap_or(1.0),
+        }
+    }
+}
+
 /// What a step does to the weights, and the state that it needs.
 pub trait Updater: Send {
+    /// Whether an update needs no number from the device, so that it can take a [`Scale::Device`].
+    fn stays_on_device(&self) -> bool {
+        false
+    }
     /// One update of every tensor that has a gradient. `rates` are those of the groups, `scale` multiplies gradients.
     fn step(
         &mut self,
         groups: &[Group],
         rates: &[f64],
-        scale: f32,
+        scale: &Scale,
         tensors: &mut HashMap<String, Tensor>,
         gradients: HashMap<String, Tensor>,
     ) -> Result<Report, RunError>;
@@ -104,7 +126,7 @@ impl Updater for HostUpdater {
         &mut self,
         groups: &[Group],
         rates: &[f64],
-        scale: f32,
+        scale: &Scale,
         tensors: &mut HashMap<String, Tensor>,
         mut gradients: HashMap<String, Tensor>,
     ) -> Result<Report, RunError> {
@@ -127,7 +149,7 @@ impl Updater for HostUpdater {
                 slots: moved.iter_mut().map(Moved::slot).collect(),
             });
         }
-        let cx = Context { gradient_scale: scale, rounding: self.rounding };
+        let cx = Context { gradient_scale: scale.read(), rounding: self.rounding };
         let report = self.optimizer.step(&cx, &mut list);
         drop(list);
         for Moved { key, shape, values, .. } in moved.into_iter().flatten() {

@@ -22,6 +22,7 @@ mod host;
 mod lion;
 mod lion_8bit;
 mod node;
+mod numbers;
 mod prodigy;
 mod rates;
 mod schedule_free_adamw;

@@ -252,6 +252,18 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let advice = advice.within("schedule");
             cx.warn("P0402", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
         }
+        if cx.settings.train.read_every > 1 {
+            let host = crate::planned_kind(cx.settings) == Kind::Cpu;
+            let why = match (host, config.algorithm.adamw()) {
+                (true, _) => "on the CPU there is nothing to wait for",
+                (false, None) => "this optimizer's update runs on the CPU and reads the gradients in every step",
+                (false, Some(_)) => "",
+            };
+            if !why.is_empty() {
+                let message = format!("`read_every` has no effect: {why}");
+                cx.error("P0402", "/train.read_every", message, Some("leave it out".into()));
+            }
+        }
         Facts::new().with("steps", total).with("steps_per_epoch", per_epoch)
     }
 
@@ -259,6 +271,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let Some(loss) = cx.inputs.one("loss") else { return NodePlan::default() };
         let (per_epoch, total) = steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
         let optimizer = config.algorithm.config();
+        let position = Position { step: 0, total_steps: total, steps_per_epoch: per_epoch };
         let groups = config.groups(&loss.facts).unwrap_or_default();
         let planned: Vec<_> = groups.iter().map(|group| group.planned(&optimizer)).collect();
         let state_bytes = planned.iter().map(|group| group.state_bytes).sum();
@@ -278,8 +291,8 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             plan.shown.push(Bytes { category: Category::Trainable, bytes });
         }
         let frozen = |name: &str| loss.facts.u64(name).unwrap_or(0);
-        let size =
-            state::bytes(&groups, &optimizer) + state::frozen_bytes(frozen("frozen_values"), frozen("frozen_tensors"));
+        let size = state::bytes(&groups, &optimizer, position)
+            + state::frozen_bytes(frozen("frozen_values"), frozen("frozen_tensors"));
         estimate::states(cx.settings, &loss.facts, (per_epoch, total), size, &mut plan);
         plan.steps = Some(total);
         plan.epochs = Some(total as f64 / per_epoch as f64);
@@ -317,6 +330,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             max_grad_norm: update.max_grad_norm,
             seed: cx.settings.seed,
             accumulate: cx.settings.train.accumulate,
+            defer: cx.settings.train.read_every > 1,
         };
         let stepper = Stepper::new(loss, recipe, updater, position);
         Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), ..Default::default() })

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pipe_core::run::RunError;
+use pipe_core::run::{Position, RunError};
 use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
 use pipe_ops::{Device, Tensor};
 use pipe_train::optim::{Data, Entries, Entry, Error, Kind, OptimizerConfig, View};
@@ -18,6 +18,8 @@ const FILE: &str = "state.safetensors";
 pub const PARAMETER: &str = "param.";
 /// Tensors of an adapter that do not learn are under this and their key.
 pub const FROZEN: &str = "frozen.";
+/// The losses that averages are made of: bytes of f64.
+pub const LOSSES: &str = "run.losses";
 
 /// A piece of an optimizer's state.
 pub enum Piece<'a> {
@@ -27,8 +29,10 @@ pub enum Piece<'a> {
     View(View<'a>),
 }
 
-/// Most bytes of a state of these groups: weights and the optimizer's buffers, f32, and the file's header.
-pub fn bytes(groups: &[Group], config: &OptimizerConfig) -> u64 {
+/// Most bytes of a state of these groups: weights and the optimizer's buffers, f32, the losses of an epoch, and the file's
+/// header.
+pub fn bytes(groups: &[Group], config: &OptimizerConfig, position: Position) -> u64 {
+    let losses = 8 * position.steps_per_epoch.min(position.total_steps);
     let tensors = groups.iter().flat_map(|group| &group.tensors);
     let of = |(key, shape): &(String, Vec<usize>)| {
         let values = shape.iter().product::<usize>() as u64;
@@ -37,7 +41,7 @@ pub fn bytes(groups: &[Group], config: &OptimizerConfig) -> u64 {
         let key = key.len() as u64;
         4 * values + config.state_bytes(shape) + entries * (key + 85) + key + 20
     };
-    1024 + tensors.map(of).sum::<u64>()
+    1024 + losses + tensors.map(of).sum::<u64>()
 }
 
 /// Bytes that `count` tensors which do not learn, of so many values in all, add to it.
@@ -88,6 +92,13 @@ impl State {
     pub fn number(&self, name: &str) -> Option<u64> {
         self.value(name)?.parse().ok()
     }
+    /// The bytes of an entry; none where a state of an older version lacks it.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, RunError> {
+        match self.file.info(name) {
+            Some(_) => Ok(self.file.bytes(name).map_err(|e| errors::file_error(&e, ""))?.into_owned()),
+            None => Ok(Vec::new()),
+        }
+    }
     /// A tensor with as many values as the shape has.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, RunError> {
         let found = self.file.info(name).map(|i| i.shape.clone());
@@ -103,7 +114,8 @@ impl State {
 /// The optimizer's state: what is not of the weights or of the run.
 impl Entries for State {
     fn names(&self) -> Vec<String> {
-        let buffers = self.file.names().filter(|name| !name.starts_with(PARAMETER) && !name.starts_with(FROZEN));
+        let own = |name: &&str| [PARAMETER, FROZEN].iter().all(|prefix| !name.starts_with(prefix)) && *name != LOSSES;
+        let buffers = self.file.names().filter(own);
         let numbers = self.file.header().metadata.keys().map(String::as_str);
         let numbers = numbers.filter(|name| name.starts_with("updates.") || name.starts_with("global."));
         buffers.chain(numbers).map(String::from).collect()

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pipe_core::run::{Driver, Position, RunError, StepReport, StopFlag};
-use pipe_ops::optim::sum_squares;
+use pipe_ops::optim::{square_and_clip, sum_squares};
 use pipe_ops::{Cx, DType, Tensor};
-use pipe_train::optim::OptimizerConfig;
+use pipe_train::optim::{Data, OptimizerConfig, View};
 use pipe_train::schedule::Schedule;
 
 use super::groups::{self, Group};
-use super::host::Updater;
+use super::host::{Scale, Updater};
+use super::numbers::{Norm, Numbers, Unread, clip};
 use super::rates::Rates;
 use super::state;
 use crate::loss::{At, LossProgram, Losses};
@@ -30,6 +31,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Forward passes of a step.
     pub accumulate: u64,
+    /// Losses and norms may stay on the device for some steps.
+    pub defer: bool,
 }
 
 /// What the forward and backward passes of a step gave.
@@ -47,6 +50,9 @@ pub struct Stepper {
     groups: Vec<Group>,
     updater: Box<dyn Updater>,
     position: Position,
+    numbers: Numbers,
+    /// Steps whose numbers are still on the device.
+    unread: Vec<Unread>,
     /// Weights that learn, while averages are shown in their place.
     hidden: Vec<(String, Tensor)>,
 }
@@ -57,7 +63,8 @@ impl Stepper {
         let trainable = loss.trainable();
         let shapes = trainable.read().tensors.iter().map(|(k, t)| (k.clone(), t.shape().to_vec())).collect::<Vec<_>>();
         let groups = groups::of(trainable.main_group(), shapes, &recipe.rates);
-        Stepper { loss, recipe, groups, updater, position, hidden: Vec::new() }
+        let (numbers, unread, hidden) = Default::default();
+        Stepper { loss, recipe, groups, updater, position, numbers, unread, hidden }
     }
 
     /// Forward and backward over the batches of the step; the last step of an epoch may have fewer.
@@ -83,12 +90,45 @@ impl Stepper {
         Ok(Gradients { leaves, losses, samples, names })
     }
 
-    /// L2 norm of the gradients of all groups that learn.
-    fn norm(&self, leaves: &HashMap<String, Tensor>) -> f64 {
-        let cx = Cx::new(self.loss.engine().device.clone(), DType::F32);
+    /// L2 norm of the gradients of all groups that learn, and what clips them; both stay on the device where the step
+    /// need not be read.
+    fn norm(&self, leaves: &HashMap<String, Tensor>) -> (Norm, Scale) {
+        let cx = self.f32();
         let learning = self.groups.iter().filter(|group| group.rate != Some(0.0)).flat_map(|group| &group.tensors);
         let tensors: Vec<&Tensor> = learning.filter_map(|(key, _)| leaves.get(key)).collect();
-        sum_squares(&cx, &tensors).sqrt()
+        if self.recipe.defer
+            && self.updater.stays_on_device()
+            && let Some((square, factor)) = square_and_clip(&cx, &tensors, self.recipe.max_grad_norm)
+        {
+            let scale = factor.map_or(Scale::Number(1.0), |factor| Scale::Device(Box::new(factor)));
+            return (Norm::Square(Box::new(square)), scale);
+        }
+        let norm = sum_squares(&cx, &tensors).sqrt();
+        let scale = self.recipe.max_grad_norm.map_or(1.0, |max| clip(norm, max));
+        (Norm::Known(norm), Scale::Number(scale as f32))
+    }
+
+    fn f32(&self) -> Cx {
+        Cx::new(self.loss.engine().device.clone(), DType::F32)
+    }
+
+    /// Reads the numbers of all steps that are on the device. Fails at the first that is not finite.
+    fn read(&mut self) -> Result<(), RunError> {
+        for unread in &mut self.unread {
+            let (loss, norm) = unread.read();
+            if !loss.is_finite() || !norm.is_finite() {
+                return Err(not_finite(unread.step, loss, norm, &unread.names));
+            }
+        }
+        Ok(())
+    }
+
+    /// Scales down what is longer than the adapter allows, and tells of it.
+    fn limits(&self) -> Vec<(String, f64)> {
+        let Some(norms) = self.loss.trainable().limit_norms(&self.f32()) else { return Vec::new() };
+        let values =
+            [("norms_scaled", norms.scaled as f64), ("norm_average", norms.mean), ("norm_largest", norms.largest)];
+        values.map(|(name, value)| (name.to_string(), value)).into()
     }
 }
 
@@ -97,37 +137,36 @@ impl Driver for Stepper {
         self.position
     }
 
-    fn step(&mut self, stop: &StopFlag) -> Result<StepReport, RunError> {
+    fn step(&mut self, stop: &StopFlag, read: bool) -> Result<Vec<StepReport>, RunError> {
         // next batch → noise and timestep → forward → loss → backward → accumulate
         let Gradients { leaves, losses, samples, names } = self.gradients(stop)?;
-        let loss = losses.iter().map(Losses::mean).sum::<f64>() / losses.len().max(1) as f64;
         // clip
-        let norm = self.norm(&leaves);
-        if !loss.is_finite() || !norm.is_finite() {
-            return Err(not_finite(self.position.step, loss, norm, &names));
+        let (norm, scale) = self.norm(&leaves);
+        self.unread.push(Unread::new(self.position.step + 1, losses, norm, samples, names));
+        let read = read || !self.recipe.defer;
+        if read {
+            self.read()?;
         }
-        let clip = self.recipe.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
-        self.loss.trainable().perturb(&leaves, clip as f32);
+        self.loss.trainable().perturb(&leaves, || scale.read());
         // schedule and optimizer
         let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
         let rates: Vec<f64> = self.groups.iter().map(|group| group.rate.unwrap_or(1.0) * factor).collect();
         let report = {
             let mut train = self.loss.trainable().write();
-            self.updater.step(&self.groups, &rates, clip as f32, &mut train.tensors, leaves)?
+            self.updater.step(&self.groups, &rates, &scale, &mut train.tensors, leaves)?
         };
         self.position.step += 1;
-        let mut values = groups::report(&self.groups, &rates, &report, norm);
-        if losses.iter().any(|l| l.preservation.is_some()) {
-            let sum: f64 = losses.iter().filter_map(Losses::preservation).sum();
-            values.push(("preservation_loss".to_string(), sum / losses.len() as f64));
+        let limits = self.limits();
+        if let Some(unread) = self.unread.last_mut() {
+            (unread.rates, unread.limits) = (groups::report(&self.groups, &rates, &report), limits);
         }
-        let cx = Cx::new(self.loss.engine().device.clone(), DType::F32);
-        if let Some(norms) = self.loss.trainable().limit_norms(&cx) {
-            values.push(("norms_scaled".to_string(), norms.scaled as f64));
-            values.push(("norm_average".to_string(), norms.mean));
-            values.push(("norm_largest".to_string(), norms.largest));
-        }
-        Ok(StepReport { loss, values, samples })
+        if read { self.settle() } else { Ok(Vec::new()) }
+    }
+
+    fn settle(&mut self) -> Result<Vec<StepReport>, RunError> {
+        self.read()?;
+        let (numbers, max, position) = (&mut self.numbers, self.recipe.max_grad_norm, self.position);
+        Ok(self.unread.drain(..).map(|unread| numbers.report(unread, max, position)).collect())
     }
 
     fn save_state(&mut self, dir: &Path) -> Result<(), RunError> {
@@ -139,7 +178,10 @@ impl Driver for Stepper {
             ("step".to_string(), self.position.step.to_string()),
             ("optimizer".to_string(), self.recipe.optimizer.name().to_string()),
         ]);
-        state::save(dir, &weights.collect::<Vec<_>>(), self.updater.pieces(), values)
+        let losses = self.numbers.bytes();
+        let mut pieces = self.updater.pieces();
+        pieces.push(state::Piece::View(View { name: state::LOSSES.into(), data: Data::U8(&losses) }));
+        state::save(dir, &weights.collect::<Vec<_>>(), pieces, values)
     }
 
     fn load_state(&mut self, dir: &Path) -> Result<(), RunError> {
@@ -161,6 +203,7 @@ impl Driver for Stepper {
             *tensor = saved.tensor(&format!("{}{key}", state::FROZEN), tensor.shape(), &device)?;
         }
         self.updater.load(&saved, &self.groups)?;
+        self.numbers.load(&saved.bytes(state::LOSSES)?);
         self.position.step = step;
         Ok(())
     }
@@ -168,7 +211,8 @@ impl Driver for Stepper {
     fn state_bytes(&self) -> u64 {
         let train = self.loss.trainable().read();
         let frozen = train.frozen.values().map(|tensor| tensor.len() as u64).sum();
-        state::bytes(&self.groups, &self.recipe.optimizer) + state::frozen_bytes(frozen, train.frozen.len() as u64)
+        state::bytes(&self.groups, &self.recipe.optimizer, self.position)
+            + state::frozen_bytes(frozen, train.frozen.len() as u64)
     }
 
     fn show(&mut self) {
@@ -204,7 +248,7 @@ impl Driver for Stepper {
 
 fn not_finite(step: u64, loss: f64, norm: f64, names: &[String]) -> RunError {
     let shown = names.iter().take(4).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    RunError::new("P0901", format!("step {}: loss {loss}, gradient norm {norm}; the batch was {shown}", step + 1))
+    RunError::new("P0901", format!("step {step}: loss {loss}, gradient norm {norm}; the batch was {shown}"))
         .logged(format!("the images of this batch: {}", names.join(", ")))
-        .help("nothing of this step was applied and the last good files are kept; lower `learning_rate`, add a warm-up, or look at these images")
+        .help("nothing of this step was saved and the last good files are kept; lower `learning_rate`, add a warm-up, or look at these images")
 }

@@ -14,6 +14,7 @@ use pipe_networks::adapters::file::{Entry, Values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::best::{self, Best};
 use super::cadence::Plan;
 use super::files::Files;
 use super::make_folder;
@@ -59,6 +60,7 @@ impl Node for AdapterSaver {
         vec![
             Input::one("adapter", &[PortType::Trainable], Rate::Event, "Adapter to save."),
             Input::one("update", &[PortType::Update], Rate::Event, "The optimizer, for the metadata."),
+            best::input(),
         ]
     }
 
@@ -80,6 +82,7 @@ impl Node for AdapterSaver {
         }
         config.files.check(cx, EXTENSION);
         config.metadata.own().words.check(cx);
+        best::check(cx, &config.files.name(cx.settings), EXTENSION);
         Facts::new()
     }
 
@@ -93,10 +96,9 @@ impl Node for AdapterSaver {
             .one("update")
             .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
         let largest = cx.inputs.one("adapter").map_or(0, |adapter| write::largest(&adapter.facts));
-        NodePlan {
-            event: write::event(cx.settings, largest),
-            ..config.files.plan(cx.settings, EXTENSION).between(total, per_epoch).disk(size)
-        }
+        let plan = config.files.plan(cx.settings, EXTENSION).between(total, per_epoch).disk(size);
+        let disk = plan.disk + best::bytes(cx.inputs, size);
+        NodePlan { event: write::event(cx.settings, largest), disk, ..plan }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -109,6 +111,7 @@ impl Node for AdapterSaver {
             entries: metadata::entries(&config.metadata.own().words, cx)?,
             words: config.metadata,
             session: None,
+            best: Best::of(cx)?,
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -124,6 +127,7 @@ struct Saver {
     /// Entries of modelspec that the user gave.
     entries: BTreeMap<String, String>,
     session: Option<Session>,
+    best: Best,
 }
 
 impl Saver {
@@ -201,6 +205,18 @@ impl Listener for Saver {
             }
             self.plan.prune(&due);
             cx.artifacts.push(Artifact { kind: "lora", path: due.path, final_result: due.is_final });
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let (name, extension) = (self.plan.name.clone(), self.plan.extension);
+        if let Some(path) = self.best.due(cx, &name, extension) {
+            self.write(&path, cx.position, false)?;
+            cx.artifacts.push(Artifact { kind: "lora", path, final_result: false });
+        }
+        if let Some(path) = self.best.kept(cx, &name, extension) {
+            cx.artifacts.push(Artifact { kind: "lora", path, final_result: true });
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::best::{self, Best};
 use super::cadence::Plan;
 use super::files::Files;
 use super::parts::Part;
@@ -104,6 +105,7 @@ impl Node for CheckpointSaver {
                 Rate::Event,
                 "The optimizer, from which the metadata have the resolution and the range of timesteps.",
             ),
+            best::input(),
         ]
     }
 
@@ -163,6 +165,7 @@ impl Node for CheckpointSaver {
                 cx.error("P0402", "metadata", message, Some("leave it out, or use `format: single_file`".into()));
             }
         }
+        best::check(cx, &config.files.name(cx.settings), extension(layout));
         Facts::new()
     }
 
@@ -195,7 +198,9 @@ impl Node for CheckpointSaver {
             }
         };
         let largest = cx.inputs.one("model").map_or(0, |model| write::largest(&model.facts));
-        NodePlan { event: write::event(cx.settings, largest), ..plan.between(total, per_epoch).disk(size) }
+        let plan = plan.between(total, per_epoch).disk(size);
+        let disk = plan.disk + best::bytes(cx.inputs, size);
+        NodePlan { event: write::event(cx.settings, largest), disk, ..plan }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -218,6 +223,7 @@ impl Node for CheckpointSaver {
             update: Held::<Update>::all(cx, "update").into_iter().next(),
             entries: metadata::entries(&config.metadata.clone().unwrap_or_default(), cx)?,
             words: config.metadata.unwrap_or_default(),
+            best: Best::of(cx)?,
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -242,6 +248,7 @@ struct Saver {
     words: Words,
     /// Entries of modelspec that the user gave.
     entries: BTreeMap<String, String>,
+    best: Best,
 }
 
 impl Saver {
@@ -379,6 +386,18 @@ impl Listener for Saver {
             }
             self.plan.prune(&due);
             cx.artifacts.push(Artifact { kind: "checkpoint", path: due.path, final_result: due.is_final });
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
+        let (name, extension) = (self.plan.name.clone(), self.plan.extension);
+        if let Some(path) = self.best.due(cx, &name, extension) {
+            self.write(&path, cx.position)?;
+            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: false });
+        }
+        if let Some(path) = self.best.kept(cx, &name, extension) {
+            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: true });
         }
         Ok(())
     }

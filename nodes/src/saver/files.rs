@@ -89,9 +89,14 @@ pub struct FileNames {
 }
 
 impl Files {
+    /// The base name.
+    pub fn name(&self, settings: &Settings) -> String {
+        self.name.clone().unwrap_or_else(|| settings.name.clone())
+    }
+
     /// The plan of a saver; for faulty templates, which the check reports, the default ones stand in.
     pub fn plan(&self, settings: &Settings, extension: &'static str) -> Plan {
-        let name = self.name.clone().unwrap_or_else(|| settings.name.clone());
+        let name = self.name(settings);
         let of = |given: Option<&String>, usual: &str| {
             let own = given.and_then(|text| Template::parse(text, &name).ok());
             own.or_else(|| Template::parse(usual, &name).ok()).unwrap_or_default()

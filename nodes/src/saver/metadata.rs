@@ -273,6 +273,7 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.num_train_images = Some(about.images);
     training.num_reg_images = Some(about.reg_images);
     training.prior_loss_weight = about.prior_weight;
+    training.num_validation_images = Some(about.held_out);
     training.batch_size_per_device = Some(about.batch_size);
     training.total_batch_size = Some(about.batch_size * settings.train.accumulate);
     let (width, height) = about.resolution;

@@ -1,6 +1,7 @@
 //! Savers: write what was learnt.
 
 pub mod adapter;
+pub mod best;
 pub mod cadence;
 pub mod checkpoint;
 pub mod describe;
