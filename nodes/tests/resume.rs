@@ -242,15 +242,17 @@ fn small_updates_of_bf16_weights_are_not_lost() {
 }
 
 /// Every other adapter: each kind, and what LoRA can be told of its layers, with everything that draws numbers.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
     "adapter.lora, rank: 4, lora_plus: 16, dropout: 0.1, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.lora, rank: 4, frozen_down: true, dropout: 0.1",
     "adapter.lora, rank: 4, alpha: 2, conv: { rank: 2 }, scale_weight_norms: 0.05, block_rates: { down: 0.5 }, \
      patterns: [{ match: to_k, rank: 2, learning_rate: 1e-4 }, { match: ff, rank: false }]",
     "adapter.loha, rank: 2, conv: { rank: 2 }, rank_dropout: 0.2, module_dropout: 0.1",
+    "adapter.loha, rank: 2, conv: { rank: 2 }, tucker: true, module_dropout: 0.1",
     "adapter.lokr, rank: 2, factor: 2, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.dora, rank: 2, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.oft, blocks: 2, layers: all, module_dropout: 0.1",
+    "adapter.diff, layers: all, norms: true, module_dropout: 0.1",
     "adapter.dylora, rank: 4, unit: 2, module_dropout: 0.1",
     "adapter.dylora, rank: 4, unit: 1, algorithm: sd_scripts",
 ];
