@@ -117,7 +117,7 @@ def check_wandb(run, metrics, validation):
         near(next(value for value in found if value is not None), line["loss"], f"validation of step {line['step']}")
     config = {item.key: json.loads(item.value_json) for item in begun[0].config.update}
     assert "nodes" in config, config.keys()
-    images = [key for row in history.values() for key, value in row.items() if isinstance(value, dict)]
+    images = [key for row in history.values() for key in row if key.endswith("._type")]
     print(f"Weights & Biases: run {number} in {len(begun)} sessions, {len(history)} steps, {len(images)} pictures")
 
 
