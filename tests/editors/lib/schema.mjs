@@ -75,7 +75,7 @@ export class Schema {
     const inner = tagged ? tagged.variants[0].table : full;
     const names = this.needed(inner);
     const all = Object.keys(inner.properties ?? {});
-    if (names.length < (inner.minProperties ?? 0)) names.push(all[0]);
+    if (all.length > 0 && names.length < (inner.minProperties ?? 0)) names.push(all[0]);
     const out = {};
     for (const name of names) {
       const isTag = tagged && name === tagged.tag;
@@ -117,7 +117,7 @@ function number(full) {
 }
 
 function text(full) {
-  const candidates = ["x", "auto", "run", "a.b", "a/b", "1", "x".repeat(full.minLength ?? 1)];
+  const candidates = ["x", "auto", "run", "a.b", "a/b", "1", "${env:NAME}", "x".repeat(full.minLength ?? 1)];
   const pattern = new RegExp(full.pattern ?? "", "u");
   const fits = (value) => pattern.test(value) && value.length >= (full.minLength ?? 0);
   const value = candidates.find(fits);
