@@ -150,6 +150,13 @@ impl Draft {
         Ok(())
     }
 
+    /// Takes a field of a node out again.
+    pub fn remove(&mut self, node: &str, field: &str) {
+        if let Some(map) = self.nodes.get_mut(node) {
+            map.shift_remove(field);
+        }
+    }
+
     /// The value at a place.
     pub fn get(&self, path: &str) -> Option<&Json> {
         let mut parts = path.split('.');

@@ -120,7 +120,16 @@ impl Job<'_> {
                 self.note(&label(name), text, Kind::Refused, None, note);
                 continue;
             };
-            let (kind, target, note) = self.optimizer_arg(optimizer, name, &value);
+            let decay = |word: &String| {
+                word.strip_prefix("weight_decay=").and_then(|text| text.parse().ok()).is_some_and(|x: f64| x > 0.0)
+            };
+            let idle = name == "decouple"
+                && optimizer.is_some_and(|one| one.node.starts_with("optimizer.dadapt"))
+                && !words.iter().any(decay);
+            let (kind, target, note) = match idle {
+                true => (Kind::Ignored, None, "without effect without `weight_decay`".into()),
+                false => self.optimizer_arg(optimizer, name, &value),
+            };
             self.note(&label(name), text, kind, target.as_deref(), &note);
             read.push((name.to_owned(), value));
         }
