@@ -106,6 +106,10 @@ fn diagnostic_cases() {
         let structural = case.codes().iter().any(|code| is_structural(code));
         assert_eq!(!faults(&registry, &case.source, case.syntax, &case.sets).is_empty(), structural, "{}", case.name);
         let errors: Vec<String> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+        // An override can take the place of another field of the file, which the schema knows nothing of.
+        if !case.sets.is_empty() && !structural {
+            continue;
+        }
         assert_eq!(!errors.is_empty(), structural, "{}: {errors:#?}\n{}", case.name, case.source);
         *(if structural { &mut rejected } else { &mut accepted }) += 1;
     }

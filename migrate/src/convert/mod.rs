@@ -234,7 +234,7 @@ impl<'a> Job<'a> {
     fn idle_rank(&mut self) {
         let ranks = options::declared(Place::NetworkArgs, self.script)
             .filter_map(|opt| match opt.fate {
-                Fate::Part(path) => path.strip_prefix("nodes.lora.ranks."),
+                Fate::Set(path, _) => path.strip_prefix("nodes.lora.ranks."),
                 _ => None,
             })
             .map(|name| self.draft.get(&format!("nodes.lora.ranks.{name}")).is_some())

@@ -136,15 +136,23 @@ fn table(schema: &Json, root: &Json, dice: &mut Dice) -> Json {
     for (index, group) in grouped.iter().enumerate() {
         if index >= groups("x-exclusive").len() || dice.roll(2) == 0 {
             let name = dice.pick(group).as_str().unwrap();
+            // Groups may share a field.
+            let taken = |other: &Vec<Json>| {
+                other.iter().any(|one| one == name) && other.iter().any(|one| out.contains_key(one.as_str().unwrap()))
+            };
+            if groups("x-exclusive").iter().any(taken) {
+                continue;
+            }
             out.insert(name.to_owned(), value(&schema["properties"][name], root, dice));
         }
     }
+    let least = schema["minProperties"].as_u64().unwrap_or(0) as usize;
     if schema["additionalProperties"].is_object() {
-        for index in 0..dice.roll(3) {
+        let named = schema["properties"].as_object().is_some_and(|fields| !fields.is_empty());
+        for index in 0..dice.roll(3).max(if named { 0 } else { least }) {
             out.insert(format!("key{index}"), value(&schema["additionalProperties"], root, dice));
         }
     }
-    let least = schema["minProperties"].as_u64().unwrap_or(0) as usize;
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         if out.len() < least {
             out.insert(name.clone(), value(field, root, dice));
