@@ -181,9 +181,7 @@ impl Cached {
         let mut random = move || rand::Rng::next_u64(&mut stream);
         captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
     }
-}
 
-impl Cached {
     /// A batch of images, each with whether it is mirrored and its caption.
     fn gather(&self, uses: Vec<(Use, bool, String)>) -> Result<Batch, RunError> {
         let masked = uses.iter().any(|(of, ..)| of.sample.mask.is_some());

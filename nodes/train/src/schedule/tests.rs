@@ -1,3 +1,5 @@
+//! Ends, edges and faults of schedules; every step of them is compared with PyTorch in `tests/objectives.rs`.
+
 use super::*;
 
 #[test]
