@@ -150,6 +150,17 @@ impl Draft {
         Ok(())
     }
 
+    /// Takes a node's field out again.
+    pub fn remove(&mut self, path: &str) {
+        let place = path.strip_prefix("nodes.").and_then(|rest| rest.split_once('.'));
+        if let Some((node, field)) = place
+            && let Some(map) = self.nodes.get_mut(node)
+        {
+            map.shift_remove(field);
+            self.comments.shift_remove(path);
+        }
+    }
+
     /// The value at a place.
     pub fn get(&self, path: &str) -> Option<&Json> {
         let mut parts = path.split('.');

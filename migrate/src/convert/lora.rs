@@ -32,11 +32,65 @@ impl Job<'_> {
                 false => self.rank(),
             }
             self.network_args();
+            self.without_effect();
             self.start();
             self.limits();
             self.kept_in_f32();
         } else {
+            self.block_lr();
             self.full_precision();
+        }
+    }
+
+    /// SDXL's rates by block.
+    fn block_lr(&mut self) {
+        let Some(text) = self.text("block_lr").map(str::to_owned) else { return };
+        let rates: Option<Vec<f64>> = text.split(',').map(|item| item.trim().parse().ok()).collect();
+        match rates.filter(|list| list.len() == 23 && list.iter().all(|rate| rate.is_finite() && *rate >= 0.0)) {
+            Some(list) => {
+                let list: Vec<Json> = list.into_iter().map(python::number).collect();
+                let note = "blocks with a rate of 0 stay as they are";
+                self.write("block_lr", "nodes.full.block_learning_rates", json!(list), note);
+            }
+            None => self.tell("block_lr", Kind::Refused, None, "sd-scripts wants 23 rates, one for each block"),
+        }
+    }
+
+    /// Takes out what would decide on no layer: a rank or α where each type of layer or each block has its own, and
+    /// noise with half of its strength.
+    fn without_effect(&mut self) {
+        const FLUX: [&str; 8] =
+            ["img_attn", "txt_attn", "img_mlp", "txt_mlp", "img_mod", "txt_mod", "single", "single_mod"];
+        const SD3: [&str; 6] = ["context_attn", "context_mlp", "context_mod", "x_attn", "x_mlp", "x_mod"];
+        const OUTER: [&str; 5] = ["img_in", "time_in", "vector_in", "guidance_in", "txt_in"];
+        let noise = ["sigma", "beta"].map(|name| self.draft.get(&format!("nodes.lora.perturbation.{name}")).is_some());
+        if noise[0] != noise[1] {
+            self.draft.remove("nodes.lora.perturbation");
+            let label = if noise[0] { "--network_args ggpo_sigma" } else { "--network_args ggpo_beta" };
+            self.note(label, "", Kind::Ignored, None, "sd-scripts makes no noise unless both numbers are given");
+        }
+        if self.draft.get("nodes.lora.text").is_some() || self.ranks_of_file() {
+            return;
+        }
+        let types: &[&str] = match self.script.family {
+            Family::Flux => &FLUX,
+            Family::Sd3 => &SD3,
+            _ => &[],
+        };
+        let outer: &[&str] = if self.draft.get("nodes.lora.embedders").is_some() { &OUTER } else { &[] };
+        let has = |ty: &&str| self.draft.get(&format!("nodes.lora.ranks.{ty}")).is_some();
+        let by_type = !types.is_empty() && types.iter().chain(outer).all(has);
+        let blocks = self.draft.get("nodes.lora.blocks").and_then(Json::as_array).cloned();
+        let by_block = blocks.as_ref().is_some_and(|list| !list.is_empty());
+        if (by_type || by_block) && self.draft.get("nodes.lora.rank").is_some() {
+            self.draft.remove("nodes.lora.rank");
+            let note = "every type of layer or block has a rank of its own";
+            self.note("--network_dim", "", Kind::Ignored, None, note);
+        }
+        let own = |size: &Json| *size == json!(false) || size.get("alpha").is_some();
+        if blocks.is_some_and(|list| list.iter().all(own)) && self.draft.get("nodes.lora.alpha").is_some() {
+            self.draft.remove("nodes.lora.alpha");
+            self.note("--network_alpha", "", Kind::Ignored, None, "every block has an α of its own");
         }
     }
 

@@ -159,10 +159,21 @@ impl Job<'_> {
         if optimizer.node == "optimizer.adafactor" && ["relative_step", "warmup_init"].contains(field) {
             return (Kind::Mapped, Some(path), String::new());
         }
+        if optimizer.node.starts_with("optimizer.dadapt") && name == "decouple" && !self.decays() {
+            return (Kind::Ignored, None, "without effect without `weight_decay`".into());
+        }
         match self.draft.put(&path, value.clone()) {
             Ok(()) => (Kind::Mapped, Some(path), String::new()),
             Err(miss) => (Kind::Refused, None, miss.to_string()),
         }
+    }
+
+    /// Whether `--optimizer_args` asks for weight decay.
+    fn decays(&self) -> bool {
+        let words = self.value("optimizer_args").and_then(Json::as_array);
+        let pairs = words.into_iter().flatten().filter_map(|word| word.as_str()?.split_once('='));
+        let mut decay = pairs.filter(|(name, _)| *name == "weight_decay").filter_map(|(_, text)| python::literal(text));
+        decay.next_back().is_some_and(|value| value.as_f64().is_some_and(|decay| decay != 0.0))
     }
 
     /// Whether Adafactor sets its own rate: unless told not to, and always with `warmup_init`.
@@ -207,7 +218,13 @@ impl Job<'_> {
         }
         let path = "nodes.optimizer.learning_rate";
         let rate = self.scope.rate;
-        if rate > 0.0 {
+        // Every weight of SDXL is in one of its blocks, so that only text encoders are left.
+        let blocks = self.draft.get("nodes.full.block_learning_rates").is_some();
+        if blocks && self.scope.trained.iter().all(|(_, own)| *own != rate) {
+            for name in ["learning_rate", "unet_lr"].into_iter().filter(|name| self.has(name)).collect::<Vec<_>>() {
+                self.tell(name, Kind::Ignored, None, "`--block_lr` counts");
+            }
+        } else if rate > 0.0 {
             let (name, other) =
                 if self.has("unet_lr") { ("unet_lr", Some("learning_rate")) } else { ("learning_rate", None) };
             self.write(name, path, python::number(rate), "");
