@@ -150,14 +150,10 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes a node's field out again.
-    pub fn remove(&mut self, path: &str) {
-        let place = path.strip_prefix("nodes.").and_then(|rest| rest.split_once('.'));
-        if let Some((node, field)) = place
-            && let Some(map) = self.nodes.get_mut(node)
-        {
+    /// Takes a field of a node out again.
+    pub fn remove(&mut self, node: &str, field: &str) {
+        if let Some(map) = self.nodes.get_mut(node) {
             map.shift_remove(field);
-            self.comments.shift_remove(path);
         }
     }
 

@@ -141,14 +141,16 @@ fn an_image_that_does_not_decode_is_set_aside() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, photos.join(path.file_name().unwrap())).unwrap();
     }
-    // A whole header and a torn body: the check sees a picture, decoding finds it damaged.
+    // A whole header and end and a damaged body: the check sees a picture, decoding finds it damaged.
     let victim = std::fs::read_dir(&photos)
         .unwrap()
         .map(|e| e.unwrap().path())
         .find(|p| p.extension().unwrap() == "png")
         .unwrap();
-    let bytes = std::fs::read(&victim).unwrap();
-    std::fs::write(&victim, &bytes[..bytes.len() / 2]).unwrap();
+    let mut bytes = std::fs::read(&victim).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..half + 8].iter_mut().for_each(|byte| *byte = !*byte);
+    std::fs::write(&victim, &bytes).unwrap();
     let (outcome, log) = go(folder.path(), "a", &document(&photos, "type: cacher.memory", 1), false);
     outcome.unwrap();
     assert!(log.has("warning: set aside"), "{:?}", log.0.lock().unwrap());

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 /// Codes of what a schema can see: fields, types of nodes, names, unfilled ports.
 fn is_structural(code: &str) -> bool {
-    (code.starts_with("P01") && code != "P0199") || ["P0201", "P0207", "P0214", "P0215"].contains(&code)
+    (code.starts_with("P01") && code != "P0199") || ["P0018", "P0201", "P0207", "P0214", "P0215"].contains(&code)
 }
 
 /// Structural faults that the checker finds.

@@ -32,7 +32,7 @@ impl Job<'_> {
                 false => self.rank(),
             }
             self.network_args();
-            self.without_effect();
+            self.left_over();
             self.start();
             self.limits();
             self.kept_in_f32();
@@ -56,41 +56,35 @@ impl Job<'_> {
         }
     }
 
-    /// Takes out what would decide on no layer: a rank or α where each type of layer or each block has its own, and
-    /// noise with half of its strength.
-    fn without_effect(&mut self) {
-        const FLUX: [&str; 8] =
-            ["img_attn", "txt_attn", "img_mlp", "txt_mlp", "img_mod", "txt_mod", "single", "single_mod"];
-        const SD3: [&str; 6] = ["context_attn", "context_mlp", "context_mod", "x_attn", "x_mlp", "x_mod"];
-        const OUTER: [&str; 5] = ["img_in", "time_in", "vector_in", "guidance_in", "txt_in"];
+    /// Takes out what would decide on no layer: a rank or α where each block has its own, and noise of half a strength.
+    fn left_over(&mut self) {
         let noise = ["sigma", "beta"].map(|name| self.draft.get(&format!("nodes.lora.perturbation.{name}")).is_some());
         if noise[0] != noise[1] {
-            self.draft.remove("nodes.lora.perturbation");
-            let label = if noise[0] { "--network_args ggpo_sigma" } else { "--network_args ggpo_beta" };
-            self.note(label, "", Kind::Ignored, None, "sd-scripts makes no noise unless both numbers are given");
+            self.draft.remove("lora", "perturbation");
+            let name = if noise[0] { "ggpo_sigma" } else { "ggpo_beta" };
+            self.ignored(&format!("--network_args {name}"), "sd-scripts makes no noise unless both numbers are given");
         }
-        if self.draft.get("nodes.lora.text").is_some() || self.ranks_of_file() {
+        let blocks = self.draft.get("nodes.lora.blocks").and_then(Json::as_array).cloned().unwrap_or_default();
+        if blocks.is_empty() || self.draft.get("nodes.lora.text").is_some() {
             return;
         }
-        let types: &[&str] = match self.script.family {
-            Family::Flux => &FLUX,
-            Family::Sd3 => &SD3,
-            _ => &[],
-        };
-        let outer: &[&str] = if self.draft.get("nodes.lora.embedders").is_some() { &OUTER } else { &[] };
-        let has = |ty: &&str| self.draft.get(&format!("nodes.lora.ranks.{ty}")).is_some();
-        let by_type = !types.is_empty() && types.iter().chain(outer).all(has);
-        let blocks = self.draft.get("nodes.lora.blocks").and_then(Json::as_array).cloned();
-        let by_block = blocks.as_ref().is_some_and(|list| !list.is_empty());
-        if (by_type || by_block) && self.draft.get("nodes.lora.rank").is_some() {
-            self.draft.remove("nodes.lora.rank");
-            let note = "every type of layer or block has a rank of its own";
-            self.note("--network_dim", "", Kind::Ignored, None, note);
+        if self.draft.get("nodes.lora.rank").is_some() {
+            self.draft.remove("lora", "rank");
+            self.ignored("--network_dim", "every block has a rank of its own");
         }
         let own = |size: &Json| *size == json!(false) || size.get("alpha").is_some();
-        if blocks.is_some_and(|list| list.iter().all(own)) && self.draft.get("nodes.lora.alpha").is_some() {
-            self.draft.remove("nodes.lora.alpha");
-            self.note("--network_alpha", "", Kind::Ignored, None, "every block has an α of its own");
+        if blocks.iter().all(own) && self.draft.get("nodes.lora.alpha").is_some() {
+            self.draft.remove("lora", "alpha");
+            self.ignored("--network_alpha", "every block has an α of its own");
+        }
+    }
+
+    /// Says of an option that was read that it is left out.
+    fn ignored(&mut self, option: &str, why: &str) {
+        for entry in self.report.iter_mut().filter(|entry| entry.option.split(" (").next() == Some(option)) {
+            entry.kind = Kind::Ignored;
+            entry.target = None;
+            entry.note = why.into();
         }
     }
 

@@ -120,7 +120,16 @@ impl Job<'_> {
                 self.note(&label(name), text, Kind::Refused, None, note);
                 continue;
             };
-            let (kind, target, note) = self.optimizer_arg(optimizer, name, &value);
+            let decay = |word: &String| {
+                word.strip_prefix("weight_decay=").and_then(|text| text.parse().ok()).is_some_and(|x: f64| x > 0.0)
+            };
+            let idle = name == "decouple"
+                && optimizer.is_some_and(|one| one.node.starts_with("optimizer.dadapt"))
+                && !words.iter().any(decay);
+            let (kind, target, note) = match idle {
+                true => (Kind::Ignored, None, "without effect without `weight_decay`".into()),
+                false => self.optimizer_arg(optimizer, name, &value),
+            };
             self.note(&label(name), text, kind, target.as_deref(), &note);
             read.push((name.to_owned(), value));
         }
@@ -159,21 +168,10 @@ impl Job<'_> {
         if optimizer.node == "optimizer.adafactor" && ["relative_step", "warmup_init"].contains(field) {
             return (Kind::Mapped, Some(path), String::new());
         }
-        if optimizer.node.starts_with("optimizer.dadapt") && name == "decouple" && !self.decays() {
-            return (Kind::Ignored, None, "without effect without `weight_decay`".into());
-        }
         match self.draft.put(&path, value.clone()) {
             Ok(()) => (Kind::Mapped, Some(path), String::new()),
             Err(miss) => (Kind::Refused, None, miss.to_string()),
         }
-    }
-
-    /// Whether `--optimizer_args` asks for weight decay.
-    fn decays(&self) -> bool {
-        let words = self.value("optimizer_args").and_then(Json::as_array);
-        let pairs = words.into_iter().flatten().filter_map(|word| word.as_str()?.split_once('='));
-        let mut decay = pairs.filter(|(name, _)| *name == "weight_decay").filter_map(|(_, text)| python::literal(text));
-        decay.next_back().is_some_and(|value| value.as_f64().is_some_and(|decay| decay != 0.0))
     }
 
     /// Whether Adafactor sets its own rate: unless told not to, and always with `warmup_init`.

@@ -44,7 +44,7 @@ impl Split {
 pub fn hold_out(items: &mut [Sample], split: Split, seed: u64) -> Result<(), String> {
     let (all, wanted) = (items.len(), split.of(items.len()));
     let mut groups = equal(items);
-    groups.sort_by_cached_key(|group| rank(&items[group[0]].path, seed));
+    groups.sort_by_cached_key(|group| group.iter().map(|&i| rank(&items[i].path, seed)).min());
     let mut held = 0u64;
     for group in groups {
         if held >= wanted {

@@ -82,7 +82,8 @@ fn text(schema: &Json, dice: &mut Dice) -> Json {
     let least = schema["minLength"].as_u64().unwrap_or(0) as usize;
     let most = schema["maxLength"].as_u64().unwrap_or(20) as usize;
     let pattern = schema["pattern"].as_str().map(|pattern| regex::Regex::new(pattern).unwrap());
-    let words = ["a", "node_0", "x y", "é", "cpu", "cuda:1", "auto", "ab", "weights.safetensors", "1e-4", "no"];
+    let words =
+        ["a", "node_0", "x y", "é", "cpu", "cuda:1", "auto", "ab", "weights.safetensors", "1e-4", "no", "${env:KEY}"];
     let fits = |word: &&&str| {
         let count = word.chars().count();
         count >= least && count <= most && pattern.as_ref().is_none_or(|pattern| pattern.is_match(word))
