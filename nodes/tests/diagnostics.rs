@@ -228,7 +228,7 @@ fn files(dir: &Path) {
     let (down, up) = (format!("{layer}.lora_down.weight"), format!("{layer}.lora_up.weight"));
     let text: [(&str, &[usize]); 2] = [(&down, &[4, 24]), (&up, &[24, 4])];
     rewrite(&lora, &at("lora4-text.safetensors"), |_, shape| Some(shape), &text);
-    rewrite(&lora, &at("lora-text.safetensors"), |_, _| None, &text);
+    rewrite(&lora, &at("lora-text-only.safetensors"), |_, _| None, &text);
 
     copy_tree(&fixture("flux"), &at("flux"));
     fs::copy(fixture("lora_trajectory_flux/replay.safetensors"), at("flux-rows.safetensors")).unwrap();

@@ -139,7 +139,6 @@ impl Job<'_> {
         }
         let path = "nodes.lora.block_rates";
         let put = match wrong {
-            _ if self.ranks_of_file() => Err("not available yet: block rates beside `rank: from_file`".into()),
             Some(name) => {
                 Err(format!("`{name}` is neither a list nor a preset as `sine` or `cosine+0.1`; sd-scripts crashes"))
             }

@@ -32,11 +32,59 @@ impl Job<'_> {
                 false => self.rank(),
             }
             self.network_args();
+            self.left_over();
             self.start();
             self.limits();
             self.kept_in_f32();
         } else {
+            self.block_lr();
             self.full_precision();
+        }
+    }
+
+    /// SDXL's rates by block.
+    fn block_lr(&mut self) {
+        let Some(text) = self.text("block_lr").map(str::to_owned) else { return };
+        let rates: Option<Vec<f64>> = text.split(',').map(|item| item.trim().parse().ok()).collect();
+        match rates.filter(|list| list.len() == 23 && list.iter().all(|rate| rate.is_finite() && *rate >= 0.0)) {
+            Some(list) => {
+                let list: Vec<Json> = list.into_iter().map(python::number).collect();
+                let note = "blocks with a rate of 0 stay as they are";
+                self.write("block_lr", "nodes.full.block_learning_rates", json!(list), note);
+            }
+            None => self.tell("block_lr", Kind::Refused, None, "sd-scripts wants 23 rates, one for each block"),
+        }
+    }
+
+    /// Takes out what would decide on no layer: a rank or α where each block has its own, and noise of half a strength.
+    fn left_over(&mut self) {
+        let noise = ["sigma", "beta"].map(|name| self.draft.get(&format!("nodes.lora.perturbation.{name}")).is_some());
+        if noise[0] != noise[1] {
+            self.draft.remove("lora", "perturbation");
+            let name = if noise[0] { "ggpo_sigma" } else { "ggpo_beta" };
+            self.ignored(&format!("--network_args {name}"), "sd-scripts makes no noise unless both numbers are given");
+        }
+        let blocks = self.draft.get("nodes.lora.blocks").and_then(Json::as_array).cloned().unwrap_or_default();
+        if blocks.is_empty() || self.draft.get("nodes.lora.text").is_some() {
+            return;
+        }
+        if self.draft.get("nodes.lora.rank").is_some() {
+            self.draft.remove("lora", "rank");
+            self.ignored("--network_dim", "every block has a rank of its own");
+        }
+        let own = |size: &Json| *size == json!(false) || size.get("alpha").is_some();
+        if blocks.iter().all(own) && self.draft.get("nodes.lora.alpha").is_some() {
+            self.draft.remove("lora", "alpha");
+            self.ignored("--network_alpha", "every block has an α of its own");
+        }
+    }
+
+    /// Says of an option that was read that it is left out.
+    fn ignored(&mut self, option: &str, why: &str) {
+        for entry in self.report.iter_mut().filter(|entry| entry.option.split(" (").next() == Some(option)) {
+            entry.kind = Kind::Ignored;
+            entry.target = None;
+            entry.note = why.into();
         }
     }
 

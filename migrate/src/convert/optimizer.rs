@@ -216,7 +216,13 @@ impl Job<'_> {
         }
         let path = "nodes.optimizer.learning_rate";
         let rate = self.scope.rate;
-        if rate > 0.0 {
+        // Every weight of SDXL is in one of its blocks, so that only text encoders are left.
+        let blocks = self.draft.get("nodes.full.block_learning_rates").is_some();
+        if blocks && self.scope.trained.iter().all(|(_, own)| *own != rate) {
+            for name in ["learning_rate", "unet_lr"].into_iter().filter(|name| self.has(name)).collect::<Vec<_>>() {
+                self.tell(name, Kind::Ignored, None, "`--block_lr` counts");
+            }
+        } else if rate > 0.0 {
             let (name, other) =
                 if self.has("unet_lr") { ("unet_lr", Some("learning_rate")) } else { ("learning_rate", None) };
             self.write(name, path, python::number(rate), "");

@@ -26,7 +26,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     float("learning_rate_te1", "", TE1_TE2, Part("nodes.optimizer.text_encoder_learning_rate")),
     float("learning_rate_te2", "", TE1_TE2, Part("nodes.optimizer.text_encoder_2_learning_rate")),
     float("learning_rate_te3", "", SD3.and(FULL), Part("nodes.optimizer.text_encoder_3_learning_rate")),
-    Opt::new("block_lr", Type::Text, "", SDXL.and(FULL), Set("nodes.full.block_learning_rates", How::OffAtZero)),
+    Opt::new("block_lr", Type::Text, "", SDXL.and(FULL), Part("nodes.full.block_learning_rates")),
     flag("train_text_encoder", FINE_TUNE.or(TE1_TE2), Part("nodes.full.text")),
     flag("train_t5xxl", SD3.and(FULL), Part("nodes.full.text")),
     flag("use_t5xxl_cache_only", SD3.and(FULL), Part("nodes.cached.text")),

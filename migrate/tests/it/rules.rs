@@ -50,6 +50,12 @@ fn values() {
             json!({ "type": "cosine", "warmup": { "ratio": 0.05 } }),
         ),
         ("@ --lr_scheduler cosine --lr_warmup_steps 100", "nodes.optimizer.schedule.warmup", json!({ "steps": 100 })),
+        ("@ --optimizer_type DAdaptAdam --optimizer_args decouple=True", "nodes.optimizer.decouple", Json::Null),
+        (
+            "@ --optimizer_type DAdaptAdam --optimizer_args decouple=True weight_decay=0.01",
+            "nodes.optimizer.decouple",
+            json!(true),
+        ),
         (
             "@ --lr_warmup_steps 100",
             "nodes.optimizer.schedule",

@@ -23,7 +23,7 @@ impl Expressions {
                     let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
                     let message = format!("`{text}` is no regular expression: {why}");
                     let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|p| text.contains(p));
-                    let help = "look-around is not known here; name the layers by `include` and `exclude`, or by \
+                    let help = "name the layers by `include` and `exclude`, or by \
                                 several expressions of which the first counts";
                     faults.push(Fault::wrong(&format!("{field}.{i}"), message, around.then(|| help.into())));
                 }

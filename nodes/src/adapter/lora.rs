@@ -134,11 +134,12 @@ impl Config {
         for (component, layer, mut target) in found.iter().cloned() {
             let model = component == denoiser;
             let rate = rates.of(&layer, model, blocks.place(&layer).filter(|_| model));
+            rates.learns(&rate, model);
             if rate.off {
                 off.get_or_insert(layer.name);
+            } else {
+                target.rate = rate.rate;
             }
-            rates.learns(&rate, model);
-            target.rate = rate.rate;
             targets.push(target);
         }
         if let Some(name) = off {
