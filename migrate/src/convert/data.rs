@@ -145,8 +145,16 @@ impl Job<'_> {
         self.put_plain("nodes.cached.samples", Self::names(&loaders));
         self.put_plain("nodes.cached.vae", json!("vae"));
         let frozen: Vec<&str> = self.scope.encoders.iter().copied().filter(|e| !self.scope.trains(e)).collect();
+        let varying = ["shuffle_caption", "wildcards", "tag_dropout_rate", "token_warmup"];
+        let varying = varying
+            .iter()
+            .find(|field| loaders.iter().any(|node| self.draft.get(&format!("nodes.{node}.{field}")).is_some()));
+        let port = if varying.is_some() { "nodes.cached.live_text" } else { "nodes.cached.text" };
         if !frozen.is_empty() {
-            self.put_plain("nodes.cached.text", Self::names(&frozen));
+            self.put_plain(port, Self::names(&frozen));
+            if let Some(field) = varying {
+                self.draft.comment(port, &format!("they run in every step, since `{field}` changes captions"));
+            }
         }
         for name in ["cache_latents", "cache_latents_to_disk"] {
             if self.has(name) {
@@ -158,7 +166,11 @@ impl Job<'_> {
                 continue;
             }
             match self.scope.refused {
-                Some(why) => self.tell(name, Kind::Changed, Some("nodes.cached.text"), why),
+                Some(why) => self.tell(name, Kind::Changed, Some(port), why),
+                None if varying.is_some() => {
+                    let note = "captions change at each use, so the encoders run in every step; sd-scripts stops here";
+                    self.tell(name, Kind::Changed, Some(port), note);
+                }
                 None => {
                     let note = "encoders that do not learn are always cached";
                     self.tell(name, Kind::Mapped, Some("nodes.cached.text"), note);

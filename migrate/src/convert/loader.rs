@@ -157,27 +157,32 @@ impl Loader<'_, '_> {
         }
     }
 
-    /// Shuffling changes a caption at each use, so every encoder has to run in training.
+    /// What moves tags or leaves some out, and the options that count only beside it.
     fn shuffling(&mut self) {
-        let keep = self.subset.get("keep_tokens").and_then(Json::as_i64).unwrap_or(0) > 0;
-        if !self.subset.flag("shuffle_caption") {
-            self.speak("shuffle_caption", Kind::Mapped, None, "off, so left out");
-        } else if self.job.scope.encoders.iter().all(|encoder| self.job.scope.trains(encoder)) {
+        let number = |key: &str| self.subset.get(key).and_then(Json::as_f64).unwrap_or(0.0);
+        let (keep, drops, steps) =
+            (number("keep_tokens"), number("caption_tag_dropout_rate"), number("token_warmup_step"));
+        let cut = self.subset.flag("shuffle_caption") || drops > 0.0 || steps > 0.0;
+        if self.subset.flag("shuffle_caption") {
             self.put("shuffle_caption", &self.path("shuffle_caption"), |value| value.clone(), "");
         } else {
-            let note = "not available yet: changing captions at each use while text encoders do not learn; their outputs are cached once";
-            self.speak("shuffle_caption", Kind::Refused, None, note);
+            self.speak("shuffle_caption", Kind::Mapped, None, "off, so left out");
         }
-        let shuffled = self.job.draft.get(&self.path("shuffle_caption")).is_some();
-        if keep && shuffled {
+        let idle = "without effect: tags are neither moved nor left out";
+        if keep <= 0.0 {
+            self.speak("keep_tokens", Kind::Mapped, None, "off, so left out");
+        } else if cut {
             self.put("keep_tokens", &self.path("keep_tokens"), |value| value.clone(), "");
         } else {
-            self.speak("keep_tokens", Kind::Ignored, None, "without effect without `shuffle_caption`");
+            self.speak("keep_tokens", Kind::Ignored, None, idle);
         }
-        if !keep && !shuffled {
-            self.speak("keep_tokens_separator", Kind::Ignored, None, "without effect without `shuffle_caption`");
+        match self.subset.text("keep_tokens_separator") {
+            Some(_) if cut => {
+                self.put("keep_tokens_separator", &self.path("keep_tokens_separator"), |value| value.clone(), "");
+            }
+            Some(_) => self.speak("keep_tokens_separator", Kind::Ignored, None, idle),
+            None => self.speak("keep_tokens_separator", Kind::Mapped, None, "off, so left out"),
         }
-        let steps = self.subset.get("token_warmup_step").and_then(Json::as_f64).unwrap_or(0.0);
         if steps > 0.0 {
             let length = if steps < 1.0 { json!({ "ratio": steps }) } else { json!({ "steps": steps as i64 }) };
             self.put("token_warmup_step", &self.path("token_warmup"), |_| length.clone(), "");
@@ -186,11 +191,25 @@ impl Loader<'_, '_> {
             self.speak("token_warmup_step", Kind::Mapped, None, "off, so left out");
             self.speak("token_warmup_min", Kind::Ignored, None, "without effect without `token_warmup_step`");
         }
-        let commas = self.subset.text("caption_separator").is_none_or(|text| text == ",");
-        if commas {
+        let separator = self.subset.text("caption_separator").unwrap_or(",").to_owned();
+        match self.subset.text("secondary_separator") {
+            Some(mark) if mark == separator => {
+                let note = "without effect: it is the `caption_separator`";
+                self.speak("secondary_separator", Kind::Ignored, None, note);
+            }
+            Some(_) => {
+                self.put("secondary_separator", &self.path("secondary_separator"), |value| value.clone(), "");
+            }
+            None => self.speak("secondary_separator", Kind::Mapped, None, "off, so left out"),
+        }
+        let groups = self.subset.text("secondary_separator").is_some_and(|mark| mark != separator);
+        let used = cut || groups || self.subset.text("metadata_file").is_some();
+        if separator == "," {
             self.speak("caption_separator", Kind::Mapped, None, "a comma, as here");
-        } else {
+        } else if used {
             self.put("caption_separator", &self.path("caption_separator"), |value| value.clone(), "");
+        } else {
+            self.speak("caption_separator", Kind::Ignored, None, idle);
         }
     }
 

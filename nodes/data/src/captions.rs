@@ -113,13 +113,31 @@ impl CaptionOptions {
             && self.replacements.iter().all(|(_, to)| to.len() <= 1)
     }
 
-    fn changes_tags(&self) -> bool {
+    /// Whether captions are cut into tags, which are moved or left out.
+    pub fn changes_tags(&self) -> bool {
         self.shuffle || self.warmup.is_some() || self.tag_dropout > 0.0
     }
 }
 
 /// The caption for one use of an image. `epoch` counts from 1.
 pub fn process(caption: &str, options: &CaptionOptions, rng: &mut impl Random, step: u64, epoch: u64) -> String {
+    let epoch_drops = options.dropout_every_epochs.is_some_and(|n| n > 0 && epoch.is_multiple_of(n));
+    if epoch_drops || options.dropout > 0.0 && rng.unit() < options.dropout {
+        return String::new();
+    }
+    kept(caption, options, options.changes_tags(), rng, step)
+}
+
+/// The caption with nothing left out and its tags in their own order, for measurements that are to be alike: of several
+/// lines and alternatives one is still drawn.
+pub fn whole(caption: &str, options: &CaptionOptions, rng: &mut impl Random) -> String {
+    let rejoin = options.changes_tags();
+    let ordered = CaptionOptions { shuffle: false, warmup: None, tag_dropout: 0.0, ..options.clone() };
+    kept(caption, &ordered, rejoin, rng, 0)
+}
+
+/// The stages of a caption that is not dropped; with `rejoin` it is cut into tags.
+fn kept(caption: &str, options: &CaptionOptions, rejoin: bool, rng: &mut impl Random, step: u64) -> String {
     let mut caption = caption.to_owned();
     if !options.prefix.is_empty() {
         caption = format!("{} {caption}", options.prefix);
@@ -127,16 +145,12 @@ pub fn process(caption: &str, options: &CaptionOptions, rng: &mut impl Random, s
     if !options.suffix.is_empty() {
         caption = format!("{caption} {}", options.suffix);
     }
-    let epoch_drops = options.dropout_every_epochs.is_some_and(|n| n > 0 && epoch.is_multiple_of(n));
-    if epoch_drops || options.dropout > 0.0 && rng.unit() < options.dropout {
-        return String::new();
-    }
     if options.wildcards {
         caption = wildcards(&caption, rng);
     } else {
         caption.truncate(caption.find('\n').unwrap_or(caption.len()));
     }
-    if options.changes_tags() {
+    if rejoin {
         caption = change_tags(&caption, options, rng, step);
     }
     if !options.secondary_separator.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pipe_data::captions::{CaptionOptions, Random, TokenWarmup, process};
+use pipe_data::captions::{CaptionOptions, Random, TokenWarmup, process, whole};
 
 /// A small generator of uniform values (SplitMix64).
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
@@ -108,6 +108,27 @@ fn tag_dropout_and_warm_up() {
     // More at the start than there are: all of them.
     let options = CaptionOptions { warmup: TokenWarmup::new(9, 10.0, 1), ..Default::default() };
     assert_eq!(process("a,b", &options, &mut numbers(0), 5, 1), "a, b");
+}
+
+#[test]
+fn whole_captions_keep_every_tag_in_its_place() {
+    let options = CaptionOptions {
+        dropout: 1.0,
+        shuffle: true,
+        tag_dropout: 0.9,
+        warmup: TokenWarmup::new(1, 10.0, 1),
+        keep_tokens_separator: "|||".into(),
+        secondary_separator: "+".into(),
+        ..Default::default()
+    };
+    let texts: BTreeSet<String> =
+        (0..50).map(|seed| whole("a ||| b, c+d,,e ||| f", &options, &mut numbers(seed))).collect();
+    assert_eq!(texts, set(&["a, b, c,d, e, f"]));
+    // What is never cut is not joined anew.
+    assert_eq!(whole("a,b", &CaptionOptions { dropout: 1.0, ..Default::default() }, &mut numbers(0)), "a,b");
+    let options = CaptionOptions { wildcards: true, ..Default::default() };
+    let texts: BTreeSet<String> = (0..50).map(|seed| whole("{a|b}", &options, &mut numbers(seed))).collect();
+    assert_eq!(texts, set(&["a", "b"]));
 }
 
 #[test]

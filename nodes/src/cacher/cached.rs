@@ -15,6 +15,8 @@ use super::uses;
 use crate::common::batch::{
     Batch, BatchSource, ClassText, DataAbout, DataRules, HostTensor, TextAbout, TextRows, epoch_order,
 };
+use crate::common::text::TextEncoder;
+use crate::common::trainable::Held;
 use crate::loader::sample::{Sample, Samples};
 
 /// The batches of an epoch, as entry numbers.
@@ -44,8 +46,14 @@ pub struct Cached {
     pub(super) vae_file: Option<PathBuf>,
     /// The text encoders.
     pub(super) texts: Vec<TextAbout>,
+    /// Those that run at each use.
+    pub(super) live_texts: Vec<Held<TextEncoder>>,
+    /// How the captions of each folder change.
+    pub(super) captions: Vec<CaptionOptions>,
     pub(super) seed: u64,
     pub(super) batch: usize,
+    /// Batches of an optimizer step.
+    pub(super) accumulate: u64,
     pub(super) order: Mutex<Option<(u64, Order)>>,
     /// Number, sum and sum of squares of the latent means made in this run.
     pub(super) statistics: (u64, f64, f64),
@@ -65,6 +73,8 @@ struct Use<'a> {
     /// Index of the image.
     image: usize,
     sample: &'a Sample,
+    /// Number of its folder.
+    number: usize,
     folder: &'a Samples,
 }
 
@@ -100,7 +110,7 @@ impl Cached {
         let position = self.starts.partition_point(|&start| start <= entry) - 1;
         let image = self.usable[position];
         let Item { folder, sample } = &self.items[image];
-        Use { image, sample, folder: &self.folders[*folder] }
+        Use { image, sample, number: *folder, folder: &self.folders[*folder] }
     }
 
     /// Uses in an epoch of each usable image.
@@ -108,7 +118,7 @@ impl Cached {
         self.usable.iter().zip(self.starts.windows(2)).map(|(&i, pair)| (i, pair[1] - pair[0]))
     }
 
-    /// Cached outputs of every text encoder for captions.
+    /// Outputs of every text encoder for captions: cached ones, and of those that run at each use.
     fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
         let mut rows = BTreeMap::new();
         for (&component, (outputs, keys)) in &self.text_keys {
@@ -130,6 +140,7 @@ impl Cached {
             of_encoder.mask = outputs.mask.then_some(mask);
             rows.insert(component, of_encoder);
         }
+        rows.extend(self.live_rows(captions)?);
         Ok(rows)
     }
 
@@ -166,20 +177,19 @@ impl Cached {
         }
     }
 
-    fn caption(&self, of: &Use, epoch: u64, entry: u64) -> String {
-        let (sample, rules) = (of.sample, of.folder.captions);
-        let options = CaptionOptions {
-            dropout: rules.dropout,
-            shuffle: rules.shuffle,
-            keep_tokens: rules.keep_tokens as usize,
-            ..CaptionOptions::default()
-        };
-        if options.is_constant() {
-            return sample.caption.clone();
-        }
+    /// The caption of a use at an optimizer step.
+    fn caption(&self, of: &Use, (epoch, step): (u64, u64), entry: u64) -> String {
         let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
         let mut random = move || rand::Rng::next_u64(&mut stream);
-        captions::process(&sample.caption, &options, &mut random, 0, epoch + 1)
+        captions::process(&of.sample.caption, &self.captions[of.number], &mut random, step, epoch + 1)
+    }
+
+    /// The caption of an image with all its tags in order: what validation measures, and what is cached.
+    pub(super) fn whole_caption(&self, image: usize) -> String {
+        let Item { folder, sample } = &self.items[image];
+        let mut stream = rng::stream(self.seed, Purpose::Validation, 0, image as u64);
+        let mut random = move || rand::Rng::next_u64(&mut stream);
+        captions::whole(&sample.caption, &self.captions[*folder], &mut random)
     }
 
     /// A batch of images, each with whether it is mirrored and its caption.
@@ -226,7 +236,8 @@ impl Cached {
     pub(super) fn plain_batch(&self, images: &[usize]) -> Result<Batch, RunError> {
         let plain = |&image: &usize| {
             let Item { folder, sample } = &self.items[image];
-            (Use { image, sample, folder: &self.folders[*folder] }, false, sample.caption.clone())
+            let of = Use { image, sample, number: *folder, folder: &self.folders[*folder] };
+            (of, false, self.whole_caption(image))
         };
         self.gather(images.iter().map(plain).collect())
     }
@@ -240,6 +251,7 @@ impl BatchSource for Cached {
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
         let order = self.order(epoch);
         let entries = &order[index as usize % order.len()];
+        let step = epoch * self.per_epoch().div_ceil(self.accumulate) + index / self.accumulate;
         let mut class = ClassText::default();
         let uses: Vec<(Use, bool, String)> = entries
             .iter()
@@ -247,7 +259,7 @@ impl BatchSource for Cached {
                 let of = self.of_entry(entry);
                 let mut stream = rng::stream(self.seed, Purpose::Augment, epoch, entry as u64);
                 let mirrored = of.folder.flip && rng::uniform(&mut stream, 1, 0.0, 1.0)[0] < 0.5;
-                let caption = self.caption(&of, epoch, entry as u64);
+                let caption = self.caption(&of, (epoch, step), entry as u64);
                 let of_class = of.folder.class.as_ref().and_then(|c| Some((c.caption(&caption)?, c.weight)));
                 class.weights.push(of_class.as_ref().map_or(0.0, |(_, weight)| *weight as f32));
                 class.captions.push(of_class.map_or_else(|| caption.clone(), |(caption, _)| caption));
@@ -263,7 +275,7 @@ impl BatchSource for Cached {
     }
 
     fn text_encoders(&self) -> Vec<Component> {
-        self.text_keys.keys().copied().collect()
+        self.text_keys.keys().copied().chain(self.live_texts.iter().map(|text| text.component)).collect()
     }
 
     fn content(&self) -> String {
@@ -292,9 +304,7 @@ impl BatchSource for Cached {
             held_out: self.held_out.len() as u64,
             // Files have room for one answer: that of the first folder.
             rules: self.folders.first().map(|f| DataRules {
-                caption_dropout: f.captions.dropout,
-                shuffle: f.captions.shuffle,
-                keep_tokens: f.captions.keep_tokens,
+                captions: f.captions.options.clone(),
                 flip: f.flip,
                 buckets: f.buckets,
             }),
@@ -343,4 +353,106 @@ pub(super) fn push(stack: &mut HostTensor, row: HostTensor) {
     }
     stack.shape[0] += 1;
     stack.values.extend(row.values);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use pipe_data::images::buckets;
+
+    use super::*;
+    use crate::loader::sample::CaptionRules;
+
+    /// Four images of one folder, two in a batch and two batches in a step.
+    fn cached(rules: CaptionRules, caption: &str) -> Cached {
+        let size = (8, 8);
+        let sample = |i: usize| Sample {
+            path: format!("{i}.png").into(),
+            caption: caption.into(),
+            size,
+            fit: buckets::cover(size, size),
+            weight: 1.0,
+            mask: None,
+            held_out: false,
+        };
+        let folder = Samples {
+            items: Arc::new((0..4).map(sample).collect()),
+            repeats: 1,
+            flip: false,
+            captions: rules.clone(),
+            folder: "photos".into(),
+            resolution: size,
+            regularization: false,
+            preserve: false,
+            class: None,
+            buckets: None,
+        };
+        let store = Store::memory();
+        store.put("image", HostTensor { values: vec![0.0; 3 * 64], shape: vec![3, 8, 8] }).unwrap();
+        let mut cached = Cached {
+            store,
+            items: folder.items.iter().map(|sample| Item { folder: 0, sample: sample.clone() }).collect(),
+            captions: vec![rules.of(16)],
+            folders: vec![folder],
+            usable: (0..4).collect(),
+            starts: Vec::new(),
+            held_out: Vec::new(),
+            image_keys: (0..4).map(|i| ((i, false), "image".to_owned())).collect(),
+            mask_keys: HashMap::new(),
+            text_keys: BTreeMap::new(),
+            latent_scale: None,
+            vae_file: None,
+            texts: Vec::new(),
+            live_texts: Vec::new(),
+            seed: 3,
+            batch: 2,
+            accumulate: 2,
+            order: Mutex::new(None),
+            statistics: (0, 0.0, 0.0),
+        };
+        cached.number();
+        cached
+    }
+
+    fn captions(cached: &Cached, epoch: u64) -> Vec<String> {
+        (0..2).flat_map(|index| cached.batch(epoch, index).unwrap().captions).collect()
+    }
+
+    #[test]
+    fn tags_come_in_by_optimizer_steps() {
+        let rules = CaptionRules { warmup: Some((1, None, Some(0.25))), ..Default::default() };
+        let cached = cached(rules, "a,b,c,d,e");
+        // Two batches are one step, which is an epoch; a quarter of 16 steps are 4.
+        let counts: Vec<Vec<usize>> = (0..6)
+            .map(|epoch| captions(&cached, epoch).iter().map(|text| text.split(", ").count()).collect())
+            .collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 5].map(|n| vec![n; 4]));
+    }
+
+    #[test]
+    fn captions_are_functions_of_their_place_in_the_run() {
+        let options = CaptionOptions {
+            dropout_every_epochs: Some(3),
+            shuffle: true,
+            tag_dropout: 0.2,
+            keep_tokens: 1,
+            ..Default::default()
+        };
+        let rules = CaptionRules { options, warmup: None };
+        let (first, second) = (cached(rules.clone(), "a,b,c,d,e,f"), cached(rules, "a,b,c,d,e,f"));
+        let mut seen = BTreeSet::new();
+        // The other way round and each twice: nothing depends on what was asked before.
+        let backwards: Vec<Vec<String>> = (0..9).rev().map(|epoch| captions(&second, epoch)).collect();
+        for (epoch, other) in (0..9).zip(backwards.into_iter().rev()) {
+            let texts = captions(&first, epoch);
+            assert_eq!(texts, captions(&first, epoch));
+            assert_eq!(texts, other);
+            let dropped = epoch % 3 == 2;
+            assert!(texts.iter().all(|text| text.is_empty() == dropped && (dropped || text.starts_with('a'))));
+            seen.extend(texts);
+        }
+        assert!(seen.len() > 15, "{seen:?}");
+        assert_eq!(first.whole_caption(0), "a, b, c, d, e, f");
+    }
 }

@@ -11,8 +11,9 @@ use super::cached::{Cached, Item, Outputs, output_key};
 use super::store::{Store, key};
 use super::uses;
 use crate::common::autoencoder::Autoencoder;
-use crate::common::batch::HostTensor;
+use crate::common::batch::{BatchSource, HostTensor, run_steps};
 use crate::common::text::TextEncoder;
+use crate::common::trainable::Held;
 use crate::loader::sample::{Sample, Samples};
 
 /// Encodes what is not cached yet and gives the source of batches.
@@ -20,6 +21,8 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
     let folders: Vec<Samples> = cx.typed::<Samples>("samples")?.into_iter().cloned().collect();
     let vae = cx.typed::<Autoencoder>("vae")?.into_iter().next();
     let texts = cx.typed::<TextEncoder>("text")?;
+    let live_texts = Held::<TextEncoder>::all(cx, "live_text");
+    let about = texts.iter().copied().chain(live_texts.iter().map(|text| &**text));
     let mut cached = Cached {
         store,
         items: used(cx, &folders),
@@ -32,9 +35,12 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         text_keys: BTreeMap::new(),
         latent_scale: vae.map(|v| (v.scale, v.shift)),
         vae_file: vae.and_then(|v| v.source.path()).map(Path::to_path_buf),
-        texts: texts.iter().map(|text| text.about()).collect(),
+        texts: about.map(TextEncoder::about).collect(),
+        live_texts,
+        captions: Vec::new(),
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
+        accumulate: cx.settings.train.accumulate.max(1),
         order: Mutex::new(None),
         statistics: (0, 0.0, 0.0),
     };
@@ -44,11 +50,13 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         vae.weights.unload();
     }
     cached.fill_masks(cx)?;
+    cached.number();
+    let (_, total) = run_steps(cx.settings, cached.per_epoch());
+    cached.captions = cached.folders.iter().map(|folder| folder.captions.of(total)).collect();
     for text in texts {
         cached.fill_captions(cx, text)?;
         text.weights.unload();
     }
-    cached.number();
     // Regularization images alone have nothing to balance.
     if cached.starts.last().is_none_or(|entries| *entries == 0) {
         return Err(RunError::new("P0306", "no usable image is left").at("samples"));
@@ -75,8 +83,17 @@ fn used(cx: &BuildCx, folders: &[Samples]) -> Vec<Item> {
 }
 
 /// Captions encoded at once, fewer of encoders with long inputs.
-pub(super) fn captions_at_once(tokens: usize) -> usize {
+pub fn captions_at_once(tokens: usize) -> usize {
     if tokens <= 256 { 8 } else { 2 }
+}
+
+/// Refuses outputs that overflowed.
+pub(super) fn finite(text: &TextEncoder, caption: &str, values: &[f32], port: &str) -> Result<(), RunError> {
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(());
+    }
+    let message = format!("the {} gives values that are not finite for `{caption}`", text.component.name());
+    Err(RunError::new("P0901", message).at(port).help("set `train.precision: f32` or `bf16`"))
 }
 
 struct Todo {
@@ -206,9 +223,11 @@ impl Cached {
 
     fn fill_captions(&mut self, cx: &BuildCx, text: &TextEncoder) -> Result<(), RunError> {
         let mut captions = vec![String::new()]; // dropped captions
-        for Item { folder, sample } in self.usable.iter().chain(&self.held_out).map(|&i| &self.items[i]) {
-            captions.push(sample.caption.clone());
-            captions.extend(self.folders[*folder].class.as_ref().and_then(|class| class.caption(&sample.caption)));
+        for &i in self.usable.iter().chain(&self.held_out) {
+            let caption = self.whole_caption(i);
+            let class = self.folders[self.items[i].folder].class.as_ref();
+            captions.extend(class.and_then(|class| class.caption(&caption)));
+            captions.push(caption);
         }
         captions.sort();
         captions.dedup();
@@ -242,13 +261,7 @@ impl Cached {
             let pooled = encoded.pooled.map(|p| (p.dim(1), p.to_vec()));
             for (i, (caption, key)) in chunk.iter().enumerate() {
                 let values = row(&hidden, i, tokens * width);
-                if values.iter().any(|v| !v.is_finite()) {
-                    let message =
-                        format!("the {} gives values that are not finite for `{caption}`", text.component.name());
-                    return Err(RunError::new("P0901", message)
-                        .at("text")
-                        .help("set `train.precision: f32` or `bf16`"));
-                }
+                finite(text, caption, &values, "text")?;
                 // The hidden states last: they make the entry complete.
                 if let Some((p, pooled)) = &pooled {
                     let value = HostTensor { values: row(pooled, i, *p), shape: vec![*p] };

@@ -4,6 +4,7 @@ pub mod cached;
 pub mod disk;
 pub mod fill;
 mod held_out;
+mod live;
 mod masks;
 pub mod memory;
 pub mod store;
@@ -27,7 +28,7 @@ use crate::common::autoencoder::Network;
 use crate::common::batch::{BatchSource, Batches, batches_per_epoch};
 use crate::common::facts::{TextFacts, read, texts_of_port};
 use crate::common::texts_fit;
-use crate::loader::sample::{CaptionRules, Samples};
+use crate::loader::sample::Samples;
 
 /// Ports of every cacher.
 fn inputs() -> Vec<Input> {
@@ -49,6 +50,12 @@ fn inputs() -> Vec<Input> {
             &[PortType::TextEncoder],
             Rate::Sample,
             "Text encoders whose outputs are cached. Leave out those that are trained.",
+        ),
+        Input::many(
+            "live_text",
+            &[PortType::TextEncoder],
+            Rate::Step,
+            "Text encoders that run at each use in place of a cache, without learning: for captions that change.",
         ),
     ]
 }
@@ -79,19 +86,24 @@ fn check(cx: &mut CheckCx) -> Facts {
         );
     }
     let vae = cx.inputs.one("vae").map(|s| s.facts.clone());
-    let text = texts_of_port(cx.inputs, "text");
-    let rules = |f: &Facts| read::<CaptionRules>(f, "captions").unwrap_or_default();
-    if folders.iter().any(|f| rules(f).shuffle) && !text.is_empty() {
-        cx.error(
-            "P0403",
-            "text",
-            "captions are shuffled at each use, so their embeddings cannot be cached",
-            Some("leave `shuffle_caption` out, or train the text encoder and leave `text` out here".into()),
-        );
+    let (cached_text, live_text) = (texts_of_port(cx.inputs, "text"), texts_of_port(cx.inputs, "live_text"));
+    for source in cx.inputs.many("samples").to_vec() {
+        let fields: Vec<String> = read(&source.facts, "varying_captions").unwrap_or_default();
+        if let (Some(field), false) = (fields.first(), cached_text.is_empty()) {
+            let message = format!(
+                "`{field}` of `{}` changes captions at each use, so their embeddings cannot be cached",
+                source.node
+            );
+            let help = format!("write `live_text` in place of `text`, or leave `{field}` out");
+            cx.error("P0403", "text", message, Some(help));
+            break;
+        }
     }
+    let text: Vec<TextFacts> = cached_text.iter().chain(&live_text).cloned().collect();
     for (i, one) in text.iter().enumerate() {
         if text[..i].iter().any(|t| t.kind == one.kind) {
-            cx.error("P0401", "text", format!("two of the text encoders are a {}", one.component().name()), None);
+            let port = if i < cached_text.len() { "text" } else { "live_text" };
+            cx.error("P0401", port, format!("two of the text encoders are a {}", one.component().name()), None);
         }
     }
     for samples in &folders {
@@ -148,7 +160,8 @@ fn check(cx: &mut CheckCx) -> Facts {
     }
     facts
         .with("texts", serde_json::to_value(&text).unwrap_or_default())
-        .with("texts_unknown", cx.inputs.many("text").len() > text.len())
+        .with("live_texts", serde_json::to_value(&live_text).unwrap_or_default())
+        .with("texts_unknown", cx.inputs.many("text").len() + cx.inputs.many("live_text").len() > text.len())
         .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
+use pipe_core::settings::Settings;
+use pipe_data::captions::CaptionOptions;
 use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 use rand::seq::SliceRandom;
@@ -171,12 +173,8 @@ pub struct DataAbout {
 /// What a loader does to images and captions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DataRules {
-    /// Probability of an empty caption.
-    pub caption_dropout: f64,
-    /// Tags are shuffled.
-    pub shuffle: bool,
-    /// Tags that stay in front.
-    pub keep_tokens: u64,
+    /// How captions change.
+    pub captions: CaptionOptions,
     /// Images are mirrored at random.
     pub flip: bool,
     /// Aspect-ratio buckets.
@@ -221,6 +219,17 @@ pub fn epoch_order(buckets: &[Vec<usize>], batch: usize, seed: u64, epoch: u64) 
     }
     batches.shuffle(&mut rng);
     batches
+}
+
+/// Optimizer steps of an epoch of `batches`, and of the run.
+pub fn run_steps(settings: &Settings, batches: u64) -> (u64, u64) {
+    let per_epoch = batches.div_ceil(settings.train.accumulate.max(1)).max(1);
+    let total = match (settings.train.steps, settings.train.epochs) {
+        (Some(steps), _) => steps,
+        (None, Some(epochs)) => epochs * per_epoch,
+        (None, None) => 1600,
+    };
+    (per_epoch, total)
 }
 
 /// Batches of an epoch without making them.

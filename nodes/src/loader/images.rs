@@ -14,9 +14,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::captions::CaptionFields;
 use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
 use super::fitting::Fitting;
-use super::sample::{CaptionRules, MaskSource, PreserveClass, Regularization, Sample, Samples};
+use super::sample::{MaskSource, PreserveClass, Regularization, Sample, Samples};
 use super::split::{self, Split};
 use super::weights::{self, Factor};
 use super::{masks, notices};
@@ -34,28 +35,8 @@ pub struct Config {
     /// Aspect-ratio buckets. Without them every image is fitted to `resolution` and cropped at the centre.
     #[serde(default)]
     buckets: Option<Buckets>,
-    /// Extension of caption files. Default `.txt`.
-    #[serde(default = "default_extension")]
-    caption_extension: String,
-    /// Caption of images without a caption file. Without it such an image is an error.
-    #[serde(default)]
-    default_caption: Option<String>,
-    /// Text put before every caption, with a space.
-    #[serde(default)]
-    caption_prefix: Option<String>,
-    /// Text put behind every caption, with a space.
-    #[serde(default)]
-    caption_suffix: Option<String>,
-    /// Probability of training a use of an image with an empty caption. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    caption_dropout_rate: f64,
-    /// Shuffle the comma-separated tags of a caption at each use. Needs a text encoder that runs in training.
-    #[serde(default)]
-    shuffle_caption: bool,
-    /// Tags at the front that `shuffle_caption` leaves in place. Default 0.
-    #[serde(default)]
-    keep_tokens: u64,
+    #[serde(flatten)]
+    captions: CaptionFields,
     /// How often each image is used in an epoch. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100000))]
@@ -127,9 +108,6 @@ pub(super) struct Buckets {
     pub(super) no_upscale: bool,
 }
 
-fn default_extension() -> String {
-    ".txt".into()
-}
 fn one() -> u64 {
     1
 }
@@ -147,11 +125,7 @@ impl Config {
             items: Arc::new(items),
             repeats: self.repeats,
             flip: self.flip_aug,
-            captions: CaptionRules {
-                dropout: self.caption_dropout_rate,
-                shuffle: self.shuffle_caption,
-                keep_tokens: self.keep_tokens,
-            },
+            captions: self.captions.rules(),
             folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             resolution: self.resolution.sides(),
             regularization: self.regularization.is_some(),
@@ -223,14 +197,7 @@ impl Node for Images {
                 );
             }
         }
-        if config.keep_tokens > 0 && !config.shuffle_caption {
-            cx.error(
-                "P0402",
-                "keep_tokens",
-                "`keep_tokens` has no effect without `shuffle_caption`",
-                Some("add `shuffle_caption: true`, or leave `keep_tokens` out".into()),
-            );
-        }
+        config.captions.check(cx, false);
         if config.validation_split.is_some() && config.regularization.is_some() {
             let message = "`validation_split` has no effect on what is learned of regularization images";
             cx.error("P0402", "validation_split", message, Some("set images of the concept aside".into()));
@@ -247,7 +214,12 @@ impl Node for Images {
                 for (code, field, message, help) in notices::of(&folder, &samples.items) {
                     cx.warn(code, field, message, Some(help.into()));
                 }
-                facts(&samples, config.masks.is_some()).with("assumed", stands_in)
+                if !stands_in {
+                    for (field, message) in config.captions.notices(&samples.items) {
+                        cx.warn("P0402", field, message, Some(format!("leave `{field}` out")));
+                    }
+                }
+                facts(config, &samples).with("assumed", stands_in)
             }
             Err(problems) => {
                 for p in problems {
@@ -298,7 +270,7 @@ impl Node for Images {
 
 /// Reads the folders: names, captions and image headers, no pixels.
 fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples, Vec<Found>> {
-    let extension = config.caption_extension.clone();
+    let extension = config.captions.caption_extension.clone();
     let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
         let (code, help) = match &e {
             ImageError::Missing { .. } => ("P0301", Some(missing_help(folder))),
@@ -323,9 +295,9 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
                 continue;
             }
         };
-        let caption = match (&entry.caption_path, &config.default_caption) {
+        let caption = match (&entry.caption_path, &config.captions.default_caption) {
             (Some(path), _) => match pipe_data::images::read_caption(path) {
-                Ok(text) => pipe_data::images::caption_text(&text, false),
+                Ok(text) => pipe_data::images::caption_text(&text, config.captions.wildcards),
                 Err(e) => {
                     let (code, help) = notices::caption_fault(&e);
                     problems.push(found(code, "path", e.to_string(), Some(help)));
@@ -339,7 +311,7 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
             }
         };
         match fitting.of(size) {
-            Ok(fit) => items.push(config.sample(entry.path, decorate(config, caption), size, fit)),
+            Ok(fit) => items.push(config.sample(entry.path, config.captions.decorate(caption), size, fit)),
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
     }
@@ -381,18 +353,7 @@ fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     Ok(config.samples(items, Path::new(&config.path)))
 }
 
-fn decorate(config: &Config, caption: String) -> String {
-    let mut text = caption;
-    if let Some(prefix) = &config.caption_prefix {
-        text = format!("{prefix} {text}");
-    }
-    if let Some(suffix) = &config.caption_suffix {
-        text = format!("{text} {suffix}");
-    }
-    text
-}
-
-fn facts(samples: &Samples, masked: bool) -> Facts {
+fn facts(config: &Config, samples: &Samples) -> Facts {
     let buckets = |held_out: bool| {
         let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for s in samples.items.iter().filter(|s| s.held_out == held_out) {
@@ -407,7 +368,7 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
         let order: Vec<_> = samples.items.iter().map(|s| json!([s.fit.bucket.0, s.fit.bucket.1])).collect();
         facts = facts.with("regularization", order);
     }
-    if masked || samples.items.iter().any(|s| s.mask.is_some()) {
+    if config.masks.is_some() || samples.items.iter().any(|s| s.mask.is_some()) {
         facts = facts.with("masked", true);
     }
     if let Some(class) = &samples.class {
@@ -423,6 +384,6 @@ fn facts(samples: &Samples, masked: bool) -> Facts {
         .with("repeats", samples.repeats)
         .with("flip", samples.flip)
         .with("buckets", buckets(false))
-        .with("captions", serde_json::to_value(samples.captions).unwrap_or_default())
+        .with("varying_captions", config.captions.varying())
         .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
 }

@@ -1,5 +1,6 @@
 //! Loaders: where training data comes from.
 
+mod captions;
 mod faults;
 mod fitting;
 pub mod images;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pipe_data::captions::{CaptionOptions, TokenWarmup};
 use pipe_data::images::buckets::Fit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,14 +41,23 @@ pub enum MaskSource {
 }
 
 /// How captions change from use to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CaptionRules {
-    /// Probability of an empty caption.
-    pub dropout: f64,
-    /// Shuffle tags.
-    pub shuffle: bool,
-    /// Tags that stay in front.
-    pub keep_tokens: u64,
+    /// Everything but the warm-up, whose length may be a part of the run. Captions have prefix and suffix already.
+    pub options: CaptionOptions,
+    /// Tags at the first step, and steps or the part of the run until all are used.
+    pub warmup: Option<(u64, Option<u64>, Option<f64>)>,
+}
+
+impl CaptionRules {
+    /// In a run of so many steps.
+    pub fn of(&self, total_steps: u64) -> CaptionOptions {
+        let warmup = self.warmup.map(|(min, steps, ratio)| {
+            let part = ratio.map_or(0, |ratio| (ratio * total_steps as f64) as u64);
+            TokenWarmup { min: min as usize, steps: steps.unwrap_or(part) }
+        });
+        CaptionOptions { warmup, ..self.options.clone() }
+    }
 }
 
 /// Images of the class.
@@ -131,6 +141,15 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_the_run_is_a_number_of_steps() {
+        let warmup =
+            |steps, ratio| CaptionRules { warmup: Some((2, steps, ratio)), ..Default::default() }.of(1001).warmup;
+        assert_eq!(warmup(None, Some(0.25)), Some(TokenWarmup { min: 2, steps: 250 }));
+        assert_eq!(warmup(Some(7), None), Some(TokenWarmup { min: 2, steps: 7 }));
+        assert_eq!(CaptionRules::default().of(10), CaptionOptions::default());
+    }
 
     #[test]
     fn the_class_stands_in_place_of_the_trigger() {

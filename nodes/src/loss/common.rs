@@ -235,12 +235,12 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     let trained = trained_texts(model);
     for text in &cached {
         if trained.iter().any(|t| t.kind == text.kind) {
-            let message = format!("`{name}` caches the outputs of a text encoder that is being trained");
-            cx.error("P0403", "batch", message, Some(format!("leave it out of `text` of `{name}`")));
+            let message = format!("`{name}` carries the outputs of a text encoder that is being trained");
+            cx.error("P0403", "batch", message, Some(format!("leave it out of the text encoders of `{name}`")));
         }
         if !family.has(text.component()) {
             let message = format!("{family} has no {}", text.component().name());
-            cx.error("P0401", "batch", message, Some(format!("take it out of `text` of `{name}`")));
+            cx.error("P0401", "batch", message, Some(format!("take it out of the text encoders of `{name}`")));
         }
     }
     // An encoder that could not be read has been reported where it is.

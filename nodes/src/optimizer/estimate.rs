@@ -17,6 +17,8 @@ use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
 use super::groups::Shape;
 use crate::adapter::full::{frozen, learns};
+use crate::cacher::fill::captions_at_once;
+use crate::cacher::text_cost;
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
@@ -37,11 +39,26 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
         let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
         let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
         let gradients = size * parameters;
+        // Encoders that run in the step are done before the model begins.
+        let (live_peak, live_flops) = live(settings, facts, compute);
+        let activations = peak.saturating_sub(gradients).max(live_peak);
         plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
-        plan.step.push(Bytes { category: Category::Activations, bytes: peak.saturating_sub(gradients) });
-        plan.step_flops = flops * settings.train.accumulate;
+        plan.step.push(Bytes { category: Category::Activations, bytes: activations });
+        plan.step_flops = (flops + live_flops) * settings.train.accumulate;
     }
     plan
+}
+
+/// Peak bytes and FLOPs of what is encoded for a batch in place of a cache.
+fn live(settings: &Settings, facts: &Facts, compute: DType) -> (u64, u64) {
+    let batch = settings.train.batch_size;
+    let texts = facts.get("batch_facts").and_then(|b| b.get("live_texts")).cloned().unwrap_or_default();
+    let texts: Vec<TextFacts> = serde_json::from_value(texts).unwrap_or_default();
+    texts.iter().fold((0, 0), |(peak, flops), text| {
+        let chunk = captions_at_once(text.tokens as usize).min(batch as usize).max(1);
+        let (own_peak, own_flops) = text_cost(text, compute, chunk);
+        (peak.max(own_peak), flops + own_flops * batch)
+    })
 }
 
 /// The type that what learns is kept in.

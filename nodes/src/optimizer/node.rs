@@ -7,7 +7,6 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, Curve, NodePlan, bytes_text};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, Position, RunError};
-use pipe_core::settings::Settings;
 use pipe_data::metadata::py_float;
 use pipe_ops::Device;
 use pipe_ops::backend::Kind;
@@ -25,6 +24,7 @@ use super::host::{HostUpdater, Updater};
 use super::rates::Rates;
 use super::stepper::{Recipe, Stepper};
 use super::{check_rates, estimate, groups, state};
+use crate::common::batch::run_steps;
 use crate::common::plain_value;
 use crate::loss::{Loss, LossProgram};
 
@@ -131,17 +131,6 @@ plain_value!(Update);
 /// The node type of an optimizer.
 pub struct OptimizerNode<A>(PhantomData<fn() -> A>);
 
-/// Optimizer steps of an epoch and of the run.
-fn steps(settings: &Settings, batches: u64) -> (u64, u64) {
-    let per_epoch = batches.div_ceil(settings.train.accumulate.max(1)).max(1);
-    let total = match (settings.train.steps, settings.train.epochs) {
-        (Some(steps), _) => steps,
-        (None, Some(epochs)) => epochs * per_epoch,
-        (None, None) => 1600,
-    };
-    (per_epoch, total)
-}
-
 impl<A: Algorithm> Config<A> {
     fn rates(&self, facts: &Facts) -> Rates {
         Rates::new(self.algorithm.config().learning_rate(), &self.frame, facts)
@@ -221,7 +210,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
 
     fn check(config: &Config<A>, cx: &mut CheckCx) -> Facts {
         let Some(loss) = cx.inputs.one("loss").cloned() else { return Facts::new() };
-        let (per_epoch, total) = steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
+        let (per_epoch, total) = run_steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
         let optimizer = config.algorithm.config();
         if let Err(invalid) = optimizer.check() {
             complain(cx, invalid);
@@ -269,7 +258,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
 
     fn plan(config: &Config<A>, cx: &PlanCx) -> NodePlan {
         let Some(loss) = cx.inputs.one("loss") else { return NodePlan::default() };
-        let (per_epoch, total) = steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
+        let (per_epoch, total) = run_steps(cx.settings, loss.facts.u64("batches").unwrap_or(1));
         let optimizer = config.algorithm.config();
         let position = Position { step: 0, total_steps: total, steps_per_epoch: per_epoch };
         let groups = config.groups(&loss.facts).unwrap_or_default();
@@ -304,7 +293,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
 
     fn build(config: Config<A>, cx: &mut BuildCx) -> Result<Built, RunError> {
         let loss = cx.one::<Loss>("loss")?.0.clone();
-        let (steps_per_epoch, total_steps) = steps(cx.settings, loss.source().per_epoch());
+        let (steps_per_epoch, total_steps) = run_steps(cx.settings, loss.source().per_epoch());
         let position = Position { step: 0, total_steps, steps_per_epoch };
         let facts = cx.facts.one("loss").map(|source| source.facts.clone()).unwrap_or_default();
         let (rates, optimizer) = (config.rates(&facts), config.algorithm.config());

@@ -294,9 +294,11 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.tag_frequency = Some(tag_frequency(&folders));
     training.bucket_info = Some(bucket_info(&buckets, None));
     let Some(rules) = &about.rules else { return };
-    training.caption_dropout_rate = Some(rules.caption_dropout);
-    training.shuffle_caption = Some(rules.shuffle);
-    training.keep_tokens = Some(rules.keep_tokens);
+    training.caption_dropout_rate = Some(rules.captions.dropout);
+    training.caption_dropout_every_n_epochs = Some(rules.captions.dropout_every_epochs.unwrap_or(0));
+    training.caption_tag_dropout_rate = Some(rules.captions.tag_dropout).filter(|rate| *rate > 0.0);
+    training.shuffle_caption = Some(rules.captions.shuffle);
+    training.keep_tokens = Some(rules.captions.keep_tokens as u64);
     training.flip_aug = Some(rules.flip);
     (training.color_aug, training.random_crop) = (Some(false), Some(false));
     training.enable_bucket = Some(rules.buckets.is_some());

@@ -1,0 +1,130 @@
+//! Captions and images that change from use to use, through whole runs of documents.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pipe_core::document::Syntax;
+use pipe_core::execute::{RunOptions, run};
+use pipe_core::run::{Progress, StopFlag};
+use pipe_data::images::{Rgb8, png};
+
+struct Silent;
+
+impl Progress for Silent {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+/// Six pictures of 48×40 pixels, no two alike.
+fn pictures(folder: &Path, caption: &str) {
+    std::fs::create_dir_all(folder).unwrap();
+    for i in 0..6usize {
+        let mut picture = Rgb8::new(48, 40);
+        for (at, value) in picture.pixels.iter_mut().enumerate() {
+            *value = ((at * (7 + i) + at / 96 * 13 + i * 31) % 251) as u8;
+        }
+        png::write(folder.join(format!("{i}.png")), &picture, &[]).unwrap();
+        std::fs::write(folder.join(format!("{i}.txt")), caption.replace('#', &i.to_string())).unwrap();
+    }
+}
+
+/// What a run that trains on a folder with some options saves.
+struct Set<'a> {
+    photos: &'a str,
+    encoders: &'a str,
+}
+
+impl Set<'_> {
+    fn document(&self, steps: u64) -> String {
+        let model = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../tests/fixtures/diffusers_dir");
+        format!(
+            "version: 1\nname: t\ntrain: {{ device: cpu, steps: {steps}, batch_size: 2, accumulate: 2 }}\nnodes:\n  \
+             photos: {{ type: loader.images, path: photos, resolution: 64, {} }}\n  \
+             vae: {{ type: encoder.vae, weights: {model} }}\n  \
+             clip: {{ type: encoder.clip_l, init: {{ width: 24, layers: 1, heads: 2 }} }}\n  \
+             cached: {{ type: cacher.memory, samples: photos, {} }}\n  \
+             unet: {{ type: model.sd1, weights: {model} }}\n  \
+             lora: {{ type: adapter.lora, model: unet, rank: 2 }}\n  \
+             loss: {{ type: loss.diffusion, model: lora, batch: cached }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-2 }}\n  \
+             save: {{ type: saver.adapter, adapter: lora, update: adamw, dtype: f32 }}\n",
+            self.photos,
+            self.encoders,
+            model = model.display()
+        )
+    }
+
+    fn train(&self, folder: &Path, out: &str, steps: u64, resume: bool) -> Vec<f32> {
+        let registry = pipe_nodes::registry();
+        let text = self.document(steps);
+        let checked = pipe_core::check::check_text(&registry, &text, &folder.join("run.yaml"), Syntax::Yaml, &[]);
+        let format = pipe_core::diagnostic::Format::Concise;
+        assert!(
+            checked.ok(),
+            "{}",
+            pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false)
+        );
+        let options =
+            RunOptions { folder: folder.join(out), resume, progress: Arc::new(Silent), stop: StopFlag::default() };
+        run(&registry, &checked, options).unwrap();
+        let file = pipe_data::weights::WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
+        let mut names: Vec<&str> = file.names().collect();
+        names.sort_unstable();
+        names.iter().flat_map(|n| file.f32(n).unwrap()).collect()
+    }
+
+    /// Trains six steps at once, and three and then three more.
+    fn continues(&self, folder: &Path, name: &str) -> Vec<f32> {
+        let (whole, parts) = (format!("{name}-whole"), format!("{name}-parts"));
+        let expected = self.train(folder, &whole, 6, false);
+        self.train(folder, &parts, 3, false);
+        assert!(self.train(folder, &parts, 6, true) == expected, "{name} does not go on as it was");
+        expected
+    }
+}
+
+fn far(a: &[f32], b: &[f32]) -> f32 {
+    let norm = |x: &[f32]| x.iter().map(|v| v * v).sum::<f32>().sqrt();
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(a)
+}
+
+#[test]
+fn encoders_that_run_in_steps_give_what_a_cache_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(&folder.path().join("photos"), "a picture, number #");
+    let photos = "caption_dropout_rate: 0.2, flip_aug: true";
+    let set = |encoders| Set { photos, encoders };
+    let cached = set("vae: vae, text: clip").train(folder.path(), "a", 4, false);
+    let live = set("vae: vae, live_text: clip").train(folder.path(), "b", 4, false);
+    assert!(far(&cached, &live) < 1e-4, "{}", far(&cached, &live));
+}
+
+#[test]
+fn changing_captions_continue_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(
+        &folder.path().join("photos"),
+        "sks ||| a {red|green} cat, big, number#\nsks ||| second line, a, b ||| end",
+    );
+    let options = [
+        "wildcards: true",
+        "shuffle_caption: true",
+        "tag_dropout_rate: 0.3",
+        "token_warmup: { min: 1, steps: 5 }",
+        "caption_dropout_every_epochs: 3",
+    ];
+    let of = |list: &[&str]| format!("keep_tokens_separator: '|||', {}", list.join(", "));
+    let all = of(&options);
+    let encoders = "vae: vae, live_text: clip";
+    let full = Set { photos: &all, encoders }.continues(folder.path(), "all");
+    // Each of them counts.
+    for left_out in 0..options.len() {
+        let mut list = options.to_vec();
+        list.remove(left_out);
+        let photos = of(&list);
+        let other = Set { photos: &photos, encoders }.train(folder.path(), &format!("{left_out}"), 6, false);
+        let distance = far(&full, &other);
+        assert!(distance > 1e-6, "{} changes nothing: {distance}", options[left_out]);
+    }
+}
