@@ -101,6 +101,65 @@ fn encoders_that_run_in_steps_give_what_a_cache_gives() {
 }
 
 #[test]
+fn images_encoded_in_steps_are_those_of_a_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(&folder.path().join("photos"), "a picture");
+    let masks = folder.path().join("masks");
+    std::fs::create_dir_all(&masks).unwrap();
+    for i in 0..6usize {
+        let mut mask = Rgb8::new(48, 40);
+        mask.pixels.iter_mut().enumerate().for_each(|(at, value)| *value = (at / 3 % 48 * 5) as u8);
+        png::write(masks.join(format!("{i}.png")), &mask, &[]).unwrap();
+    }
+    for photos in ["flip_aug: true", "flip_aug: true, masks: masks, resize_interpolation: bicubic"] {
+        let set = |encoders| Set { photos, encoders };
+        let cached = set("vae: vae, text: clip").train(folder.path(), "a", 4, false);
+        let live = set("live_vae: vae, text: clip, vae_batch_size: 1").train(folder.path(), "b", 4, false);
+        assert!(far(&cached, &live) < 1e-4, "{}", far(&cached, &live));
+        std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("b")).unwrap();
+    }
+}
+
+#[test]
+fn changing_images_continue_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(&folder.path().join("photos"), "a picture");
+    let list = ["random_crop: true", "color_aug: true", "resize_interpolation: nearest", "alpha_mask: true"];
+    let encoders = "live_vae: vae, live_text: clip";
+    let all = list.join(", ");
+    let full = Set { photos: &all, encoders }.continues(folder.path(), "all");
+    // Each of the first three counts; these pictures have no alpha.
+    for left_out in 0..3 {
+        let mut list = list.to_vec();
+        list.remove(left_out);
+        let photos = list.join(", ");
+        let other = Set { photos: &photos, encoders }.train(folder.path(), &format!("{left_out}"), 6, false);
+        assert!(far(&full, &other) > 1e-6, "{} left out changes nothing", left_out);
+    }
+}
+
+#[test]
+fn a_metadata_file_says_what_caption_files_say() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(&folder.path().join("photos"), "a picture, number #");
+    let encoders = "vae: vae, text: clip";
+    let files = Set { photos: "flip_aug: true", encoders }.train(folder.path(), "files", 4, false);
+    let lines = |form: &dyn Fn(usize) -> String| (0..6).rev().map(form).collect::<Vec<_>>();
+    let object = lines(&|i| format!("\"{i}\": {{ \"caption\": \"a picture\", \"tags\": \"number {i}\" }}"));
+    std::fs::write(folder.path().join("all.json"), format!("{{ {} }}", object.join(",\n"))).unwrap();
+    let list = lines(&|i| {
+        format!("{{ \"image_path\": \"{i}.png\", \"caption\": \"a picture, number {i}\", \"image_size\": [48, 40] }}")
+    });
+    std::fs::write(folder.path().join("all.jsonl"), list.join("\n\n")).unwrap();
+    for (name, more) in [("all.json", ", caption_separator: ', '"), ("all.jsonl", "")] {
+        let photos = format!("flip_aug: true, metadata: {name}{more}");
+        let listed = Set { photos: &photos, encoders }.train(folder.path(), name, 4, false);
+        assert!(listed == files, "{name} trains something else");
+    }
+}
+
+#[test]
 fn changing_captions_continue_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     pictures(

@@ -333,6 +333,16 @@ fn regularization_images_are_as_many_as_the_others() {
     assert_eq!((&metadata["ss_num_train_images"][..], &metadata["ss_num_reg_images"][..]), ("10", "10"));
     assert_eq!(metadata["ss_prior_loss_weight"], "0.5");
     assert_eq!(metadata["ss_reg_dataset_dirs"], r#"{"photos":{"n_repeats":1,"img_count":2}}"#);
+    // Of several folders each is told by itself.
+    let datasets: serde_json::Value = serde_json::from_str(&metadata["ss_datasets"]).unwrap();
+    let told =
+        |at: &str| datasets.as_array().unwrap().iter().map(|one| one.pointer(at).unwrap().clone()).collect::<Vec<_>>();
+    assert_eq!(told("/num_train_images"), [10, 0]);
+    assert_eq!(told("/num_reg_images"), [0, 10]);
+    assert_eq!(told("/resolution"), vec![serde_json::json!([32, 32]); 2]);
+    assert_eq!(told("/subsets/0/is_reg"), [false, true]);
+    assert_eq!(told("/subsets/0/flip_aug"), [true, false]);
+    assert_eq!(told("/subsets/0/image_dir"), ["heldout", "photos"]);
 }
 
 /// Captions with the class in place of the trigger are cached as well, and used.

@@ -193,6 +193,17 @@ fn files(dir: &Path) {
     }
     fs::write(at("blank/b.txt"), " \n").unwrap();
     fs::write(at("emphasis/b.txt"), "a (face:0) of a cat").unwrap();
+    // Metadata files.
+    for (name, text) in [
+        ("meta.json", r#"{ "a": { "caption": "a face", "tags": "red" }, "b.png": { "tags": "blue" } }"#),
+        ("meta-keys.json", r#"{ "a": { "caption": "x" }, "a.png": { "caption": "x" }, "c": { "caption": "x" } }"#),
+        ("meta-number.json", "{\n  \"a\": { \"caption\": \"x\" },\n  \"b\": { \"caption\": 7 }\n}"),
+        ("meta-lines.jsonl", "{ \"image_path\": \"a.png\", \"caption\": \"x\" }\n{ \"caption\": \"x\" }\n"),
+        ("meta-empty.json", r#"{ "a": {}, "b": { "caption": " " } }"#),
+        ("meta-some.json", r#"{ "a": { "caption": "x" } }"#),
+    ] {
+        fs::write(at(name), text).unwrap();
+    }
     // Masks: good ones, one too few and one too many, one of another shape.
     for (folder, names) in [("masks", ["a", "b"]), ("masks-others", ["a", "c"]), ("masks-wide", ["a", "b"])] {
         fs::create_dir(at(folder)).unwrap();
@@ -298,7 +309,7 @@ fn every_case_reports_as_written() {
     assert!(wrong.is_empty(), "{} cases differ (UPDATE=1 rewrites them)\n\n{}", wrong.len(), wrong.join("\n"));
     let wanted = [
         "P0207", "P0213", "P0301", "P0302", "P0303", "P0304", "P0305", "P0306", "P0307", "P0308", "P0309", "P0311",
-        "P0312", "P0401", "P0402", "P0403", "P0904",
+        "P0312", "P0313", "P0401", "P0402", "P0403", "P0904",
     ];
     let missing: Vec<&str> = wanted.into_iter().filter(|code| !codes.contains(code)).collect();
     assert!(missing.is_empty(), "no case shows {missing:?}");

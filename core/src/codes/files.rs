@@ -79,6 +79,11 @@ pub(super) const CODES: &[Code] = &[
         "The name given for the result exists already, or is that of a file that is read. Use another name; `--force` replaces an existing result, but never an input, and never a folder that holds no model.",
     ),
     code(
+        "P0313",
+        "a metadata file that cannot be used",
+        "A metadata file lists images with captions and tags, as kohya's tools write it: a `.json` file with one object, whose keys name images and whose values have `caption` and `tags`, or a `.jsonl` file with an object a line that names its image as `image_path`. A key is a path from the folder of the images, an absolute path, or the name of an image in that folder without its extension. Each image is listed once, and each must be there.",
+    ),
+    code(
         "P0330",
         "images that are not read",
         "A folder of images holds some that are passed over: files of other formats (`.tiff`, `.gif`, …), or sub-folders with images. Only png, jpg, webp and bmp files directly in the folder are read.",

@@ -8,6 +8,7 @@ use super::Job;
 use super::loader::Loader;
 use crate::args;
 use crate::dataset::Subset;
+use crate::draft::Draft;
 use crate::options::{self, Fate, Place};
 use crate::report::{Entry, Kind};
 use crate::script::Family;
@@ -143,21 +144,30 @@ impl Job<'_> {
             .collect();
         let loaders: Vec<&str> = loaders.iter().map(String::as_str).collect();
         self.put_plain("nodes.cached.samples", Self::names(&loaders));
-        self.put_plain("nodes.cached.vae", json!("vae"));
+        let given = |draft: &Draft, fields: &[&'static str]| {
+            let set = |field: &&str| loaders.iter().any(|node| draft.get(&format!("nodes.{node}.{field}")).is_some());
+            fields.iter().copied().find(|field| set(field))
+        };
+        let moving = given(&self.draft, &["random_crop", "face_crop", "color_aug"]);
+        let vae_port = if moving.is_some() { "nodes.cached.live_vae" } else { "nodes.cached.vae" };
+        self.put_plain(vae_port, json!("vae"));
+        if let Some(field) = moving {
+            self.draft.comment(vae_port, format!("it runs in every step, since `{field}` changes images"));
+        }
         let frozen: Vec<&str> = self.scope.encoders.iter().copied().filter(|e| !self.scope.trains(e)).collect();
-        let varying = ["shuffle_caption", "wildcards", "tag_dropout_rate", "token_warmup"];
-        let varying = varying
-            .iter()
-            .find(|field| loaders.iter().any(|node| self.draft.get(&format!("nodes.{node}.{field}")).is_some()));
+        let varying = given(&self.draft, &["shuffle_caption", "wildcards", "tag_dropout_rate", "token_warmup"]);
         let port = if varying.is_some() { "nodes.cached.live_text" } else { "nodes.cached.text" };
         if !frozen.is_empty() {
             self.put_plain(port, Self::names(&frozen));
             if let Some(field) = varying {
-                self.draft.comment(port, &format!("they run in every step, since `{field}` changes captions"));
+                self.draft.comment(port, format!("they run in every step, since `{field}` changes captions"));
             }
         }
         for name in ["cache_latents", "cache_latents_to_disk"] {
-            if self.has(name) {
+            if self.has(name) && moving.is_some() {
+                let note = "images change at each use, so they are encoded in every step; sd-scripts stops here";
+                self.tell(name, Kind::Changed, Some(vae_port), note);
+            } else if self.has(name) {
                 self.tell(name, Kind::Mapped, Some("nodes.cached.type"), "");
             }
         }
@@ -178,7 +188,7 @@ impl Job<'_> {
             }
         }
         if self.has("cache_info") {
-            let note = "captions and sizes are read anew at each start, which takes a moment";
+            let note = "not needed: captions and sizes are read anew at each start, which takes a moment, so that they are never out of date";
             self.tell("cache_info", Kind::Ignored, None, note);
         }
     }

@@ -22,17 +22,52 @@ pub(super) struct Loader<'j, 'a> {
 impl Loader<'_, '_> {
     /// Writes every key of the subset, and says what became of each.
     pub fn fill(&mut self) {
-        self.put("image_dir", &self.path("path"), |value| value.clone(), "");
-        self.put("metadata_file", &self.path("metadata"), |value| value.clone(), "");
+        self.places();
         self.size();
         self.buckets();
         self.caption_files();
         self.put("num_repeats", &self.path("repeats"), |value| value.clone(), "");
         self.regularization();
         self.shuffling();
+        self.pixels();
         self.attributes();
         self.held_out();
         self.plain_keys();
+    }
+
+    /// The folder, and the metadata file. Without a folder keys are absolute paths, and the file's own folder stands for it.
+    fn places(&mut self) {
+        let path = self.path("path");
+        if !self.put("image_dir", &path, |value| value.clone(), "") {
+            let file = self.subset.text("metadata_file").unwrap_or_default().to_owned();
+            let folder = file.rfind(['/', '\\']).map_or(".", |at| &file[..at.max(1)]);
+            self.job.put_plain(&path, json!(folder));
+            self.job.draft.comment(&path, "paths of the metadata file that are not absolute start here");
+        }
+        self.put("metadata_file", &self.path("metadata"), |value| value.clone(), "");
+    }
+
+    /// What changes images from use to use.
+    fn pixels(&mut self) {
+        let cached = self.job.flag("cache_latents") || self.job.flag("cache_latents_to_disk");
+        for key in ["random_crop", "color_aug"] {
+            if self.subset.flag(key) {
+                let note = options::all().find(|o| o.place == Place::Dataset && o.name == key).map_or("", |o| o.note);
+                self.put(key, &self.path(key), |_| json!(true), note);
+            } else {
+                self.speak(key, Kind::Mapped, None, "off, so left out");
+            }
+        }
+        let why = match (self.subset.flag("enable_bucket"), cached) {
+            (true, _) => "without effect with `enable_bucket`: sd-scripts fits the whole image into its bucket",
+            (_, true) => "without effect with `cache_latents`: sd-scripts fits the whole image",
+            _ => "",
+        };
+        if why.is_empty() {
+            self.put("face_crop_aug_range", &self.path("face_crop"), |value| value.clone(), "");
+        } else {
+            self.speak("face_crop_aug_range", Kind::Ignored, None, why);
+        }
     }
 
     fn regularization(&mut self) {
@@ -237,7 +272,8 @@ impl Loader<'_, '_> {
         if one {
             self.speak("network_multiplier", Kind::Mapped, None, "1, as here");
         } else {
-            self.put("network_multiplier", &self.path("adapter_multiplier"), |value| value.clone(), "");
+            let note = "an adapter has one strength here, in training as in use; `loss_weight` of the loader sets how much the images of a folder count";
+            self.speak("network_multiplier", Kind::Refused, None, note);
         }
     }
 

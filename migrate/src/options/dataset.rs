@@ -17,7 +17,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     key("max_bucket_reso", Type::Int, "1024", Part("nodes.images.buckets.max")),
     key("bucket_reso_steps", Type::Int, "64", Part("nodes.images.buckets.step")),
     key("bucket_no_upscale", Type::Flag, "", Part("nodes.images.buckets.no_upscale")),
-    key("network_multiplier", Type::Float, "1.0", Part("nodes.images.adapter_multiplier")),
+    key(
+        "network_multiplier",
+        Type::Float,
+        "1.0",
+        Refused(
+            "an adapter has one strength here, in training as in use; `loss_weight` of the loader sets how much the images of a folder count",
+        ),
+    ),
     key("validation_split", Type::Float, "0.0", Part("nodes.validation.batch")),
     key("validation_seed", Type::Int, "", Part("nodes.validation.batch")),
     key("resize_interpolation", Type::Choice(RESIZE), "", set("nodes.images.resize_interpolation")),
@@ -26,7 +33,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     key("conditioning_data_dir", Type::Text, "", set("nodes.images.masks")),
     key("class_tokens", Type::Text, "", Part("nodes.images.default_caption")),
     key("caption_extension", Type::Text, ".caption", Part("nodes.images.caption_extension")),
-    key("cache_info", Type::Flag, "", Ignored("captions and sizes are read anew at each start, which takes a moment")),
+    key(
+        "cache_info",
+        Type::Flag,
+        "",
+        Ignored(
+            "not needed: captions and sizes are read anew at each start, which takes a moment, so that they are never out of date",
+        ),
+    ),
     key("is_reg", Type::Flag, "", Part("nodes.images.regularization")),
     key("prior_loss_weight", Type::Float, "1.0", Part("nodes.images.regularization.weight")),
     key("alpha_mask", Type::Flag, "", set("nodes.images.alpha_mask")),
@@ -44,11 +58,11 @@ pub(super) const OPTIONS: &[Opt] = &[
     key("caption_dropout_rate", Type::Float, "0.0", unless_zero("nodes.images.caption_dropout_rate")),
     key("caption_dropout_every_n_epochs", Type::Int, "0", unless_zero("nodes.images.caption_dropout_every_epochs")),
     key("caption_tag_dropout_rate", Type::Float, "0.0", unless_zero("nodes.images.tag_dropout_rate")),
-    key("color_aug", Type::Flag, "", set("nodes.images.color_aug"))
+    key("color_aug", Type::Flag, "", Part("nodes.images.color_aug"))
         .changed("sd-scripts darkens the images by mistake; here the colours turn as intended"),
     key("flip_aug", Type::Flag, "", set("nodes.images.flip_aug")),
-    key("random_crop", Type::Flag, "", set("nodes.images.random_crop")),
-    key("face_crop_aug_range", Type::Floats, "", set("nodes.images.face_crop")),
+    key("random_crop", Type::Flag, "", Part("nodes.images.random_crop")),
+    key("face_crop_aug_range", Type::Floats, "", Part("nodes.images.face_crop")),
     key("custom_attributes", Type::Table, "", Part("nodes.images")),
     key("diff_output_preservation", Type::Flag, "", Part("nodes.images.preserve_output")),
 ];

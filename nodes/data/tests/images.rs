@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipe_data::images::{
-    self, Filter, ImageError, MAX_PIXELS, Rgb8, buckets, caption_candidates, caption_text, decode, decode_alpha,
-    from_tensor, png, probe, probe_whole, read_caption, resize, resize_with, scan, to_tensor,
+    self, Filter, ImageError, MAX_PIXELS, Rgb8, caption_candidates, caption_text, decode, decode_alpha, from_tensor,
+    png, probe, probe_whole, read_caption, resize, resize_with, scan, to_tensor,
 };
 use serde_json::Value as Json;
 
@@ -117,14 +117,24 @@ fn images_that_are_passed_over_are_listed() {
 
 #[test]
 fn resizing_is_that_of_opencv_and_pillow() {
+    let mut filters = std::collections::BTreeSet::new();
     for case in expected()["resize"].as_array().unwrap() {
         let (from, to) = (size(&case["from"]), size(&case["to"]));
-        let (filter, allowed) = if case["filter"] == "area" { (Filter::Area, 1) } else { (Filter::Lanczos, 0) };
+        let (filter, allowed) = match case["filter"].as_str().unwrap() {
+            "area" => (Filter::Area, 1),
+            "bilinear" => (Filter::Bilinear, 1),
+            "bicubic" => (Filter::Bicubic, 1),
+            "nearest" => (Filter::Nearest, 0),
+            "box" => (Filter::Box, 0),
+            _ => (Filter::Lanczos, 0),
+        };
+        filters.insert(case["filter"].to_string());
         let ours = resize_with(&pattern(from.0, from.1), to.0, to.1, filter);
         for (i, (ours, theirs)) in ours.pixels.iter().zip(pixels(&case["pixels"])).enumerate() {
             assert!(ours.abs_diff(theirs) <= allowed, "{case} at {i}: {ours} for {theirs}");
         }
     }
+    assert_eq!(filters.len(), 6, "{filters:?}");
     assert_eq!(Filter::automatic((8, 8), (8, 4)), Filter::Area);
     assert_eq!(Filter::automatic((8, 8), (9, 4)), Filter::Lanczos);
     let image = pattern(4, 4);
@@ -151,8 +161,28 @@ fn crops_flips_and_tensors() {
     assert!(tensor.iter().all(|x| (-1.0..=1.0).contains(x)));
     assert_eq!(from_tensor(&tensor, 5, 3), image);
     assert_eq!(from_tensor(&[2.0, f32::NAN], 1, 2).pixels, [255, 0, 0, 0, 0, 0]);
-    let fit = buckets::cover((2, 2), (5, 3));
-    assert_eq!((fit.resized, image.fitted(&fit).pixels.len()), ((3, 2), 12));
+    assert_eq!(image.resized((3, 2), None), resize(&image, 3, 2));
+    assert_eq!(image.resized((9, 2), Some(Filter::Box)), resize_with(&image, 9, 2, Filter::Box));
+}
+
+#[test]
+fn colours_turn_as_in_opencv() {
+    let image = pattern(9, 6);
+    let grey = Rgb8 { width: 2, height: 1, pixels: vec![7, 7, 7, 200, 200, 200] };
+    for case in expected()["colour"].as_array().unwrap() {
+        let amount = case["amount"].as_f64().unwrap() as f32;
+        let hue = case["kind"] == "hue";
+        let change = |image: &Rgb8| if hue { image.with_hue_turned(amount) } else { image.with_gamma(amount) };
+        for (i, (ours, theirs)) in change(&image).pixels.iter().zip(pixels(&case["pixels"])).enumerate() {
+            assert!(ours.abs_diff(theirs) <= 1, "{case} at {i}: {ours} for {theirs}");
+        }
+        assert!(!hue || change(&grey) == grey);
+    }
+    assert_eq!(image.with_hue_turned(360.0), image);
+    assert_eq!(image.with_gamma(1.0), image);
+    // The whole range is kept; sd-scripts' gamma makes 193 of white.
+    let ends = Rgb8 { width: 1, height: 1, pixels: vec![0, 128, 255] };
+    assert_eq!(ends.with_gamma(0.95).pixels, [0, 132, 255]);
 }
 
 #[test]

@@ -6,17 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use pipe_core::run::RunError;
 use pipe_data::captions::{self, CaptionOptions};
-use pipe_data::metadata::count_tags;
 use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 
 use super::store::Store;
 use super::uses;
-use crate::common::batch::{
-    Batch, BatchSource, ClassText, DataAbout, DataRules, HostTensor, TextAbout, TextRows, epoch_order,
-};
+use crate::common::autoencoder::Autoencoder;
+use crate::common::batch::{Batch, BatchSource, ClassText, DataAbout, HostTensor, TextAbout, TextRows, epoch_order};
 use crate::common::text::TextEncoder;
 use crate::common::trainable::Held;
+use crate::loader::pixels::View;
 use crate::loader::sample::{Sample, Samples};
 
 /// The batches of an epoch, as entry numbers.
@@ -46,7 +45,9 @@ pub struct Cached {
     pub(super) vae_file: Option<PathBuf>,
     /// The text encoders.
     pub(super) texts: Vec<TextAbout>,
-    /// Those that run at each use.
+    /// The autoencoder, where it runs at each use, and the images it takes at once.
+    pub(super) live_vae: Option<(Held<Autoencoder>, usize)>,
+    /// Text encoders that run at each use.
     pub(super) live_texts: Vec<Held<TextEncoder>>,
     /// How the captions of each folder change.
     pub(super) captions: Vec<CaptionOptions>,
@@ -69,13 +70,13 @@ pub(super) struct Item {
 }
 
 /// One use of an image in an epoch.
-struct Use<'a> {
+pub(super) struct Use<'a> {
     /// Index of the image.
-    image: usize,
-    sample: &'a Sample,
+    pub image: usize,
+    pub sample: &'a Sample,
     /// Number of its folder.
     number: usize,
-    folder: &'a Samples,
+    pub folder: &'a Samples,
 }
 
 /// Which outputs a text encoder has besides its hidden states.
@@ -114,7 +115,7 @@ impl Cached {
     }
 
     /// Uses in an epoch of each usable image.
-    fn uses(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn uses(&self) -> impl Iterator<Item = (usize, usize)> {
         self.usable.iter().zip(self.starts.windows(2)).map(|(&i, pair)| (i, pair[1] - pair[0]))
     }
 
@@ -145,7 +146,7 @@ impl Cached {
     }
 
     /// Entries by bucket.
-    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
+    pub(super) fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
         let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (&i, entries) in self.usable.iter().zip(self.starts.windows(2)) {
             buckets.entry(self.items[i].sample.fit.bucket).or_default().extend(entries[0]..entries[1]);
@@ -153,14 +154,11 @@ impl Cached {
         buckets
     }
 
-    /// The mask of a use; ones of the size of the last of `images` where it has none.
-    fn mask(&self, of: &Use, mirrored: bool, images: &HostTensor) -> Result<HostTensor, RunError> {
+    /// The cached mask of a use; ones of a shape where it has none.
+    pub(super) fn mask(&self, of: &Use, mirrored: bool, shape: &[usize]) -> Result<HostTensor, RunError> {
         match self.mask_keys.get(&(of.image, mirrored)) {
             Some(key) => self.store.get(key),
-            None => {
-                let shape = images.shape[2..].to_vec();
-                Ok(HostTensor { values: vec![1.0; shape.iter().product()], shape })
-            }
+            None => Ok(HostTensor { values: vec![1.0; shape.iter().product()], shape: shape.to_vec() }),
         }
     }
 
@@ -192,21 +190,31 @@ impl Cached {
         captions::whole(&sample.caption, &self.captions[*folder], &mut random)
     }
 
-    /// A batch of images, each with whether it is mirrored and its caption.
-    fn gather(&self, uses: Vec<(Use, bool, String)>) -> Result<Batch, RunError> {
+    /// How an image is seen in one use.
+    fn view(&self, of: &Use, epoch: u64, entry: u64) -> View {
+        let mut stream = rng::stream(self.seed, Purpose::Augment, epoch, entry);
+        let mirrored = of.folder.flip && rng::uniform(&mut stream, 1, 0.0, 1.0)[0] < 0.5;
+        let numbers = |name: &str| {
+            let mut stream = rng::named_stream(self.seed, Purpose::Augment, epoch, &format!("{name} {entry}"));
+            move || f64::from(rng::uniform(&mut stream, 1, 0.0, 1.0)[0])
+        };
+        View::draw(&of.folder.pixels, of.sample, mirrored, &mut numbers("place"), &mut numbers("colour"))
+    }
+
+    /// A batch of images, each with its view and its caption.
+    fn gather(&self, uses: Vec<(Use, View, String)>) -> Result<Batch, RunError> {
         let masked = uses.iter().any(|(of, ..)| of.sample.mask.is_some());
         let preserved = uses.iter().any(|(of, ..)| of.folder.preserve);
         let mut batch = Batch::default();
-        let (mut images, mut masks) = (HostTensor::default(), HostTensor::default());
-        for (of, mirrored, caption) in uses {
-            push(&mut images, self.store.get(&self.image_keys[&(of.image, mirrored)])?);
-            if masked {
-                push(&mut masks, self.mask(&of, mirrored, &images)?);
-            }
+        let images = self.images(&uses)?;
+        if masked {
+            batch.mask = Some(self.masks(&uses, &images.shape[2..])?);
+        }
+        for (of, view, caption) in uses {
             if preserved {
                 batch.preserve.push(of.folder.preserve);
             }
-            batch.sizes.push(size_conditions(of.sample, mirrored));
+            batch.sizes.push(size_conditions(of.sample, &view));
             batch.names.push(of.sample.path.display().to_string());
             batch.captions.push(caption);
             batch.weights.push(of.sample.weight);
@@ -217,7 +225,6 @@ impl Cached {
         } else {
             batch.images = Some(images);
         }
-        batch.mask = masked.then_some(masks);
         batch.text = self.text_rows(&batch.captions)?;
         Ok(batch)
     }
@@ -237,7 +244,7 @@ impl Cached {
         let plain = |&image: &usize| {
             let Item { folder, sample } = &self.items[image];
             let of = Use { image, sample, number: *folder, folder: &self.folders[*folder] };
-            (of, false, self.whole_caption(image))
+            (of, View::plain(sample, false), self.whole_caption(image))
         };
         self.gather(images.iter().map(plain).collect())
     }
@@ -253,17 +260,16 @@ impl BatchSource for Cached {
         let entries = &order[index as usize % order.len()];
         let step = epoch * self.per_epoch().div_ceil(self.accumulate) + index / self.accumulate;
         let mut class = ClassText::default();
-        let uses: Vec<(Use, bool, String)> = entries
+        let uses: Vec<(Use, View, String)> = entries
             .iter()
             .map(|&entry| {
                 let of = self.of_entry(entry);
-                let mut stream = rng::stream(self.seed, Purpose::Augment, epoch, entry as u64);
-                let mirrored = of.folder.flip && rng::uniform(&mut stream, 1, 0.0, 1.0)[0] < 0.5;
+                let view = self.view(&of, epoch, entry as u64);
                 let caption = self.caption(&of, (epoch, step), entry as u64);
                 let of_class = of.folder.class.as_ref().and_then(|c| Some((c.caption(&caption)?, c.weight)));
                 class.weights.push(of_class.as_ref().map_or(0.0, |(_, weight)| *weight as f32));
                 class.captions.push(of_class.map_or_else(|| caption.clone(), |(caption, _)| caption));
-                (of, mirrored, caption)
+                (of, view, caption)
             })
             .collect();
         let mut batch = self.gather(uses)?;
@@ -297,39 +303,7 @@ impl BatchSource for Cached {
     }
 
     fn about(&self) -> DataAbout {
-        let mut about = DataAbout {
-            resolution: self.folders.first().map_or((0, 0), |f| f.resolution),
-            buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
-            batch_size: self.batch as u64,
-            held_out: self.held_out.len() as u64,
-            // Files have room for one answer: that of the first folder.
-            rules: self.folders.first().map(|f| DataRules {
-                captions: f.captions.options.clone(),
-                flip: f.flip,
-                buckets: f.buckets,
-            }),
-            vae: self.vae_file.clone(),
-            texts: self.texts.clone(),
-            ..Default::default()
-        };
-        for (f, folder) in self.folders.iter().enumerate() {
-            let own: Vec<(usize, usize)> = self.uses().filter(|(i, _)| self.items[*i].folder == f).collect();
-            let uses: u64 = own.iter().map(|(_, uses)| *uses as u64).sum();
-            let line = (folder.folder.clone(), folder.repeats, own.len() as u64);
-            if folder.regularization {
-                about.reg_images += uses;
-                // As it stands in the document, not as an f32 is close to it.
-                let weight = own.first().map(|(i, _)| self.items[*i].sample.weight.to_string());
-                about.prior_weight = weight.and_then(|text| text.parse().ok());
-                about.reg_folders.push(line);
-                continue;
-            }
-            about.images += uses;
-            about.folders.push(line);
-            let tags = count_tags(own.iter().map(|(i, _)| self.items[*i].sample.caption.as_str()));
-            about.tags.push((folder.folder.clone(), tags.into_iter().collect()));
-        }
-        about
+        self.describe()
     }
 }
 
@@ -337,11 +311,11 @@ impl BatchSource for Cached {
 ///
 /// The reference computes the crop for an image fitted inside its bucket, so its numbers stand on the axis that was
 /// not cut; here they are where the cut was made, in pixels of the resized image.
-fn size_conditions(sample: &Sample, mirrored: bool) -> [f32; 6] {
+fn size_conditions(sample: &Sample, view: &View) -> [f32; 6] {
     let ((width, height), (w, h)) = (sample.size, sample.fit.bucket);
-    let (left, top) = sample.fit.crop();
+    let (left, top) = view.corner;
     // A mirrored image was cut on the other side.
-    let left = if mirrored { sample.fit.resized.0.saturating_sub(w + left) } else { left };
+    let left = if view.mirrored { view.resized.0.saturating_sub(w + left) } else { left };
     [height, width, top, left, h, w].map(|v| v as f32)
 }
 
@@ -356,103 +330,4 @@ pub(super) fn push(stack: &mut HostTensor, row: HostTensor) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use pipe_data::images::buckets;
-
-    use super::*;
-    use crate::loader::sample::CaptionRules;
-
-    /// Four images of one folder, two in a batch and two batches in a step.
-    fn cached(rules: CaptionRules, caption: &str) -> Cached {
-        let size = (8, 8);
-        let sample = |i: usize| Sample {
-            path: format!("{i}.png").into(),
-            caption: caption.into(),
-            size,
-            fit: buckets::cover(size, size),
-            weight: 1.0,
-            mask: None,
-            held_out: false,
-        };
-        let folder = Samples {
-            items: Arc::new((0..4).map(sample).collect()),
-            repeats: 1,
-            flip: false,
-            captions: rules.clone(),
-            folder: "photos".into(),
-            resolution: size,
-            regularization: false,
-            preserve: false,
-            class: None,
-            buckets: None,
-        };
-        let store = Store::memory();
-        store.put("image", HostTensor { values: vec![0.0; 3 * 64], shape: vec![3, 8, 8] }).unwrap();
-        let mut cached = Cached {
-            store,
-            items: folder.items.iter().map(|sample| Item { folder: 0, sample: sample.clone() }).collect(),
-            captions: vec![rules.of(16)],
-            folders: vec![folder],
-            usable: (0..4).collect(),
-            starts: Vec::new(),
-            held_out: Vec::new(),
-            image_keys: (0..4).map(|i| ((i, false), "image".to_owned())).collect(),
-            mask_keys: HashMap::new(),
-            text_keys: BTreeMap::new(),
-            latent_scale: None,
-            vae_file: None,
-            texts: Vec::new(),
-            live_texts: Vec::new(),
-            seed: 3,
-            batch: 2,
-            accumulate: 2,
-            order: Mutex::new(None),
-            statistics: (0, 0.0, 0.0),
-        };
-        cached.number();
-        cached
-    }
-
-    fn captions(cached: &Cached, epoch: u64) -> Vec<String> {
-        (0..2).flat_map(|index| cached.batch(epoch, index).unwrap().captions).collect()
-    }
-
-    #[test]
-    fn tags_come_in_by_optimizer_steps() {
-        let rules = CaptionRules { warmup: Some((1, None, Some(0.25))), ..Default::default() };
-        let cached = cached(rules, "a,b,c,d,e");
-        // Two batches are one step, which is an epoch; a quarter of 16 steps are 4.
-        let counts: Vec<Vec<usize>> = (0..6)
-            .map(|epoch| captions(&cached, epoch).iter().map(|text| text.split(", ").count()).collect())
-            .collect();
-        assert_eq!(counts, [1, 2, 3, 4, 5, 5].map(|n| vec![n; 4]));
-    }
-
-    #[test]
-    fn captions_are_functions_of_their_place_in_the_run() {
-        let options = CaptionOptions {
-            dropout_every_epochs: Some(3),
-            shuffle: true,
-            tag_dropout: 0.2,
-            keep_tokens: 1,
-            ..Default::default()
-        };
-        let rules = CaptionRules { options, warmup: None };
-        let (first, second) = (cached(rules.clone(), "a,b,c,d,e,f"), cached(rules, "a,b,c,d,e,f"));
-        let mut seen = BTreeSet::new();
-        // The other way round and each twice: nothing depends on what was asked before.
-        let backwards: Vec<Vec<String>> = (0..9).rev().map(|epoch| captions(&second, epoch)).collect();
-        for (epoch, other) in (0..9).zip(backwards.into_iter().rev()) {
-            let texts = captions(&first, epoch);
-            assert_eq!(texts, captions(&first, epoch));
-            assert_eq!(texts, other);
-            let dropped = epoch % 3 == 2;
-            assert!(texts.iter().all(|text| text.is_empty() == dropped && (dropped || text.starts_with('a'))));
-            seen.extend(texts);
-        }
-        assert!(seen.len() > 15, "{seen:?}");
-        assert_eq!(first.whole_caption(0), "a, b, c, d, e, f");
-    }
-}
+mod tests;

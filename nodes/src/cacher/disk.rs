@@ -45,8 +45,8 @@ impl Node for DiskCacher {
         super::outputs()
     }
 
-    fn check(_config: &Config, cx: &mut CheckCx) -> Facts {
-        super::check(cx)
+    fn check(config: &Config, cx: &mut CheckCx) -> Facts {
+        super::check(cx, config.vae_batch_size)
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {

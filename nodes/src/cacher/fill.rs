@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use pipe_core::run::{BuildCx, RunError};
-use pipe_data::images;
+use pipe_data::images::{self, Filter};
+use rayon::prelude::*;
 
 use super::cached::{Cached, Item, Outputs, output_key};
 use super::store::{Store, key};
@@ -14,12 +15,15 @@ use crate::common::autoencoder::Autoencoder;
 use crate::common::batch::{BatchSource, HostTensor, run_steps};
 use crate::common::text::TextEncoder;
 use crate::common::trainable::Held;
+use crate::loader::pixels::View;
 use crate::loader::sample::{Sample, Samples};
 
 /// Encodes what is not cached yet and gives the source of batches.
 pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, RunError> {
     let folders: Vec<Samples> = cx.typed::<Samples>("samples")?.into_iter().cloned().collect();
     let vae = cx.typed::<Autoencoder>("vae")?.into_iter().next();
+    let live_vae = Held::<Autoencoder>::all(cx, "live_vae").into_iter().next();
+    let known = vae.or(live_vae.as_deref());
     let texts = cx.typed::<TextEncoder>("text")?;
     let live_texts = Held::<TextEncoder>::all(cx, "live_text");
     let about = texts.iter().copied().chain(live_texts.iter().map(|text| &**text));
@@ -33,9 +37,10 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         image_keys: HashMap::new(),
         mask_keys: HashMap::new(),
         text_keys: BTreeMap::new(),
-        latent_scale: vae.map(|v| (v.scale, v.shift)),
-        vae_file: vae.and_then(|v| v.source.path()).map(Path::to_path_buf),
+        latent_scale: known.map(|v| (v.scale, v.shift)),
+        vae_file: known.and_then(|v| v.source.path()).map(Path::to_path_buf),
         texts: about.map(TextEncoder::about).collect(),
+        live_vae: live_vae.clone().map(|vae| (vae, vae_batch.max(1))),
         live_texts,
         captions: Vec::new(),
         seed: cx.settings.seed,
@@ -96,6 +101,21 @@ pub(super) fn finite(text: &TextEncoder, caption: &str, values: &[f32], port: &s
     Err(RunError::new("P0901", message).at(port).help("set `train.precision: f32` or `bf16`"))
 }
 
+/// Refuses latents that overflowed.
+pub(super) fn finite_latents(path: &Path, values: &[f32], port: &str) -> Result<(), RunError> {
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(());
+    }
+    let message = format!("the autoencoder gives values that are not finite for `{}`", path.display());
+    Err(RunError::new("P0901", message).at(port))
+}
+
+/// Everything that the pixels of a cached image depend on besides its file.
+pub(super) fn fit(sample: &Sample, mirrored: bool, filter: Option<Filter>) -> String {
+    let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
+    filter.map_or(fit.clone(), |filter| format!("{fit} {filter:?}"))
+}
+
 struct Todo {
     sample: usize,
     mirrored: bool,
@@ -116,17 +136,19 @@ impl Cached {
                 }
             };
             let shape = self.value_shape(sample, vae);
+            let (live, filter) = (self.is_live(&self.folders[*folder]), self.folders[*folder].pixels.filter);
             let mirrors = if sample.held_out { &[false] } else { self.folders[*folder].mirrors() };
             for &mirrored in mirrors {
-                let fit = format!("{:?} {:?} {mirrored}", sample.fit.bucket, sample.fit.resized);
+                let fit = fit(sample, mirrored, filter);
                 let key = key(&[b"image", &content, fit.as_bytes(), fingerprint.as_bytes()]);
-                if !self.store.has(&key, &shape) {
+                if !live && !self.store.has(&key, &shape) {
                     todo.entry(sample.fit.bucket).or_default().push(Todo { sample: i, mirrored, key: key.clone() });
                 }
                 self.image_keys.insert((i, mirrored), key);
             }
             if sample.held_out { &mut self.held_out } else { &mut self.usable }.push(i);
         }
+        self.look(cx, &items)?;
         let total: u64 = todo.values().map(|v| v.len() as u64).sum();
         let what = format!("{}: {}", cx.name, if vae.is_some() { "encode images" } else { "read images" });
         let mut done = 0;
@@ -155,6 +177,27 @@ impl Cached {
         Ok(())
     }
 
+    /// Decodes once what is decoded at each use, so that what cannot be is set aside now.
+    fn look(&mut self, cx: &BuildCx, items: &[Item]) -> Result<(), RunError> {
+        let all = self.usable.iter().chain(&self.held_out).copied();
+        let live: Vec<usize> = all.filter(|&i| self.is_live(&self.folders[items[i].folder])).collect();
+        let (total, mut done) = (live.len() as u64, 0);
+        for chunk in live.chunks(64) {
+            if cx.stop.is_set() {
+                return Err(RunError::interrupted());
+            }
+            let look = |&i: &usize| images::decode(&items[i].sample.path).err().map(|e| (i, e));
+            let bad: Vec<_> = chunk.par_iter().filter_map(look).collect();
+            for (i, e) in bad {
+                cx.progress.warn(&format!("set aside: {e}"));
+                self.image_keys.remove(&(i, false));
+            }
+            done += chunk.len() as u64;
+            cx.progress.tick(&format!("{}: look at images", cx.name), done, total);
+        }
+        Ok(())
+    }
+
     pub(super) fn value_shape(&self, sample: &Sample, vae: Option<&Autoencoder>) -> Vec<usize> {
         let (w, h) = sample.fit.bucket;
         match vae {
@@ -177,9 +220,9 @@ impl Cached {
             let sample = &items[todo.sample].sample;
             match images::decode(&sample.path) {
                 Ok(image) => {
-                    let image = image.fitted(&sample.fit);
-                    let image = if todo.mirrored { image.flipped() } else { image };
-                    pixels.extend(images::to_tensor(&image));
+                    let filter = self.folders[items[todo.sample].folder].pixels.filter;
+                    let view = View::plain(sample, todo.mirrored);
+                    pixels.extend(images::to_tensor(&view.of(&image, sample, filter)));
                     good.push(todo);
                 }
                 Err(e) => {
@@ -202,14 +245,7 @@ impl Cached {
         };
         let span: usize = shape.iter().product();
         for (todo, values) in good.iter().zip(values.chunks(span)) {
-            if values.iter().any(|v| !v.is_finite()) {
-                let name = items[todo.sample].sample.path.display();
-                return Err(RunError::new(
-                    "P0901",
-                    format!("the autoencoder gives values that are not finite for `{name}`"),
-                )
-                .at("vae"));
-            }
+            finite_latents(&items[todo.sample].sample.path, values, "vae")?;
             if vae.is_some() {
                 let means = &values[..span / 2];
                 self.statistics.0 += means.len() as u64;

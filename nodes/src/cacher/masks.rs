@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use pipe_core::run::{BuildCx, RunError};
-use pipe_data::images::{self, ImageError, Rgb8};
+use pipe_data::images::{self, Filter, ImageError, Rgb8};
 use pipe_train::loss::area_resize;
 
 use super::cached::Cached;
+use super::fill;
 use super::store::key;
 use crate::common::batch::HostTensor;
+use crate::loader::pixels::View;
 use crate::loader::sample::{MaskSource, Sample};
 
 /// Where the values of a mask come from: the content of a file, and which channel of it.
@@ -20,7 +22,7 @@ fn source(sample: &Sample) -> Option<(&std::path::Path, &'static [u8])> {
 }
 
 /// The mask as a grey picture; nothing for an image without alpha.
-fn picture(sample: &Sample) -> Result<Option<Rgb8>, ImageError> {
+pub(super) fn picture(sample: &Sample) -> Result<Option<Rgb8>, ImageError> {
     match &sample.mask {
         Some(MaskSource::Alpha) => images::decode_alpha(&sample.path),
         Some(MaskSource::File(path)) => images::decode(path).map(Some),
@@ -28,18 +30,18 @@ fn picture(sample: &Sample) -> Result<Option<Rgb8>, ImageError> {
     }
 }
 
-/// A mask through its image's resize and crop, then by area means to `[h, w]`.
-fn values(
+/// A mask as its image is seen, then by area means to `[h, w]`.
+pub(super) fn values(
     picture: Option<Rgb8>,
     sample: &Sample,
-    mirrored: bool,
+    view: &View,
+    filter: Option<Filter>,
     (h, w): (usize, usize),
 ) -> Result<Vec<f32>, RunError> {
     let Some(picture) = picture else { return Ok(vec![1.0; h * w]) };
-    let fitted = picture.fitted(&sample.fit);
-    let fitted = if mirrored { fitted.flipped() } else { fitted };
     let (width, height) = sample.fit.bucket;
-    area_resize(&images::to_mask(&fitted), (height, width), (h, w)).map_err(|e| RunError::new("P0902", e.to_string()))
+    let seen = view.of(&picture, sample, filter);
+    area_resize(&images::to_mask(&seen), (height, width), (h, w)).map_err(|e| RunError::new("P0902", e.to_string()))
 }
 
 impl Cached {
@@ -54,11 +56,18 @@ impl Cached {
             if cx.stop.is_set() {
                 return Err(RunError::interrupted());
             }
-            let shape = self.value_shape(sample, vae)[1..].to_vec();
+            if self.is_live(&self.folders[folder]) {
+                if let Err(e) = picture(sample) {
+                    cx.progress.warn(&format!("set aside, its mask cannot be used: {e}"));
+                    bad.insert(i);
+                }
+                continue;
+            }
+            let (shape, filter) = (self.value_shape(sample, vae)[1..].to_vec(), self.folders[folder].pixels.filter);
             let made = images::content_hash(path).and_then(|content| {
                 let mut todo = Vec::new();
                 for &mirrored in self.folders[folder].mirrors() {
-                    let fit = format!("{:?} {:?} {mirrored} {shape:?}", sample.fit.bucket, sample.fit.resized);
+                    let fit = format!("{} {shape:?}", fill::fit(sample, mirrored, filter));
                     let key = key(&[b"mask", channel, &content, fit.as_bytes()]);
                     if !self.store.has(&key, &shape) {
                         todo.push((mirrored, key.clone()));
@@ -70,7 +79,8 @@ impl Cached {
             match made {
                 Ok((picture, todo)) => {
                     for (mirrored, key) in todo {
-                        let values = values(picture.clone(), sample, mirrored, (shape[0], shape[1]))?;
+                        let view = View::plain(sample, mirrored);
+                        let values = values(picture.clone(), sample, &view, filter, (shape[0], shape[1]))?;
                         self.store.put(&key, HostTensor { values, shape: shape.clone() })?;
                     }
                 }

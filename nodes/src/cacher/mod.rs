@@ -1,5 +1,6 @@
 //! Cachers: encode images and captions once, then serve batches.
 
+mod about;
 pub mod cached;
 pub mod disk;
 pub mod fill;
@@ -51,6 +52,12 @@ fn inputs() -> Vec<Input> {
             Rate::Sample,
             "Text encoders whose outputs are cached. Leave out those that are trained.",
         ),
+        Input::optional(
+            "live_vae",
+            &[PortType::Vae],
+            Rate::Step,
+            "Autoencoder that encodes images at each use in place of a cache: for cuts and colours that change.",
+        ),
         Input::many(
             "live_text",
             &[PortType::TextEncoder],
@@ -69,7 +76,7 @@ fn outputs() -> Vec<Output> {
 }
 
 /// Checks that hold for every cacher, and the facts of its batches.
-fn check(cx: &mut CheckCx) -> Facts {
+fn check(cx: &mut CheckCx, vae_batch: u64) -> Facts {
     let batch = cx.settings.train.batch_size;
     let folders: Vec<Facts> = cx.inputs.many("samples").iter().map(|s| s.facts.clone()).collect();
     if folders.is_empty() {
@@ -85,7 +92,11 @@ fn check(cx: &mut CheckCx) -> Facts {
             Some(help.into()),
         );
     }
-    let vae = cx.inputs.one("vae").map(|s| s.facts.clone());
+    let [vae, live_vae] = ["vae", "live_vae"].map(|port| cx.inputs.one(port).map(|s| s.facts.clone()));
+    check_live_images(cx, vae.is_some(), live_vae.is_some());
+    let is_live = live_vae.is_some();
+    let vae_port = if is_live { "live_vae" } else { "vae" };
+    let vae = vae.or(live_vae);
     let (cached_text, live_text) = (texts_of_port(cx.inputs, "text"), texts_of_port(cx.inputs, "live_text"));
     for source in cx.inputs.many("samples").to_vec() {
         let fields: Vec<String> = read(&source.facts, "varying_captions").unwrap_or_default();
@@ -140,7 +151,7 @@ fn check(cx: &mut CheckCx) -> Facts {
                 let help =
                     format!("make sides multiples of {factor}: set `resolution` or `buckets.step` of the loader");
                 let message = format!("the autoencoder cannot halve {}×{} pixels {} times", b[0], b[1], factor.ilog2());
-                cx.error("P0401", "vae", message, Some(help));
+                cx.error("P0401", vae_port, message, Some(help));
                 break;
             }
         }
@@ -151,6 +162,10 @@ fn check(cx: &mut CheckCx) -> Facts {
             .with("latent_scale", vae.f64("scale").unwrap_or(1.0))
             .with("latent_scale_assumed", vae.get("scale_assumed") == Some(&json!(true)))
             .with("latent_shift", vae.f64("shift").unwrap_or(0.0));
+        if let Some(largest) = buckets.iter().max_by_key(|b| b[0] * b[1]).filter(|_| is_live) {
+            let config = vae.get("vae").cloned().unwrap_or_default();
+            facts = facts.with("live_vae", json!({ "config": config, "largest": largest, "at_once": vae_batch }));
+        }
         if vae.get("guessed").is_some() {
             facts = facts.with("latents_guessed", true);
         }
@@ -163,6 +178,25 @@ fn check(cx: &mut CheckCx) -> Facts {
         .with("live_texts", serde_json::to_value(&live_text).unwrap_or_default())
         .with("texts_unknown", cx.inputs.many("text").len() + cx.inputs.many("live_text").len() > text.len())
         .with("emphasis_fault", folders.iter().find_map(|f| f.str("emphasis_fault").map(str::to_owned)))
+}
+
+/// Images that change cannot be cached.
+fn check_live_images(cx: &mut CheckCx, cached: bool, live: bool) {
+    if cached && live {
+        let message = "`live_vae` encodes every image at each use, so `vae` has nothing to do";
+        cx.error("P0402", "vae", message, Some("give one of the two".into()));
+        return;
+    }
+    for source in cx.inputs.many("samples").to_vec() {
+        let fields: Vec<String> = read(&source.facts, "varying_images").unwrap_or_default();
+        if let (Some(field), true) = (fields.first(), cached) {
+            let message =
+                format!("`{field}` of `{}` changes images at each use, so their latents cannot be cached", source.node);
+            let help = format!("write `live_vae` in place of `vae`, or leave `{field}` out");
+            cx.error("P0403", "vae", message, Some(help));
+            return;
+        }
+    }
 }
 
 /// What a cacher's build gives, once its cache is filled.
@@ -224,14 +258,20 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
         let flips = if facts.get("flip") == Some(&json!(true)) { 2 } else { 1 };
         let held_out = bucket_list(facts, "held_out_buckets");
         let own = bucket_list(facts, "buckets").into_iter().map(|[w, h, n]| [w, h, n * flips]).chain(held_out);
+        // What changes is made anew at each use.
+        let varies = read::<Vec<String>>(facts, "varying_images").is_some_and(|fields| !fields.is_empty());
+        let count = facts.u64("images").unwrap_or(0) + facts.u64("held_out").unwrap_or(0);
+        images += count;
+        captions += if facts.get("class").is_some() { 2 * count } else { count };
+        if live || varies {
+            continue;
+        }
         if facts.get("masked") == Some(&json!(true)) {
             places += own.clone().map(|[w, h, n]| w * h * n).sum::<u64>() / (factor * factor);
         }
         buckets.extend(own);
-        let count = facts.u64("images").unwrap_or(0) + facts.u64("held_out").unwrap_or(0);
-        images += count;
-        captions += if facts.get("class").is_some() { 2 * count } else { count };
     }
+    let live = cx.inputs.one("live_vae").is_some();
     let pixels: u64 = buckets.iter().map(|b| b[0] * b[1] * b[2]).sum();
     let mut cached = 4 * places;
     match vae_config(cx.inputs) {
@@ -241,6 +281,7 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
             plan.build.push(Bytes { category: Category::Activations, bytes: peak });
             plan.build_flops = flops;
         }
+        None if live => {}
         None => cached += pixels * 3 * 4,
     }
     for text in texts_of_port(cx.inputs, "text") {
@@ -302,7 +343,7 @@ pub fn text_cost(text: &TextFacts, compute: DType, chunk: usize) -> (u64, u64) {
 }
 
 /// Peak bytes of encoding one batch of the largest bucket, and FLOPs of encoding everything.
-fn encode_cost(config: &VaeConfig, buckets: &[[u64; 3]], batch: usize) -> (u64, u64) {
+pub fn encode_cost(config: &VaeConfig, buckets: &[[u64; 3]], batch: usize) -> (u64, u64) {
     let network = Network::new(config);
     let run = |w: u64, h: u64, b: usize| {
         let meter = Meter::new();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pipe_core::run::RunError;
 use pipe_core::settings::Settings;
 use pipe_data::captions::CaptionOptions;
+use pipe_data::images::Filter;
 use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 use rand::seq::SliceRandom;
@@ -162,12 +163,59 @@ pub struct DataAbout {
     pub buckets: Vec<((usize, usize), u64)>,
     /// Images of a batch.
     pub batch_size: u64,
-    /// What is done to images and captions, where they come from a folder.
+    /// What is done to images and captions, where they come from a folder; of several the first.
     pub rules: Option<DataRules>,
+    /// Each folder, where there are several.
+    pub several: Vec<FolderAbout>,
+    /// Latents are made once and kept.
+    pub cached: bool,
     /// File of the autoencoder.
     pub vae: Option<PathBuf>,
     /// Text encoders whose outputs the batches carry.
     pub texts: Vec<TextAbout>,
+}
+
+/// What saved files say of one of several folders.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FolderAbout {
+    /// Its base name.
+    pub name: String,
+    /// Training resolution `W, H`.
+    pub resolution: (usize, usize),
+    /// Images.
+    pub images: u64,
+    /// Images with repeats.
+    pub uses: u64,
+    /// Repeats that its loader asks for.
+    pub repeats: u64,
+    /// Images of the class.
+    pub regularization: bool,
+    /// Tag → count.
+    pub tags: BTreeMap<String, u64>,
+    /// Bucket → images with repeats.
+    pub buckets: BTreeMap<(usize, usize), u64>,
+    /// What is done to images and captions.
+    pub rules: DataRules,
+    /// Words of its captions.
+    pub words: Words,
+}
+
+/// Words that a loader gives captions, and where they are from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Words {
+    /// Before every caption.
+    pub prefix: Option<String>,
+    /// Behind every caption.
+    pub suffix: Option<String>,
+    /// Of images without caption.
+    pub default: Option<String>,
+    /// Name of the metadata file.
+    pub metadata: Option<String>,
+}
+
+/// A filter as sd-scripts names it.
+pub fn filter_name(filter: Filter) -> String {
+    format!("{filter:?}").to_lowercase()
 }
 
 /// What a loader does to images and captions.
@@ -175,10 +223,34 @@ pub struct DataAbout {
 pub struct DataRules {
     /// How captions change.
     pub captions: CaptionOptions,
+    /// How images are cut, coloured and resized.
+    pub pixels: PixelRules,
     /// Images are mirrored at random.
     pub flip: bool,
     /// Aspect-ratio buckets.
     pub buckets: Option<BucketRules>,
+}
+
+/// How images are cut, coloured and resized.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PixelRules {
+    /// How they are resized; nothing: area averages or Lanczos.
+    pub filter: Option<Filter>,
+    /// Cut at a random place.
+    pub random_crop: bool,
+    /// A random cut is one of the image in its own size.
+    pub own_size: bool,
+    /// Cut around a face.
+    pub face_crop: Option<[f64; 2]>,
+    /// Colours change.
+    pub color: bool,
+}
+
+impl PixelRules {
+    /// Whether uses of an image differ in more than mirroring.
+    pub fn vary(&self) -> bool {
+        self.random_crop || self.face_crop.is_some() || self.color
+    }
 }
 
 /// Limits of aspect-ratio buckets.

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sample::{CaptionRules, Sample};
+use crate::common::batch::Words;
 
 /// Fields of `loader.images` about captions.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(super) struct CaptionFields {
     /// Extension of caption files. Default `.txt`.
-    #[serde(default = "default_extension")]
-    pub(super) caption_extension: String,
+    #[serde(default)]
+    caption_extension: Option<String>,
     /// Caption of images without a caption file. Without it such an image is an error.
     #[serde(default)]
     pub(super) default_caption: Option<String>,
@@ -80,9 +81,6 @@ struct Warmup {
     ratio: Option<f64>,
 }
 
-fn default_extension() -> String {
-    ".txt".into()
-}
 fn one() -> u64 {
     1
 }
@@ -104,6 +102,22 @@ impl CaptionFields {
         };
         let warmup = self.token_warmup.as_ref().map(|w| (w.min, w.steps, w.ratio));
         CaptionRules { options, warmup }
+    }
+
+    /// Words that captions get, and the name of the metadata file they are from.
+    pub(super) fn words(&self, metadata: Option<&str>) -> Words {
+        let name = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
+        Words {
+            prefix: self.caption_prefix.clone(),
+            suffix: self.caption_suffix.clone(),
+            default: self.default_caption.clone(),
+            metadata: metadata.map(name),
+        }
+    }
+
+    /// Extension of caption files.
+    pub(super) fn extension(&self) -> &str {
+        self.caption_extension.as_deref().unwrap_or(".txt")
     }
 
     /// What separates tags.
@@ -155,6 +169,10 @@ impl CaptionFields {
                 );
                 cx.error("P0402", field, message, Some(help));
             }
+        }
+        if metadata && self.caption_extension.is_some() {
+            let message = "`caption_extension` has no effect beside `metadata`, which has the captions";
+            cx.error("P0402", "caption_extension", message, Some("leave one of the two out".into()));
         }
         if self.secondary_separator.as_deref() == Some(self.separator()) {
             let message = "`secondary_separator` has no effect: it is the `caption_separator`";

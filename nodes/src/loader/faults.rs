@@ -33,6 +33,15 @@ pub(super) fn uncaptioned(folder: &Path, extension: &str, missing: &[PathBuf]) -
     Found { code: "P0309", field: "caption_extension", message, help: Some(help) }
 }
 
+/// Images of a metadata file that says nothing of them.
+pub(super) fn unwritten(missing: &[PathBuf]) -> Found {
+    let example = missing[0].file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let (n, plural) = (missing.len(), if missing.len() == 1 { "" } else { "s" });
+    let message = format!("{n} image{plural} with neither caption nor tags, the first is `{example}`");
+    let help = "write the captions, or set `default_caption` for images without one";
+    found("P0309", "metadata", message, Some(help))
+}
+
 /// What is wrong with a caption for text encoders that read emphasis; the others take brackets as text.
 pub(super) fn emphasis(items: &[Sample]) -> Option<String> {
     items.iter().find_map(|sample| {

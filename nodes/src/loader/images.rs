@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::images::buckets::Fit;
-use pipe_data::images::{ImageError, probe_whole, scan};
+use pipe_data::images::probe_whole;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::captions::CaptionFields;
-use super::faults::{Found, emphasis, found, uncaptioned, untriggered};
+use super::faults::{Found, emphasis, found, uncaptioned, untriggered, unwritten};
 use super::fitting::Fitting;
+use super::pixels::PixelFields;
 use super::sample::{MaskSource, PreserveClass, Regularization, Sample, Samples};
 use super::split::{self, Split};
 use super::weights::{self, Factor};
-use super::{masks, notices};
+use super::{listing, masks, notices};
 use crate::common::batch::BucketRules;
 
 /// Fields of `loader.images`.
@@ -30,6 +31,12 @@ pub struct Config {
     /// Folder with the images (png, jpg, jpeg, webp, bmp; not its sub-folders).
     #[schemars(extend("x-path" = "folder"))]
     path: String,
+    /// Metadata file (`.json` or `.jsonl`) with the captions and tags of the images, as kohya's tools write it; tags stand
+    /// behind the caption, after the `caption_separator`. Only images that it lists are used. A key is a path from
+    /// `path`, an absolute one, or a name without extension. Default: caption files beside the images.
+    #[serde(default)]
+    #[schemars(extend("x-path" = "file"))]
+    metadata: Option<String>,
     /// Size of the training images in pixels: one number for a square, or `[width, height]`.
     resolution: Resolution,
     /// Aspect-ratio buckets. Without them every image is fitted to `resolution` and cropped at the centre.
@@ -37,6 +44,8 @@ pub struct Config {
     buckets: Option<Buckets>,
     #[serde(flatten)]
     captions: CaptionFields,
+    #[serde(flatten)]
+    pixels: PixelFields,
     /// How often each image is used in an epoch. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100000))]
@@ -126,6 +135,8 @@ impl Config {
             repeats: self.repeats,
             flip: self.flip_aug,
             captions: self.captions.rules(),
+            pixels: self.pixels.rules(self.buckets.is_some()),
+            words: self.captions.words(self.metadata.as_deref()),
             folder: folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             resolution: self.resolution.sides(),
             regularization: self.regularization.is_some(),
@@ -141,6 +152,24 @@ impl Config {
         let weight = self.regularization.map(|r| r.weight).or(self.loss_weight).unwrap_or(1.0) as f32;
         let mask = self.alpha_mask.then_some(MaskSource::Alpha);
         Sample { path, caption, size, fit, weight, mask, held_out: false }
+    }
+
+    /// What is worth knowing of images that can be trained on.
+    fn remark(&self, places: &Places, items: &[Sample], cx: &mut CheckCx) {
+        let mut list = notices::of(&places.folder, items);
+        list.extend(match &places.metadata {
+            Some(_) => listing::unlisted(&places.folder, items),
+            None => listing::passed_over(&places.folder, &self.captions),
+        });
+        for (code, field, message, help) in list {
+            cx.warn(code, field, message, Some(help));
+        }
+        if let Some(message) = self.pixels.faceless(items) {
+            cx.error("P0402", "face_crop", message, Some("leave `face_crop` out".into()));
+        }
+        for (field, message) in self.captions.notices(items) {
+            cx.warn("P0402", field, message, Some(format!("leave `{field}` out")));
+        }
     }
 
     /// Marks the images that are set aside.
@@ -169,9 +198,9 @@ impl Node for Images {
     const ABOUT: About = About {
         type_name: "loader.images",
         summary: "A folder of images with caption files, sorted into aspect-ratio buckets.",
-        details: "Reads every image directly in `path` with the caption file of the same stem. An image is scaled to cover its \
-                  bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre. The first line of a \
-                  caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
+        details: "Reads every image directly in `path` with the caption file of the same stem, or those that a `metadata` file lists. An image is scaled to cover its \
+                  bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre, unless fields say otherwise. \
+                  Without `wildcards` the first line of a caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
                   `pipe check` reads headers and ends of images, not their pixels: an image damaged in its middle is \
                   reported and set aside when it is decoded.",
         example: "photos:\n  type: loader.images\n  path: ./photos\n  resolution: 512\n  buckets:\n    min: 256\n    max: 1024\n    step: 64",
@@ -186,7 +215,9 @@ impl Node for Images {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        let folder = cx.path(&config.path);
+        let path = |path: &Option<String>| path.as_ref().map(|path| cx.path(path));
+        let (folder, metadata) = (cx.path(&config.path), path(&config.metadata));
+        let masks = path(&config.masks).filter(|path| !cx.stands_in(path));
         if let Some(Buckets { no_upscale: true, min, max, .. }) = config.buckets {
             for (field, _) in [("min", min), ("max", max)].into_iter().filter(|(_, side)| side.is_some()) {
                 cx.error(
@@ -197,7 +228,8 @@ impl Node for Images {
                 );
             }
         }
-        config.captions.check(cx, false);
+        config.captions.check(cx, config.metadata.is_some());
+        config.pixels.check(cx, config.buckets.is_some());
         if config.validation_split.is_some() && config.regularization.is_some() {
             let message = "`validation_split` has no effect on what is learned of regularization images";
             cx.error("P0402", "validation_split", message, Some("set images of the concept aside".into()));
@@ -206,18 +238,13 @@ impl Node for Images {
             let message = "`validation_seed` has no effect without `validation_split`";
             cx.error("P0402", "validation_seed", message, Some("add `validation_split: 0.1`, or leave it out".into()));
         }
-        let masks = config.masks.as_ref().map(|path| cx.path(path)).filter(|path| !cx.stands_in(path));
-        let stands_in = cx.stands_in(&folder);
-        let samples = if stands_in { assumed(config) } else { read(config, &folder, masks.as_deref()) };
+        let stands_in = cx.stands_in(&folder) || metadata.as_ref().is_some_and(|path| cx.stands_in(path));
+        let places = Places { folder, masks, metadata };
+        let samples = if stands_in { assumed(config) } else { read(config, &places) };
         match samples {
             Ok(samples) => {
-                for (code, field, message, help) in notices::of(&folder, &samples.items) {
-                    cx.warn(code, field, message, Some(help.into()));
-                }
                 if !stands_in {
-                    for (field, message) in config.captions.notices(&samples.items) {
-                        cx.warn("P0402", field, message, Some(format!("leave `{field}` out")));
-                    }
+                    config.remark(&places, &samples.items, cx);
                 }
                 facts(config, &samples).with("assumed", stands_in)
             }
@@ -257,32 +284,31 @@ impl Node for Images {
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
-        let folder = cx.path(&config.path);
-        let masks = config.masks.as_ref().map(|path| cx.path(path));
-        let samples =
-            read(&config, &folder, masks.as_deref()).map_err(|problems| match problems.into_iter().next() {
-                Some(p) => RunError::new(p.code, p.message).at(p.field),
-                None => RunError::new("P0306", "no images"),
-            })?;
+        let path = |path: &Option<String>| path.as_ref().map(|path| cx.path(path));
+        let places =
+            Places { folder: cx.path(&config.path), masks: path(&config.masks), metadata: path(&config.metadata) };
+        let samples = read(&config, &places).map_err(|problems| match problems.into_iter().next() {
+            Some(p) => RunError::new(p.code, p.message).at(p.field),
+            None => RunError::new("P0306", "no images"),
+        })?;
         Ok(Built { outputs: vec![Arc::new(samples)], ..Default::default() })
     }
 }
 
+/// What a loader reads: the folder of images, that of masks, and the metadata file.
+struct Places {
+    folder: PathBuf,
+    masks: Option<PathBuf>,
+    metadata: Option<PathBuf>,
+}
+
 /// Reads the folders: names, captions and image headers, no pixels.
-fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples, Vec<Found>> {
-    let extension = config.captions.caption_extension.clone();
-    let entries = scan(folder, std::slice::from_ref(&extension)).map_err(|e| {
-        let (code, help) = match &e {
-            ImageError::Missing { .. } => ("P0301", Some(missing_help(folder))),
-            ImageError::NotFolder { .. } => ("P0302", Some("name the folder that the images are in".into())),
-            _ => ("P0310", None),
-        };
-        vec![Found { code, field: "path", message: e.to_string(), help }]
-    })?;
-    if entries.is_empty() {
-        let help = "put png, jpg, webp or bmp files directly into the folder; sub-folders are not read";
-        return Err(vec![found("P0306", "path", format!("no images in `{}`", folder.display()), Some(help))]);
-    }
+fn read(config: &Config, places: &Places) -> Result<Samples, Vec<Found>> {
+    let (folder, extension) = (&places.folder, config.captions.extension());
+    let entries = match &places.metadata {
+        Some(metadata) => listing::of_metadata(folder, metadata, &config.captions).map_err(notices::limit)?,
+        None => listing::of_folder(folder, extension)?,
+    };
     let fitting = config.fitting()?;
     let mut problems = Vec::new();
     let mut items = Vec::with_capacity(entries.len());
@@ -295,31 +321,30 @@ fn read(config: &Config, folder: &Path, masks: Option<&Path>) -> Result<Samples,
                 continue;
             }
         };
-        let caption = match (&entry.caption_path, &config.captions.default_caption) {
-            (Some(path), _) => match pipe_data::images::read_caption(path) {
-                Ok(text) => pipe_data::images::caption_text(&text, config.captions.wildcards),
-                Err(e) => {
-                    let (code, help) = notices::caption_fault(&e);
-                    problems.push(found(code, "path", e.to_string(), Some(help)));
-                    continue;
-                }
-            },
-            (None, Some(text)) => text.clone(),
-            (None, None) => {
-                without.push(entry.path.clone());
+        let caption = match entry.caption(&config.captions) {
+            Ok(Some(caption)) => config.captions.decorate(caption),
+            Ok(None) => {
+                without.push(entry.path);
+                continue;
+            }
+            Err(problem) => {
+                problems.push(problem);
                 continue;
             }
         };
         match fitting.of(size) {
-            Ok(fit) => items.push(config.sample(entry.path, config.captions.decorate(caption), size, fit)),
+            Ok(fit) => items.push(config.sample(entry.path, caption, size, fit)),
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
     }
     if !without.is_empty() {
-        problems.push(uncaptioned(folder, &extension, &without));
+        problems.push(match &places.metadata {
+            Some(_) => unwritten(&without),
+            None => uncaptioned(folder, extension, &without),
+        });
     }
     if problems.is_empty() {
-        problems = counted(config, masks, &mut items);
+        problems = counted(config, places.masks.as_deref(), &mut items);
     }
     if !problems.is_empty() {
         return Err(notices::limit(problems));
@@ -385,5 +410,6 @@ fn facts(config: &Config, samples: &Samples) -> Facts {
         .with("flip", samples.flip)
         .with("buckets", buckets(false))
         .with("varying_captions", config.captions.varying())
+        .with("varying_images", config.pixels.varying())
         .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
 }

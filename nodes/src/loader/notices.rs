@@ -13,7 +13,7 @@ const MOST: usize = 10;
 const ENLARGED: f64 = 2.0;
 
 /// A warning: code, field, message and help.
-pub(super) type Notice = (&'static str, &'static str, String, &'static str);
+pub(super) type Notice = (&'static str, &'static str, String, String);
 
 /// Images that are passed over, and those too small for what they are trained at.
 pub(super) fn of(folder: &Path, items: &[Sample]) -> Vec<Notice> {
@@ -25,7 +25,7 @@ pub(super) fn of(folder: &Path, items: &[Sample]) -> Vec<Notice> {
             n => format!("{n} files or folders with images are not read, the first is `{first}`"),
         };
         let help = "png, jpg, webp and bmp files directly in the folder are read: convert the others, and give a sub-folder a loader of its own";
-        notices.push(("P0330", "path", message, help));
+        notices.push(("P0330", "path", message, help.to_owned()));
     }
     let scale = |item: &Sample| {
         let side = |to: usize, from: usize| to as f64 / from.max(1) as f64;
@@ -39,7 +39,7 @@ pub(super) fn of(folder: &Path, items: &[Sample]) -> Vec<Notice> {
             "{count} of {all} images are enlarged to twice their size or more, the smallest is `{name}` with {width}×{height} pixels"
         );
         let help = "lower `resolution`, set `buckets.no_upscale: true`, or leave the small images out";
-        notices.push(("P0331", "resolution", message, help));
+        notices.push(("P0331", "resolution", message, help.to_owned()));
     }
     notices
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cacher::uses::Folder;
-use crate::common::batch::BucketRules;
+use crate::common::batch::{BucketRules, PixelRules, Words};
 use crate::common::plain_value;
 
 /// An image of the data set.
@@ -105,6 +105,10 @@ pub struct Samples {
     pub flip: bool,
     /// Caption rules.
     pub captions: CaptionRules,
+    /// How images are cut, coloured and resized.
+    pub pixels: PixelRules,
+    /// Words given to captions.
+    pub words: Words,
     /// Name of the folder.
     pub folder: String,
     /// Requested size.

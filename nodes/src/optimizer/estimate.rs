@@ -18,7 +18,7 @@ use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 use super::groups::Shape;
 use crate::adapter::full::{frozen, learns};
 use crate::cacher::fill::captions_at_once;
-use crate::cacher::text_cost;
+use crate::cacher::{encode_cost, text_cost};
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
@@ -54,7 +54,13 @@ fn live(settings: &Settings, facts: &Facts, compute: DType) -> (u64, u64) {
     let batch = settings.train.batch_size;
     let texts = facts.get("batch_facts").and_then(|b| b.get("live_texts")).cloned().unwrap_or_default();
     let texts: Vec<TextFacts> = serde_json::from_value(texts).unwrap_or_default();
-    texts.iter().fold((0, 0), |(peak, flops), text| {
+    let vae = facts.get("batch_facts").and_then(|b| b.get("live_vae"));
+    let of_images = vae.and_then(|vae| {
+        let config: VaeConfig = serde_json::from_value(vae.get("config")?.clone()).ok()?;
+        let [w, h, _]: [u64; 3] = serde_json::from_value(vae.get("largest")?.clone()).ok()?;
+        Some(encode_cost(&config, &[[w, h, batch]], vae.get("at_once")?.as_u64()? as usize))
+    });
+    texts.iter().fold(of_images.unwrap_or_default(), |(peak, flops), text| {
         let chunk = captions_at_once(text.tokens as usize).min(batch as usize).max(1);
         let (own_peak, own_flops) = text_cost(text, compute, chunk);
         (peak.max(own_peak), flops + own_flops * batch)

@@ -12,15 +12,16 @@ use pipe_core::run::{Position, RunError};
 use pipe_core::settings::Settings;
 use pipe_data::metadata::{
     AdapterMetadata, BaseModel, BucketCount, DatasetFolder, MINIMUM, ModelSpec, bucket_info, complete, dataset_dirs,
-    iso_date, tag_frequency,
+    iso_date, py_float, tag_frequency,
 };
 use pipe_data::weights::detect::detect_shapes;
 use pipe_data::weights::{Architecture, Component, Family, hash};
 use pipe_networks::pass::Policy;
 use pipe_train::ddpm::Prediction;
 
+use super::datasets::datasets;
 use super::words::{CommentedWords, Words};
-use crate::common::batch::{DataAbout, TextAbout};
+use crate::common::batch::{DataAbout, TextAbout, filter_name};
 use crate::common::denoiser::Denoiser;
 use crate::common::trainable::{Method, Subject, Trainable};
 use crate::optimizer::Update;
@@ -71,8 +72,7 @@ impl Session {
         training.v2 = Some(base_model.is_v2());
         training.base_model_version = base_model.version().map(String::from);
         training.zero_terminal_snr = Some(model.zero_terminal_snr);
-        // Latents are encoded once and kept, whatever keeps them.
-        training.cache_latents = Some(true);
+        training.cache_latents = Some(about.cached);
         training.clip_skip = texts.iter().find_map(|text| text.clip_skip);
         training.max_token_length = texts.iter().find_map(|text| text.long_tokens);
         masks(&mut training, model.family, &texts);
@@ -293,6 +293,9 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.reg_dataset_dirs = Some(dataset_dirs(&regularization));
     training.tag_frequency = Some(tag_frequency(&folders));
     training.bucket_info = Some(bucket_info(&buckets, None));
+    if about.several.len() > 1 {
+        training.more.insert("ss_datasets".into(), datasets(&about.several, about.batch_size));
+    }
     let Some(rules) = &about.rules else { return };
     training.caption_dropout_rate = Some(rules.captions.dropout);
     training.caption_dropout_every_n_epochs = Some(rules.captions.dropout_every_epochs.unwrap_or(0));
@@ -300,7 +303,14 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.shuffle_caption = Some(rules.captions.shuffle);
     training.keep_tokens = Some(rules.captions.keep_tokens as u64);
     training.flip_aug = Some(rules.flip);
-    (training.color_aug, training.random_crop) = (Some(false), Some(false));
+    (training.color_aug, training.random_crop) = (Some(rules.pixels.color), Some(rules.pixels.random_crop));
+    if let Some([low, high]) = rules.pixels.face_crop {
+        let range = format!("({}, {})", py_float(low), py_float(high));
+        training.more.insert("ss_face_crop_aug_range".into(), range);
+    }
+    if let Some(filter) = rules.pixels.filter {
+        training.more.insert("ss_resize_interpolation".into(), filter_name(filter));
+    }
     training.enable_bucket = Some(rules.buckets.is_some());
     training.bucket_no_upscale = Some(rules.buckets.is_some_and(|buckets| buckets.sides.is_none()));
     match rules.buckets.and_then(|buckets| buckets.sides) {

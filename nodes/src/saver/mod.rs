@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod best;
 pub mod cadence;
 pub mod checkpoint;
+mod datasets;
 pub mod describe;
 pub mod files;
 pub mod metadata;

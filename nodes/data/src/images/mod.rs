@@ -3,9 +3,11 @@
 //! Everything here is plain bytes and numbers; a picture leaves as a `[3, H, W]` list in [−1, 1].
 
 pub mod buckets;
+mod colour;
 mod decode;
 mod error;
 mod font;
+mod listed;
 pub mod png;
 mod probe;
 mod resize;
@@ -17,6 +19,7 @@ use std::path::Path;
 
 pub use decode::{MAX_PIXELS, decode, decode_alpha};
 pub use error::ImageError;
+pub use listed::{Keys, ListError, Listed, read_list};
 pub use probe::{Format, Probe, probe, probe_header};
 pub use resize::{Filter, resize, resize_with};
 pub use scan::{EXTENSIONS, Entry, by_stem, caption_candidates, caption_text, read_caption, scan, unread};
@@ -69,9 +72,12 @@ impl Rgb8 {
         out
     }
 
-    /// Resized and centre-cropped as a bucket wants it.
-    pub fn fitted(&self, fit: &buckets::Fit) -> Rgb8 {
-        resize(self, fit.resized.0, fit.resized.1).centre_crop(fit.bucket.0, fit.bucket.1)
+    /// Resized with a filter, or the automatic one.
+    pub fn resized(&self, (width, height): (usize, usize), filter: Option<Filter>) -> Rgb8 {
+        match filter {
+            Some(filter) => resize_with(self, width, height, filter),
+            None => resize(self, width, height),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Resampling: exact area averages downwards, Lanczos upwards.
+//! Resampling: exact area averages downwards, Lanczos upwards, or a method of choice.
 //!
-//! Both are separable and run over the rows first. The area filter is OpenCV's `INTER_AREA`; Lanczos follows Pillow's
-//! fixed-point arithmetic, so that its results are Pillow's to the bit.
+//! All are separable and run over the rows first. Area, bilinear and bicubic are OpenCV's, up to its rounding; Lanczos
+//! and box follow Pillow's fixed-point arithmetic, so that their results are Pillow's to the bit.
 
 use super::Rgb8;
 
@@ -12,6 +12,14 @@ pub enum Filter {
     Area,
     /// Windowed sinc over three lobes, widened when making smaller.
     Lanczos,
+    /// The nearest pixel: OpenCV's `INTER_NEAREST_EXACT`.
+    Nearest,
+    /// Between two pixels of each axis, also when making smaller.
+    Bilinear,
+    /// Between four pixels of each axis (Keys 1981, a = −0.75), also when making smaller.
+    Bicubic,
+    /// Pillow's mean over the covered area; the nearest pixel when making larger.
+    Box,
 }
 
 impl Filter {
@@ -35,8 +43,12 @@ pub fn resize_with(image: &Rgb8, width: usize, height: usize, filter: Filter) ->
         return Rgb8::new(width, height);
     }
     match filter {
-        Filter::Area => area(image, width, height),
-        Filter::Lanczos => lanczos(image, width, height),
+        Filter::Area => weighted(image, &area_taps(image.width, width), &area_taps(image.height, height)),
+        Filter::Bilinear => weighted(image, &linear_taps(image.width, width), &linear_taps(image.height, height)),
+        Filter::Bicubic => weighted(image, &cubic_taps(image.width, width), &cubic_taps(image.height, height)),
+        Filter::Nearest => nearest(image, width, height),
+        Filter::Lanczos => fixed_point(image, width, height, &LANCZOS),
+        Filter::Box => fixed_point(image, width, height, &BOX),
     }
 }
 
@@ -46,9 +58,9 @@ struct Taps<W> {
     weights: Vec<W>,
 }
 
-fn area(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
-    let columns = area_taps(image.width, width);
-    let rows = area_taps(image.height, height);
+/// Sums of weighted pixels along both axes, rounded once.
+fn weighted(image: &Rgb8, columns: &[Taps<f32>], rows: &[Taps<f32>]) -> Rgb8 {
+    let (width, height) = (columns.len(), rows.len());
     let mut out = Rgb8::new(width, height);
     let mut narrow = vec![0f32; width * 3];
     let mut sums = vec![0f32; width * 3];
@@ -96,14 +108,72 @@ fn area_taps(source: usize, target: usize) -> Vec<Taps<f32>> {
     (0..target).map(tap).collect()
 }
 
+/// Taps of an interpolation between neighbours, of which those outside are the outermost pixel.
+fn between(source: usize, target: usize, lead: i64, weights: impl Fn(f64) -> Vec<f64>) -> Vec<Taps<f32>> {
+    let scale = source as f64 / target as f64;
+    let last = source as i64 - 1;
+    let tap = |i: usize| {
+        let at = (i as f64 + 0.5) * scale - 0.5;
+        let left = at.floor();
+        let (start, of) = (left as i64 - lead, weights(at - left));
+        let first = start.clamp(0, last);
+        let end = (start + of.len() as i64 - 1).clamp(0, last);
+        let mut sums = vec![0f32; (end - first + 1) as usize];
+        for (j, weight) in (start..).zip(of) {
+            sums[(j.clamp(0, last) - first) as usize] += weight as f32;
+        }
+        Taps { first: first as usize, weights: sums }
+    };
+    (0..target).map(tap).collect()
+}
+
+fn linear_taps(source: usize, target: usize) -> Vec<Taps<f32>> {
+    between(source, target, 0, |x| vec![1.0 - x, x])
+}
+
+/// Keys' kernel: `(a+2)|x|³ − (a+3)|x|² + 1` up to 1, `a|x|³ − 5a|x|² + 8a|x| − 4a` up to 2.
+fn cubic_taps(source: usize, target: usize) -> Vec<Taps<f32>> {
+    const A: f64 = -0.75;
+    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    between(source, target, 1, |x| vec![far(1.0 + x), near(x), near(1.0 - x), far(2.0 - x)])
+}
+
+/// The pixel at the middle of each target pixel, in 16.16 fixed point as OpenCV rounds it.
+fn nearest(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    let places = |source: usize, target: usize| -> Vec<usize> {
+        let step = (((source as i64) << 16) + target as i64 / 2) / target as i64;
+        let start = step / 2 - source as i64 % 2;
+        (0..target as i64).map(|i| ((step * i + start) >> 16).clamp(0, source as i64 - 1) as usize).collect()
+    };
+    let (columns, rows) = (places(image.width, width), places(image.height, height));
+    let mut out = Rgb8::new(width, height);
+    for (row, y) in out.pixels.chunks_exact_mut(width * 3).zip(rows) {
+        let from = image.row(y).as_chunks::<3>().0;
+        for (pixel, &x) in row.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
+            *pixel = from[x];
+        }
+    }
+    out
+}
+
+/// A kernel of Pillow: how far it reaches, and its weights.
+struct Kernel {
+    reach: f64,
+    weight: fn(f64) -> f64,
+}
+
+const LANCZOS: Kernel = Kernel { reach: 3.0, weight: lanczos };
+const BOX: Kernel = Kernel { reach: 0.5, weight: |x| if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 } };
+
 /// Bits behind the point in Pillow's 8-bit resampling.
 const BITS: u32 = 32 - 8 - 2;
 
-fn lanczos(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
+fn fixed_point(image: &Rgb8, width: usize, height: usize, kernel: &Kernel) -> Rgb8 {
     let mut across = image.clone();
     if width != image.width {
         across = Rgb8::new(width, image.height);
-        let columns = lanczos_taps(image.width, width);
+        let columns = fixed_taps(image.width, width, kernel);
         for y in 0..image.height {
             let row = image.row(y);
             let out = &mut across.pixels[y * width * 3..][..width * 3];
@@ -123,7 +193,7 @@ fn lanczos(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
     }
     let mut out = Rgb8::new(width, height);
     let mut sums = vec![0i32; width * 3];
-    for (y, taps) in lanczos_taps(image.height, height).iter().enumerate() {
+    for (y, taps) in fixed_taps(image.height, height, kernel).iter().enumerate() {
         sums.fill(1 << (BITS - 1));
         for (source, &w) in (taps.first..).zip(&taps.weights) {
             for (s, &p) in sums.iter_mut().zip(across.row(source)) {
@@ -141,16 +211,16 @@ fn clip(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-fn lanczos_taps(source: usize, target: usize) -> Vec<Taps<i32>> {
+fn fixed_taps(source: usize, target: usize, kernel: &Kernel) -> Vec<Taps<i32>> {
     let ratio = source as f64 / target as f64;
     let scale = ratio.max(1.0);
-    let support = 3.0 * scale;
+    let support = kernel.reach * scale;
     let tap = |i: usize| {
         let centre = (i as f64 + 0.5) * ratio;
         // Truncation, not floor: that is what Pillow does.
         let first = ((centre - support + 0.5) as i64).max(0) as usize;
         let end = ((centre + support + 0.5) as i64).clamp(0, source as i64) as usize;
-        let weigh = |tap: usize| kernel((tap as f64 - centre + 0.5) * (1.0 / scale));
+        let weigh = |tap: usize| (kernel.weight)((tap as f64 - centre + 0.5) * (1.0 / scale));
         let weights: Vec<f64> = (first..end).map(weigh).collect();
         let total: f64 = weights.iter().sum();
         let fixed = |w: f64| {
@@ -163,7 +233,7 @@ fn lanczos_taps(source: usize, target: usize) -> Vec<Taps<i32>> {
 }
 
 /// `sinc(x)·sinc(x/3)` for |x| < 3.
-fn kernel(x: f64) -> f64 {
+fn lanczos(x: f64) -> f64 {
     let sinc = |x: f64| {
         if x == 0.0 {
             1.0

@@ -105,7 +105,7 @@ fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension().and_then(|e| e.to_str())
 }
 
-fn has_image_name(name: &str) -> bool {
+pub(super) fn has_image_name(name: &str) -> bool {
     extension(name).is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 

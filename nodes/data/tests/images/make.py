@@ -4,8 +4,9 @@
     python3 nodes/data/tests/images/make.py
 
 Needs Pillow 13.0, NumPy and OpenCV 5.0 (opencv-python-headless). The pictures
-are 7x5 pixels; `resize` holds the results of Pillow's LANCZOS and OpenCV's
-INTER_AREA on a picture whose pixel (x, y), channel c, is
+are 7x5 pixels; `resize` holds the results of Pillow's LANCZOS and BOX and of
+OpenCV's INTER_AREA, LINEAR, CUBIC and NEAREST_EXACT, and `colour` hues turned in
+OpenCV's float HSV and gammas of 0..1, on a picture whose pixel (x, y), channel c, is
 (37 x + 71 y + 101 c + 13 x y) mod 256.
 """
 
@@ -74,6 +75,29 @@ def main():
     for (w, h), (tw, th) in [((5, 4), (9, 7)), ((7, 5), (3, 8)), ((9, 9), (4, 2)), ((2, 2), (5, 5)), ((6, 3), (6, 7))]:
         out = np.asarray(Image.fromarray(pattern(w, h)).resize((tw, th), Image.LANCZOS))
         expected["resize"].append({"filter": "lanczos", "from": [w, h], "to": [tw, th], "pixels": out.flatten().tolist()})
+    sizes = [((7, 5), (3, 2)), ((5, 4), (9, 7)), ((13, 9), (7, 12)), ((2, 2), (5, 5)), ((6, 3), (6, 7)), ((9, 8), (4, 4))]
+    cv = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST_EXACT}
+    for name, method in list(cv.items()) + [("box", None)]:
+        for (w, h), (tw, th) in sizes:
+            if method is None:
+                out = np.asarray(Image.fromarray(pattern(w, h)).resize((tw, th), Image.BOX))
+            else:
+                out = cv2.resize(pattern(w, h), (tw, th), interpolation=method)
+            expected["resize"].append({"filter": name, "from": [w, h], "to": [tw, th], "pixels": out.flatten().tolist()})
+    # Making larger with INTER_AREA.
+    out = cv2.resize(pattern(5, 4), (9, 7), interpolation=cv2.INTER_AREA)
+    expected["resize"].append({"filter": "area", "from": [5, 4], "to": [9, 7], "pixels": out.flatten().tolist()})
+
+    unit = pattern(9, 6).astype(np.float32) / 255
+    expected["colour"] = []
+    for degrees in [-16, -3.5, 8, 120]:
+        hsv = cv2.cvtColor(unit, cv2.COLOR_RGB2HSV)
+        hsv[:, :, 0] = (hsv[:, :, 0] + degrees) % 360
+        out = np.round(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(int)
+        expected["colour"].append({"kind": "hue", "amount": degrees, "pixels": out.flatten().tolist()})
+    for gamma in [0.95, 1.05]:
+        out = np.round(unit.astype(np.float64) ** gamma * 255).astype(int)
+        expected["colour"].append({"kind": "gamma", "amount": gamma, "pixels": out.flatten().tolist()})
     (HERE / "expected.json").write_text(json.dumps(expected, separators=(",", ":")) + "\n")
 
 
