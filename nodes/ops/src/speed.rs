@@ -33,7 +33,7 @@ pub fn matmul_speed(device: &Device, dtype: DType, time: Duration) -> f64 {
 /// Returns when the values are there.
 fn wait(x: &Tensor) {
     if x.as_host().is_none() {
-        let _ = Tensor::from_burn(x.flatten_burn().slice([0..1])).to_vec();
+        let _ = Tensor::from_burn(x.flatten_burn().slice([0; 1])).to_vec();
     }
 }
 
