@@ -10,7 +10,6 @@ use crate::train::whole_run;
 use crate::{support::root, train::reported};
 
 /// `412 MiB` in bytes.
-#[cfg(target_os = "linux")]
 fn bytes(text: &str) -> f64 {
     let (number, unit) = text.split_once(' ').expect("a number and a unit");
     let unit = ["B", "KiB", "MiB", "GiB"].iter().position(|name| *name == unit).expect("a unit");
@@ -99,4 +98,50 @@ fn times_go_by_a_measurement_and_then_by_runs_on_this_machine() {
     let planned = train(&second)["seconds"].as_f64().unwrap();
     assert!((planned / taken - 1.0).abs() < 0.01, "planned {planned}, taken {taken}");
     assert!(pipe(&["plan", "tiny.yaml"]).out.contains(", as runs on this machine took\n"));
+}
+
+/// Ready pipelines open with what they take: it is what their plans say.
+#[test]
+fn pipelines_say_what_their_plans_say() {
+    let number = regex::Regex::new(
+        r"([\d.]+ [KMG]iB)(?: of cache)? (while encoding|while training|while a preview|for each hundred)|Disk: ([\d.]+ [KMG]iB)",
+    )
+    .expect("a pattern");
+    let folder = crate::support::root().join("pipelines");
+    let files = fs::read_dir(&folder).expect("pipelines").map(|entry| entry.expect("an entry").path());
+    let mut seen = 0;
+    for file in files.filter(|path| path.is_file()) {
+        let text = fs::read_to_string(&file).expect("a pipeline");
+        let head = text.lines().take_while(|line| line.starts_with('#'));
+        let head: String = head.map(|line| line.trim_start_matches(['#', ' ']).to_owned() + " ").collect();
+        let Some((_, told)) = head.split_once("Memory by `pipe plan` (CPU, f32): ") else { continue };
+        let path = file.display().to_string();
+        let args = ["plan", &path, "--without-files", "--device", "cpu", "--format", "json"];
+        let plan = crate::support::pipe(&args).expect(0).json();
+        let phase = |kind: &str| {
+            let of_kind = plan["phases"].as_array().unwrap().iter().filter(|phase| {
+                let name = phase["name"].as_str().unwrap();
+                phase["kind"] == kind && (kind != "event" || name == "event preview") && !name.starts_with("load")
+            });
+            of_kind.filter_map(|phase| phase["total"].as_f64()).fold(0.0, f64::max)
+        };
+        let (mut found, peak) = (Vec::new(), plan["peak_bytes"].as_f64().unwrap());
+        for part in number.captures_iter(told) {
+            let (text, of) = part.get(1).map_or_else(|| (&part[3], "disk"), |_| (&part[1], &part[2]));
+            let planned = match of {
+                "while encoding" => phase("build"),
+                "while training" => phase("train"),
+                "while a preview" => phase("event"),
+                "disk" => plan["disk"].as_f64().unwrap() + plan["disk_passing"].as_f64().unwrap(),
+                _ => plan["cache_disk"].as_f64().unwrap(),
+            };
+            let off = bytes(text) / planned - 1.0;
+            assert!(off.abs() < 0.02, "{path}: {text} {of}, planned {:.3} GiB", planned / 1024f64.powi(3));
+            found.push(planned);
+        }
+        assert_eq!(found.len(), 5, "{path}: {told}");
+        assert!(found[..3].iter().any(|told| *told >= peak * 0.98), "{path}: the peak is {peak} and not told");
+        seen += 1;
+    }
+    assert!(seen >= 12, "{seen} pipelines");
 }

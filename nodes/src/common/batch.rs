@@ -127,6 +127,14 @@ pub trait BatchSource: Send + Sync {
     fn per_epoch(&self) -> u64;
     /// Batch `index` of `epoch`; the same answer every time.
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError>;
+    /// Batches in which each image is once and as it is, to measure with: the same for every seed.
+    fn plain_batches(&self) -> u64 {
+        self.per_epoch()
+    }
+    /// Batch `index` of those.
+    fn plain_batch(&self, index: u64) -> Result<Batch, RunError> {
+        self.batch(0, index)
+    }
     /// Text encoders whose outputs the batches carry.
     fn text_encoders(&self) -> Vec<Component> {
         Vec::new()

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::rows::{self, Row};
 use crate::loss::buckets;
+use crate::optimizer::PRESERVATION;
 
 /// Fields of `logger.csv`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -74,7 +75,7 @@ struct Table {
 /// Columns of the numbers that not every step has, and of the step itself, before the others.
 fn fixed() -> Vec<String> {
     let by_timestep = (0..buckets::BUCKETS).map(buckets::name);
-    let first = ["step", "epoch", "loss", "loss_average", rows::EPOCH_LOSS].map(String::from);
+    let first = ["step", "epoch", "loss", "loss_average", rows::EPOCH_LOSS, PRESERVATION].map(String::from);
     let validation = ["validation_loss", "validation_divergence"].map(String::from);
     let measured = (0..buckets::BUCKETS).map(|bucket| format!("validation_{}", buckets::name(bucket)));
     first.into_iter().chain(validation).chain(by_timestep).chain(measured).collect()

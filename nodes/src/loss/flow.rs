@@ -221,7 +221,12 @@ impl Program {
     fn sigma(&self, batch: &Batch, at: &At, i: usize, tokens: usize) -> f64 {
         match (&batch.replay, &at.timesteps) {
             (Some(replay), _) => replay.timesteps[i] as f64 / 1000.0,
-            (None, Some(fixed)) => (fixed[i % fixed.len()] as f64 / 1000.0).clamp(0.001, 1.0),
+            // Given ones are parts of the range that is trained.
+            (None, Some(fixed)) => {
+                let [min, max] = [self.timesteps.min.unwrap_or(0), self.timesteps.max.unwrap_or(1000)];
+                let part = fixed[i % fixed.len()] as f64 / 1000.0;
+                ((min as f64 + (max.saturating_sub(min)) as f64 * part) / 1000.0).clamp(0.001, 1.0)
+            }
             (None, None) => {
                 let mut stream = rng::stream(at.seed, Purpose::Timestep, at.step, at.first_sample + i as u64);
                 let draw = self.timesteps.random(&mut stream);

@@ -49,6 +49,16 @@ impl Config {
     }
 }
 
+/// The size of a file that is not there yet, by its name.
+fn assumed(weights: &str) -> MmditConfig {
+    let name = std::path::Path::new(weights).file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    match name {
+        _ if name.contains("large") => MmditConfig::sd35_large(),
+        _ if name.contains("3.5") || name.contains("sd35") => MmditConfig::sd35_medium(),
+        _ => MmditConfig::sd3_medium(),
+    }
+}
+
 impl Node for Sd3Model {
     type Config = Config;
 
@@ -68,7 +78,7 @@ impl Node for Sd3Model {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        let full = Network::Mmdit(MmditConfig::sd3_medium());
+        let full = Network::Mmdit(assumed(&config.weights));
         let infer = |file: &_| config.infer(file);
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();

@@ -36,6 +36,7 @@ use pipe_core::node::{NodeType, Typed};
 use pipe_train::optim;
 
 pub use node::{Algorithm, OptimizerNode, Update};
+pub(crate) use numbers::PRESERVATION;
 pub use rates::KeyRate;
 
 /// Every optimizer.

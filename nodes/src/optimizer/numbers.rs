@@ -8,6 +8,9 @@ use pipe_ops::Tensor;
 use crate::loss::Losses;
 use crate::loss::buckets::ByTimestep;
 
+/// Name of the loss that keeps the base model's output.
+pub const PRESERVATION: &str = "preservation_loss";
+
 /// L2 norm of a step's gradient.
 pub enum Norm {
     /// Read.
@@ -97,7 +100,7 @@ impl Numbers {
         values.extend(unread.limits);
         let mut by = ByTimestep::default();
         let known = unread.known.unwrap_or_default();
-        values.extend(known.preservation.map(|loss| ("preservation_loss".to_string(), loss)));
+        values.extend(known.preservation.map(|loss| (PRESERVATION.to_string(), loss)));
         known.losses.iter().zip(&unread.losses).for_each(|(values, of)| by.add(values, &of.timesteps));
         values.extend(by.means());
         StepReport { step: unread.step, loss, values, samples: unread.samples }
