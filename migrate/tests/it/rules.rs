@@ -167,7 +167,47 @@ fn values() {
         ("@ --vae v.safetensors", "nodes.vae.scaling_factor", json!(0.13025)),
         ("@", "nodes.vae.scaling_factor", Json::Null),
         ("sd3_train.py --vae v.safetensors", "nodes.vae.shift_factor", json!(0.0609)),
-        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", Json::Null),
+        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", json!("gemma")),
+        (
+            "lumina_train_network.py --network_module networks.lora_lumina --network_train_unet_only",
+            "nodes.lora.text",
+            Json::Null,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=loha rs_lora=True use_scalar=1 train_norm=true",
+            "nodes.lora",
+            json!({
+                "type": "adapter.loha", "model": "model", "text": ["clip_l", "clip_g"], "rank": 8, "alpha": 1,
+                "rs_lora": true, "scalar": true, "norms": true, "conv": { "rank": 8, "alpha": 1 }
+            }),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 8 --network_alpha 4 --network_args algo=diag-oft constraint=0.01 rescaled=True",
+            "nodes.lora",
+            json!({
+                "type": "adapter.diag_oft", "model": "model", "text": ["clip_l", "clip_g"], "layers": "all",
+                "block_size": 8, "constraint": 0.01, "rescaled": true
+            }),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=full train_norm=True",
+            "nodes.lora",
+            json!({
+                "type": "adapter.diff", "model": "model", "text": ["clip_l", "clip_g"], "layers": "all", "norms": true
+            }),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=ia3 preset=ia3",
+            "nodes.lora",
+            json!({ "type": "adapter.ia3", "model": "model", "text": ["clip_l", "clip_g"] }),
+        ),
+        ("# --network_module lycoris.kohya --network_args algo=ia3", "nodes.lora.layers", json!("linear")),
+        (
+            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=dylora block_size=2",
+            "nodes.lora.unit",
+            json!(2),
+        ),
+        ("@ --network_module lycoris.kohya --network_dim 8 --network_args algo=dylora", "nodes.lora.unit", json!(4)),
         (
             "lumina_train_network.py --network_module networks.lora_lumina --network_args attn_dim=8 refiner_dim=2",
             "nodes.lora.patterns",
@@ -289,8 +329,25 @@ fn kinds() {
         ("@ --unet_lr 0 --text_encoder_lr 1e-4", "--unet_lr", Kind::Changed),
         ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
         ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
+        ("@ --save_model_as ckpt", "--save_model_as", Kind::Changed),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=ia3 rs_lora=True",
+            "--network_args rs_lora",
+            Kind::Ignored,
+        ),
+        (
+            "# --network_module lycoris.kohya --network_args algo=lora train_norm=True",
+            "--network_args train_norm",
+            Kind::Refused,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=diag-oft conv_dim=4",
+            "--network_args conv_dim",
+            Kind::Refused,
+        ),
+        ("@ --network_module lycoris.kohya --network_args algo=lora block_size=4", "--network_args block_size", Kind::Ignored),
         ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
-        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Refused),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Mapped),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),
         ("@ --gradient_accumulation_steps 4", "--gradient_accumulation_steps", Kind::Changed),
         ("@ --network_module networks.lora_fa --scale_weight_norms 1", "--scale_weight_norms", Kind::Refused),
