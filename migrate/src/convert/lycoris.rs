@@ -96,6 +96,13 @@ impl Job<'_> {
             "train_norm" if set && self.ranks_of_file() => {
                 (Kind::Mapped, Some("nodes.lora.rank"), "the norms of the file learn")
             }
+            "rank_dropout" if !self.draft.product().has_field(&node, "rank_dropout") => match node.as_str() {
+                "adapter.diag_oft" => (Kind::Refused, None, "not available: leaving out parts of the rotations"),
+                "adapter.boft" | "adapter.glora" | "adapter.diff" | "adapter.ia3" => {
+                    (Kind::Ignored, None, "this algorithm does not read it")
+                }
+                _ => return false,
+            },
             "block_size" if node == "adapter.dylora" => {
                 self.put_arg(arg, "nodes.lora.unit", arg.value.clone());
                 return true;

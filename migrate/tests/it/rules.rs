@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 pub const SDXL: &str =
     "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_module networks.lora";
-const FLUX: &str =
+pub const FLUX: &str =
     "flux_train_network.py --pretrained_model_name_or_path flux1-dev.safetensors --network_module networks.lora_flux";
 
 /// Script and options, places and what stands there.
@@ -174,41 +174,6 @@ fn values() {
             Json::Null,
         ),
         (
-            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=loha rs_lora=True use_scalar=1 train_norm=true",
-            "nodes.lora",
-            json!({
-                "type": "adapter.loha", "model": "model", "text": ["clip_l", "clip_g"], "rank": 8, "alpha": 1,
-                "rs_lora": true, "scalar": true, "norms": true, "conv": { "rank": 8, "alpha": 1 }
-            }),
-        ),
-        (
-            "@ --network_module lycoris.kohya --network_dim 8 --network_alpha 4 --network_args algo=diag-oft constraint=0.01 rescaled=True",
-            "nodes.lora",
-            json!({
-                "type": "adapter.diag_oft", "model": "model", "text": ["clip_l", "clip_g"], "layers": "all",
-                "block_size": 8, "constraint": 0.01, "rescaled": true
-            }),
-        ),
-        (
-            "@ --network_module lycoris.kohya --network_args algo=full train_norm=True",
-            "nodes.lora",
-            json!({
-                "type": "adapter.diff", "model": "model", "text": ["clip_l", "clip_g"], "layers": "all", "norms": true
-            }),
-        ),
-        (
-            "@ --network_module lycoris.kohya --network_args algo=ia3 preset=ia3",
-            "nodes.lora",
-            json!({ "type": "adapter.ia3", "model": "model", "text": ["clip_l", "clip_g"] }),
-        ),
-        ("# --network_module lycoris.kohya --network_args algo=ia3", "nodes.lora.layers", json!("linear")),
-        (
-            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=dylora block_size=2",
-            "nodes.lora.unit",
-            json!(2),
-        ),
-        ("@ --network_module lycoris.kohya --network_dim 8 --network_args algo=dylora", "nodes.lora.unit", json!(4)),
-        (
             "lumina_train_network.py --network_module networks.lora_lumina --network_args attn_dim=8 refiner_dim=2",
             "nodes.lora.patterns",
             json!([{ "match": "refiner_[0-9]+_attention_", "rank": 8 }]),
@@ -330,22 +295,6 @@ fn kinds() {
         ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
         ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
         ("@ --save_model_as ckpt", "--save_model_as", Kind::Changed),
-        (
-            "@ --network_module lycoris.kohya --network_args algo=ia3 rs_lora=True",
-            "--network_args rs_lora",
-            Kind::Ignored,
-        ),
-        (
-            "# --network_module lycoris.kohya --network_args algo=lora train_norm=True",
-            "--network_args train_norm",
-            Kind::Refused,
-        ),
-        (
-            "@ --network_module lycoris.kohya --network_dim 8 --network_args algo=diag-oft conv_dim=4",
-            "--network_args conv_dim",
-            Kind::Refused,
-        ),
-        ("@ --network_module lycoris.kohya --network_args algo=lora block_size=4", "--network_args block_size", Kind::Ignored),
         ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Mapped),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),

@@ -56,7 +56,7 @@ impl Change<'_> {
             if let [m, k, n, _] = dims[..] {
                 let turns = turns(&values, m * k, n, limit(k * n));
                 for stage in 0..m {
-                    out = mixed(&out, &turns[stage * k..(stage + 1) * k], n, n / 2 << stage, row);
+                    out = mixed(&out, &turns[stage * k..(stage + 1) * k], n, (n / 2) << stage, row);
                 }
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Adan (Xie et al. 2022) with D-Adaptation, and the variant that estimates by an inner product.
 
+use multiversion::multiversion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,47 @@ adan!(
     "DAdaptAdanIP"
 );
 
+/// With `e = g − g₋₁`: `n ← β₂n + αe`, `v ← β₃v + γ(g + β₂e)²`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn changes(
+    (beta2, alpha): (f32, f32),
+    (beta3, gamma): (f32, f32),
+    n: &mut [f32],
+    v: &mut [f32],
+    before: &[f32],
+    g: &[f32],
+) {
+    let len = g.len();
+    let (n, v, before) = (&mut n[..len], &mut v[..len], &before[..len]);
+    for i in 0..len {
+        let e = g[i] - before[i];
+        let u = g[i] + beta2 * e;
+        n[i] = n[i] * beta2 + alpha * e;
+        v[i] = v[i] * beta3 + gamma * u * u;
+    }
+}
+
+/// `m ← β₁m + αg`, `s ← β₃s + γg`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn averages((beta1, alpha): (f32, f32), (beta3, gamma): (f32, f32), m: &mut [f32], s: &mut [f32], g: &[f32]) {
+    let len = g.len();
+    let (m, s) = (&mut m[..len], &mut s[..len]);
+    for i in 0..len {
+        m[i] = m[i] * beta1 + alpha * g[i];
+        s[i] = s[i] * beta3 + gamma * g[i];
+    }
+}
+
+/// `θ ← (aθ − (m + β₂n)/(√v + ε))/b`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn update((a, b): (f32, f32), beta2: f32, eps: f32, theta: &mut [f32], m: &[f32], n: &[f32], v: &[f32]) {
+    let len = v.len();
+    let (theta, m, n) = (&mut theta[..len], &m[..len], &n[..len]);
+    for i in 0..len {
+        theta[i] = (theta[i] * a - (m[i] + beta2 * n[i]) / (v[i].sqrt() + eps)) / b;
+    }
+}
+
 /// What both do to the moments.
 #[derive(Clone, Copy)]
 struct Moments {
@@ -108,19 +150,11 @@ impl Moments {
         let [m_gain, n_gain, s_gain] = self.betas.map(|b| ((1.0 - b) * self.rate) as f32);
         let v_gain = (1.0 - self.betas[2]) as f32;
         par::each4(n, v, before, g, |n, v, before, g| {
-            for i in 0..g.len() {
-                let e = g[i] - before[i];
-                let u = g[i] + b2 * e;
-                n[i] = n[i] * b2 + n_gain * e;
-                v[i] = v[i] * b3 + v_gain * u * u;
-            }
+            changes((b2, n_gain), (b3, v_gain), n, v, before, g);
             0.0
         });
         par::each3(m, s, g, |m, s, g| {
-            for i in 0..g.len() {
-                m[i] = m[i] * b1 + m_gain * g[i];
-                s[i] = s[i] * b3 + s_gain * g[i];
-            }
+            averages((b1, m_gain), (b3, s_gain), m, s, g);
             0.0
         });
     }
@@ -152,9 +186,7 @@ impl Moments {
             before.copy_from_slice(&g);
             with_weights(slot, cx, cell.updates, |theta| {
                 par::each4(theta, m, n, v, |theta, m, n, v| {
-                    for i in 0..v.len() {
-                        theta[i] = (theta[i] * first - (m[i] + b2 * n[i]) / (v[i].sqrt() + eps)) / last;
-                    }
+                    update((first, last), b2, eps, theta, m, n, v);
                     0.0
                 });
             });
