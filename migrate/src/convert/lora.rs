@@ -27,11 +27,13 @@ impl Job<'_> {
         }
         self.what_learns(&text);
         if self.script.adapter {
-            match self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
-                true => self.rotation(),
-                false => self.rank(),
+            if self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
+                self.rotation();
+            } else if !self.without_rank() {
+                self.rank();
             }
             self.network_args();
+            self.dylora_unit();
             self.left_over();
             self.start();
             self.limits();
@@ -94,9 +96,6 @@ impl Job<'_> {
         let only_text = self.flag("network_train_text_encoder_only");
         if self.flag("network_train_unet_only") {
             self.tell("network_train_unet_only", Kind::Mapped, Some(text), "no text encoder is named");
-        }
-        if let Some(why) = self.scope.left_out {
-            self.note("--network_train_unet_only (not given)", "", Kind::Refused, None, why);
         }
         if only_text || frozen {
             self.only_text(only_text);

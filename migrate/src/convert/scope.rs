@@ -16,8 +16,6 @@ pub(crate) struct Scope {
     pub rate: f64,
     /// Why a text encoder that was asked for does not learn.
     pub refused: Option<&'static str>,
-    /// Why a text encoder that sd-scripts trains without being asked does not learn.
-    pub left_out: Option<&'static str>,
 }
 
 impl Scope {
@@ -48,13 +46,6 @@ impl Scope {
         self.rate = job.float("unet_lr").unwrap_or(base);
         let module = job.text("network_module").unwrap_or_default();
         if job.flag("network_train_unet_only") || module.contains("oft") {
-            return;
-        }
-        if matches!(job.family, Family::Lumina2 | Family::LuminaNext) {
-            let rate = job.value("text_encoder_lr").and_then(|list| list.get(0)?.as_f64()).unwrap_or(base);
-            self.left_out = (rate > 0.0).then_some(
-                "not available: an adapter of Gemma, which stays as it is here; sd-scripts trains it without `--network_train_unet_only`",
-            );
             return;
         }
         let cached = job.flag("cache_text_encoder_outputs") || job.flag("cache_text_encoder_outputs_to_disk");

@@ -14,8 +14,8 @@ pub struct Dropouts {
     pub module: f32,
     /// Inverted dropout on the rank-space activations of [`Module::LowRank`].
     pub neuron: f32,
-    /// [`Module::LowRank`]: probability of leaving out one rank of one sample, rescaled by `1/(1−p)`. LoHa, LoKr and
-    /// DoRA: of leaving one row out of ΔW, not rescaled, as LyCORIS does.
+    /// [`Module::LowRank`]: probability of leaving out one rank of one sample, rescaled by `1/(1−p)`. LoHa, LoKr
+    /// and DoRA: of leaving one row out of ΔW, not rescaled, as LyCORIS does.
     pub rank: f32,
 }
 
@@ -84,6 +84,31 @@ pub enum Module {
         blocks: Vec<String>,
         /// Longest `‖Q‖` for each output row.
         constraint: f32,
+        /// Key of what each row is multiplied by then.
+        rescale: Option<String>,
+    },
+    /// BOFT (Liu et al. 2023): `W' = R_m·…·R_1·W`; the i-th rotation mixes rows that stand `2^i·n/2` apart.
+    Butterfly {
+        /// Key of the parameters `[m, K, n, n]`.
+        blocks: String,
+        /// Longest `‖Q‖` of all together for each output row.
+        constraint: f32,
+        /// Key of what each row is multiplied by then.
+        rescale: Option<String>,
+    },
+    /// (IA)³ (Liu et al. 2022): `W' = W·(1 + w)` by rows or columns.
+    Scale {
+        /// `w`, a value for each.
+        weight: String,
+        /// For each input.
+        on_input: bool,
+    },
+    /// GLoRA (Chavan et al. 2023) in LyCORIS' form: `ΔW = scale·(W·a1·a2 + b1·b2)`.
+    General {
+        /// `[in, r, 1 ..]` and `[r, in, 1 ..]`.
+        a: (String, String),
+        /// `[out, r, 1 ..]` and `[r, in, ..]`.
+        b: (String, String),
     },
 }
 
@@ -94,6 +119,8 @@ pub struct Adapter {
     pub module: Module,
     /// What its output is multiplied by, `α/r`.
     pub scale: f32,
+    /// Key of a number `[1]` that its change is multiplied by as well.
+    pub scalar: Option<String>,
     /// Dropouts.
     pub dropouts: Dropouts,
 }

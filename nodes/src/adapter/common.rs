@@ -116,7 +116,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     if vae_of(cx.inputs).is_some() {
         cx.error("P0401", "model", "an autoencoder takes no adapter", Some("use `adapter.full`".into()));
     }
-    check_texts(cx);
+    check_texts(cx, false);
     let common = recipe.common();
     let header = start::header(cx, common.weights.as_ref());
     let facts = pass_on(cx.inputs).with("method", "adapter");
@@ -328,7 +328,8 @@ pub fn describe(
 ) -> AdapterAbout {
     let conv = |t: &Target| t.weight.get(2).is_some_and(|k| *k > 1);
     let alpha = |of_conv: bool, given: Option<f64>, rank: u64| {
-        let mut layers = targets.iter().filter(|t| !t.part.starts_with("text_encoder") && conv(t) == of_conv);
+        let own = |t: &&Target| t.has_alpha() && !t.part.starts_with("text_encoder") && conv(t) == of_conv;
+        let mut layers = targets.iter().filter(own);
         match common.weights {
             // An α belongs to a rank: that of a layer with the usual one, where there is one.
             Some(_) => {

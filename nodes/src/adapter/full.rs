@@ -126,7 +126,7 @@ impl Node for Full {
         if vae_of(cx.inputs).is_some() && !cx.inputs.many("text").is_empty() {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
-        check_texts(cx);
+        check_texts(cx, true);
         let mut facts = pass_on(cx.inputs).with("method", "full").with("half", config.storage == Storage::Bf16);
         let mut frozen = BTreeSet::new();
         if let (None, Some(parts)) = (vae_of(cx.inputs), Parts::of(cx.inputs)) {

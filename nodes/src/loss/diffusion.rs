@@ -58,7 +58,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = -100.0, max = 100.0))]
     adaptive_noise_scale: Option<f64>,
-    /// Noise of several resolutions, summed (pyramid noise). Default: off.
+    /// Noise of several resolutions, summed (pyramid noise); beside `noise_offset`, whose noise it is added to. Default: off.
     #[serde(default)]
     multires_noise: Option<Multires>,
     /// γ of input perturbation (Ning et al. 2023): the model sees more noise than it is to predict. 0.1 is usual. Default: off.
@@ -138,10 +138,6 @@ impl Config {
                 cx.error("P0402", field, format!("`{field}` has no effect without `{base}`"), None);
             }
         }
-        if self.noise_offset.is_some() && self.multires_noise.is_some() {
-            let message = "`multires_noise` and `noise_offset` both shift whole channels; use one of them";
-            cx.error("P0403", "multires_noise", message, None);
-        }
         if replayed {
             for field in self.of_draws() {
                 let message = format!("`{field}` has no effect on replayed noise and timesteps");
@@ -216,7 +212,7 @@ struct Draw {
 }
 
 impl Program {
-    /// ε of a sample: normal, with its offset or resolutions.
+    /// ε of a sample: normal, with its offset, then its resolutions, which bring the whole back to a variance of 1.
     fn noise(&self, at: &At, sample: u64, shape: &[usize], x0: &[f32], strength: f64) -> Vec<f32> {
         let (channels, h, w) = (shape[1], shape[2], shape[3]);
         let span = channels * h * w;
@@ -224,7 +220,8 @@ impl Program {
         let mut more = rng::stream(at.seed, Purpose::NoiseOffset, at.step, sample);
         if let Some(offset) = self.config.offset() {
             offset.apply(strength, &rng::normal(&mut more, channels), x0, &mut noise);
-        } else if let Some(multires) = &self.config.multires_noise {
+        }
+        if let Some(multires) = &self.config.multires_noise {
             multires.draw([channels, h, w], &mut noise, &mut more);
         }
         noise

@@ -12,6 +12,8 @@ mod check_rates;
 mod dadapt_adagrad;
 mod dadapt_adam;
 mod dadapt_adam_preprint;
+mod dadapt_adan;
+mod dadapt_adan_ip;
 mod dadapt_lion;
 mod dadapt_sgd;
 mod device;
@@ -54,6 +56,8 @@ pub fn all() -> Vec<Box<dyn NodeType>> {
         of::<optim::Prodigy>(),
         of::<optim::DAdaptAdam>(),
         of::<optim::DAdaptAdamPreprint>(),
+        of::<optim::DAdaptAdan>(),
+        of::<optim::DAdaptAdanIp>(),
         of::<optim::DAdaptAdaGrad>(),
         of::<optim::DAdaptLion>(),
         of::<optim::DAdaptSgd>(),
