@@ -1,8 +1,8 @@
 //! What would make a run fit: changes of the document, tried in the order of what they cost.
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
-//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; moments of 8 bits
-//! are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
+//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; gradients that
+//! are freed on the way back are clipped one by one; moments of 8 bits are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -31,7 +31,9 @@ pub fn changes(
     if misfit.hopeless() {
         return;
     }
-    for change in candidates(registry, checked) {
+    let fused = of_nodes(registry, checked, fusing);
+    let fused = if fused.is_empty() || replan(&fused).is_none() { Vec::new() } else { fused };
+    for change in candidates(registry, checked, fused) {
         // What fits already needs no more on top.
         let more = |less: &Fitting| less.fits && less.change.sets.iter().all(|set| change.sets.contains(set));
         if misfit.changes.iter().any(more) {
@@ -47,7 +49,7 @@ pub fn changes(
 }
 
 /// Changes worth trying: each kind alone, then together with the cheaper ones.
-fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
+fn candidates(registry: &Registry, checked: &Checked, fused: Vec<String>) -> Vec<Change> {
     let batches = batches(checked);
     let smallest = batches.last().cloned().unwrap_or_default();
     let mut out: Vec<Vec<String>> = batches;
@@ -57,6 +59,7 @@ fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
         of_nodes(registry, checked, caching),
         of_nodes(registry, checked, previewing),
         without_previews(checked),
+        fused,
         of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
@@ -69,7 +72,9 @@ fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
         let field = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
         let within =
             |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
-        base.retain(|old| !sets.iter().any(|set| within(old, set)));
+        // What steps in each pass does not add up several.
+        let steps = sets.iter().any(|set| field(set).ends_with(FUSED));
+        base.retain(|old| !sets.iter().any(|set| within(old, set)) && !(steps && old.starts_with("train.")));
         base.extend(sets);
         out.push(base.clone());
     }
@@ -111,6 +116,15 @@ fn checkpointing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
         kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
     let set = config.get("checkpointing").is_some_and(|value| value == "blocks");
     if has && !set { vec![("checkpointing", "blocks".into())] } else { Vec::new() }
+}
+
+/// Field of optimizers that free gradients on the way back.
+const FUSED: &str = "fused_backward";
+
+fn fusing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.schema["properties"].get(FUSED).is_some();
+    let set = config.get(FUSED).is_some_and(|value| value == true);
+    if has && !set { vec![(FUSED, "true".into())] } else { Vec::new() }
 }
 
 fn caching(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {

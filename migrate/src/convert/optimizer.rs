@@ -79,7 +79,7 @@ impl Job<'_> {
         self.rates(optimizer, own, relative);
         self.clipping();
         self.schedule(optimizer, own, relative);
-        self.fused();
+        self.fused(optimizer);
     }
 
     /// `--optimizer_args` by the optimizer's table; what was read, for the rules between them.
@@ -306,12 +306,33 @@ impl Job<'_> {
     }
 
     /// Stepping each tensor as soon as its gradient is known.
-    fn fused(&mut self) {
-        for (name, how) in [("fused_backward_pass", "tensor"), ("blockwise_fused_optimizers", "block")] {
-            if self.has(name) {
-                let note =
-                    "clipping by the norm of all gradients needs them at once; sd-scripts clips each tensor by itself";
-                self.write(name, "nodes.optimizer.fused", json!(how), note);
+    fn fused(&mut self, optimizer: &Optimizer) {
+        let path = "nodes.optimizer.fused_backward";
+        let passes = self.int("gradient_accumulation_steps").unwrap_or(1);
+        let why = if optimizer.one_rate || optimizer.no_schedule {
+            Some("the optimizer needs the gradients of all tensors at once; the result is that of the usual step")
+        } else if passes > 1 {
+            Some(
+                "the gradients of several passes must be kept until they are added up; in sd-scripts the first group steps in each pass",
+            )
+        } else {
+            None
+        };
+        let options = ["fused_backward_pass", "blockwise_fused_optimizers", "fused_optimizer_groups"];
+        let given: Vec<&'static str> =
+            options.into_iter().filter(|name| self.value(name).is_some_and(|value| !off(value))).collect();
+        for (i, name) in given.into_iter().enumerate() {
+            match why {
+                Some(why) => self.tell(name, Kind::Refused, None, why),
+                None if i == 0 => {
+                    let note =
+                        "each tensor by itself, as soon as its gradient is complete; it is clipped by itself too";
+                    self.write(name, path, json!(true), note);
+                }
+                None => {
+                    let note = "one field for both; with both sd-scripts trains the first group alone";
+                    self.tell(name, Kind::Changed, Some(path), note);
+                }
             }
         }
     }

@@ -128,8 +128,14 @@ impl Trainables {
     }
     /// Whether a key that starts with `prefix.` (or is `prefix`) learns.
     pub fn touches(&self, part: &str, prefix: &str) -> bool {
-        let full = Trainables::key(part, prefix);
-        let under = |key: &str| key.strip_prefix(&full).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.adapters.keys().any(|k| under(k)) || self.tensors.keys().any(|k| under(k))
+        let mut keys = self.adapters.keys().chain(self.tensors.keys());
+        keys.any(|key| under(part, prefix, key))
     }
+}
+
+/// Whether `key` is `part.prefix` or starts with `part.prefix.`.
+pub(crate) fn under(part: &str, prefix: &str, key: &str) -> bool {
+    let rest =
+        key.strip_prefix(part).and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(prefix));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -1,16 +1,17 @@
 //! One forward pass of a denoiser over a batch, and the way back: what losses and previews share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
 use pipe_data::weights::Component;
-use pipe_networks::pass::Setting;
+use pipe_networks::pass::{Back, Setting};
 use pipe_networks::{Inputs, Slot, Weights};
 use pipe_ops::{DType, Tensor};
 
 use super::batch::{Batch, BatchSource, HostTensor, TextRows};
 use super::denoiser::{Denoiser, DenoiserNet, Live};
+use super::gradients::Gradients;
 use super::text::mask_rows;
 use super::trainable::{Held, Subject, Trainable, TrainedText};
 
@@ -75,26 +76,34 @@ impl Runner {
         }
     }
 
-    /// Forward over a batch, its loss, and, with `leaves`, backward. Gives the losses of the samples.
+    /// Forward over a batch, its loss, and, with `gradients`, backward. Gives the losses of the samples.
     pub fn learn(
         &self,
         batch: &Batch,
         shot: &Shot,
         loss: LossOf,
-        leaves: Option<&mut HashMap<String, Tensor>>,
+        gradients: Option<&mut dyn Gradients>,
     ) -> Result<Tensor, RunError> {
         let (model, ..) = self.subject();
-        let mut inputs = self.inputs(shot, leaves.is_some());
+        let mut inputs = self.inputs(shot, gradients.is_some());
         inputs.sizes = batch.sizes.clone();
         let mut given = self.text_of(batch, &mut inputs)?;
         let cx = model.engine.cx();
         given.push((self.net.x, self.tensor(&shot.noisy), false));
-        let train = self.trainable.read();
-        let setting = self.setting(&inputs, Some(&train));
-        let pass = setting.forward(&cx, given, &[self.net.out], leaves.is_some());
+        let pass = {
+            let train = self.trainable.read();
+            self.setting(&inputs, Some(&train)).forward(&cx, given, &[self.net.out], gradients.is_some())
+        };
         let (each, grad) = loss(pass.output(self.net.out));
-        if let Some(leaves) = leaves {
-            setting.backward(&cx, pass, vec![(self.net.out, grad)], &[], leaves);
+        let Some(gradients) = gradients else { return Ok(each) };
+        gradients.begin(&each, &grad)?;
+        let mut back = Back::new(pass, vec![(self.net.out, grad)]);
+        let segment = |back: &mut Back, gradients: &mut dyn Gradients| {
+            let train = self.trainable.read();
+            back.step(&self.setting(&inputs, Some(&train)), &cx, gradients.leaves())
+        };
+        while segment(&mut back, gradients) {
+            gradients.segment(&|key| back.awaits(&self.net.model, key))?;
         }
         Ok(each)
     }

@@ -1,6 +1,5 @@
 //! `loss.flow`: flow matching for SD3, FLUX and Lumina.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -26,6 +25,7 @@ use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
 use crate::common::facts::network_of;
 use crate::common::family;
+use crate::common::gradients::{Gradients, again};
 use crate::common::trainable::Trainable;
 
 /// Fields of `loss.flow`.
@@ -242,7 +242,7 @@ impl LossProgram for Program {
         &self.runner.subject().0.engine
     }
 
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError> {
         let direction = self.family.direction();
         let kind = self.config.model_prediction;
         let latents = latents(batch, at)?;
@@ -302,10 +302,10 @@ impl LossProgram for Program {
                 _ => (each, scale_samples(&cx, &grad, &slopes).cast(out.dtype())),
             }
         };
-        let mut leaves = leaves;
-        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
-        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
-        let preservation = leaves.map(class).transpose()?.flatten();
+        let mut gradients = gradients;
+        let each = self.runner.learn(batch, &shot, &mut loss, again(&mut gradients))?;
+        let class = |gradients| preserve::class(&self.runner, batch, &shot, at.scale, gradients);
+        let preservation = gradients.map(class).transpose()?.flatten();
         let timesteps = sigmas.iter().map(|&sigma| (1000.0 * sigma) as f32).collect();
         Ok(Losses { each, weights, timesteps, preservation })
     }

@@ -206,6 +206,31 @@ pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
     cx.error(code, &field, message, invalid.help);
 }
 
+/// Whether tensors can be updated one by one on the way back.
+fn check_fused(cx: &mut CheckCx, optimizer: &OptimizerConfig, full: bool) {
+    let field = "fused_backward";
+    if !full {
+        let message =
+            "`fused_backward` has no effect worth its price on an adapter, whose gradients are as small as it is";
+        let help = "leave it out; it is for `adapter.full`";
+        return cx.error("P0402", field, message, Some(help.into()));
+    }
+    if let Some(why) = optimizer.waits() {
+        let message = format!("`fused_backward` does not go with {}, which {why}", optimizer.name());
+        let help = "take another optimizer, such as `optimizer.adafactor`, or leave it out";
+        cx.error("P0403", field, message, Some(help.into()));
+    }
+    let passes = cx.settings.train.accumulate;
+    if passes > 1 {
+        let message = format!(
+            "`fused_backward` updates in each backward pass, and here {passes} passes make a step, whose gradients must be \
+             kept until they are added up"
+        );
+        let help = "leave `train.accumulate` out, or `fused_backward`";
+        cx.error("P0403", field, message, Some(help.into()));
+    }
+}
+
 impl<A: Algorithm> Node for OptimizerNode<A> {
     type Config = Config<A>;
 
@@ -252,6 +277,9 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let advice = advice.within("schedule");
             cx.warn("P0402", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
         }
+        if config.frame.fused_backward {
+            check_fused(cx, &optimizer, loss.facts.str("method") == Some("full"));
+        }
         if cx.settings.train.read_every > 1 {
             let host = crate::planned_kind(cx.settings) == Kind::Cpu;
             let why = match (host, config.algorithm.adamw()) {
@@ -275,7 +303,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let groups = config.groups(&loss.facts).unwrap_or_default();
         let planned: Vec<_> = groups.iter().map(|group| group.planned(&optimizer)).collect();
         let state_bytes = planned.iter().map(|group| group.state_bytes).sum();
-        let mut plan = estimate::step(cx.settings, &loss.facts);
+        let mut plan = estimate::step(cx.settings, &loss.facts, config.frame.fused_backward);
         // A GPU's memory holds only what its own update needs.
         let own = config.algorithm.adamw().is_some() && !half(&loss.facts);
         let away = crate::planned_kind(cx.settings) != Kind::Cpu && !own;
@@ -331,6 +359,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             seed: cx.settings.seed,
             accumulate: cx.settings.train.accumulate,
             defer: cx.settings.train.read_every > 1,
+            fused: config.frame.fused_backward,
         };
         let stepper = Stepper::new(loss, recipe, updater, position);
         Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), ..Default::default() })
