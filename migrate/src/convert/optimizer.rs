@@ -77,6 +77,7 @@ impl Job<'_> {
         let args = self.optimizer_args(own.then_some(optimizer));
         let relative = optimizer.node == "optimizer.adafactor" && self.adafactor(&args);
         self.rates(optimizer, own, relative);
+        self.text_encoder_stop();
         self.clipping();
         self.schedule(optimizer, own, relative);
         self.fused(optimizer);
@@ -292,6 +293,21 @@ impl Job<'_> {
         }
         for name in given {
             self.tell(name, Kind::Ignored, None, "the encoder it belongs to does not learn");
+        }
+    }
+
+    /// The step from which text encoders stay as they are.
+    fn text_encoder_stop(&mut self) {
+        let name = "stop_text_encoder_training";
+        let Some(steps) = self.int(name).filter(|steps| *steps > 0) else { return };
+        let path = "nodes.optimizer.stop_text_encoder_training";
+        let total = (!self.has("max_train_epochs")).then(|| self.effective("max_train_steps").as_i64()).flatten();
+        if self.scope.trained.is_empty() {
+            self.tell(name, Kind::Ignored, None, "no text encoder learns");
+        } else if total.is_some_and(|total| steps >= total) {
+            self.tell(name, Kind::Ignored, None, "the run ends before it");
+        } else {
+            self.change(name, path, json!({ "steps": steps }), "sd-scripts crashes when the step is reached");
         }
     }
 

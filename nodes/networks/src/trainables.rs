@@ -1,6 +1,6 @@
 //! The tensors that learn: adapter factors, or a network's own weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_ops::Tensor;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,8 @@ pub struct Trainables {
     pub adapters: HashMap<String, Adapter>,
     /// GGPO's noise on the weights of adapted layers.
     pub noise: Option<Noise>,
+    /// Components that stay as they are for now: no gradient flows into them, and their dropouts rest.
+    pub still: BTreeSet<String>,
     /// Seed of dropout streams.
     pub seed: u64,
 }
@@ -126,10 +128,10 @@ impl Trainables {
     pub fn factor(&self, key: &str) -> Option<&Tensor> {
         self.tensors.get(key).or_else(|| self.frozen.get(key))
     }
-    /// Whether a key that starts with `prefix.` (or is `prefix`) learns.
+    /// Whether a key that starts with `prefix.` (or is `prefix`) learns now.
     pub fn touches(&self, part: &str, prefix: &str) -> bool {
         let mut keys = self.adapters.keys().chain(self.tensors.keys());
-        keys.any(|key| under(part, prefix, key))
+        !self.still.contains(part) && keys.any(|key| under(part, prefix, key))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pipe_core::run::RunError;
 use pipe_data::weights::Component;
 use pipe_networks::pass::{Back, Setting};
-use pipe_networks::{Inputs, Slot, Weights};
+use pipe_networks::{Inputs, Slot, TextKind, Weights};
 use pipe_ops::{DType, Tensor};
 
 use super::batch::{Batch, BatchSource, HostTensor, TextRows};
@@ -26,6 +26,17 @@ pub struct Shot {
     pub guidance: Vec<f32>,
     /// Counts forward passes; keys dropout.
     pub pass: u64,
+    /// What is left to chance, in training.
+    pub chance: Chance,
+}
+
+/// What training leaves to chance in a pass, the base model's passes included.
+#[derive(Clone, Debug, Default)]
+pub struct Chance {
+    /// See [`Inputs::crop`].
+    pub crop: Option<[f32; 2]>,
+    /// See [`Inputs::text_keep`].
+    pub text_keep: BTreeMap<TextKind, Vec<f32>>,
 }
 
 /// A trainable denoiser with its joined network.
@@ -162,6 +173,8 @@ impl Runner {
             guidance: shot.guidance.clone(),
             latent: [shot.noisy.shape[2], shot.noisy.shape[3]],
             pass: shot.pass,
+            crop: shot.chance.crop,
+            text_keep: shot.chance.text_keep.clone(),
             training,
             ..Default::default()
         }

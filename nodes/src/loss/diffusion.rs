@@ -19,7 +19,7 @@ use super::common::{self, element, latents, seen, strength};
 use super::mask::Mask;
 use super::{At, Loss, LossProgram, Losses, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
-use crate::common::denoise::{Runner, Shot};
+use crate::common::denoise::{Chance, Runner, Shot};
 use crate::common::engine::Engine;
 use crate::common::gradients::{Gradients, again};
 use crate::common::trainable::Trainable;
@@ -288,7 +288,8 @@ impl LossProgram for Program {
         let (model, ..) = self.runner.subject();
         let latents = latents(batch, at)?;
         let Draw { noisy, mut target, timesteps, mut weights, c } = self.draw(batch, at, model.prediction, &latents);
-        let shot = Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass };
+        let shot =
+            Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass, chance: Chance::default() };
         preserve::targets(&self.runner, batch, &shot, &mut target, Tensor::clone)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{self, element, latents, seen};
 use super::mask::Mask;
-use super::{At, Loss, LossProgram, Losses, mask, preserve};
+use super::{At, Loss, LossProgram, Losses, chance, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
 use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
@@ -179,6 +179,7 @@ impl Node for FlowLoss {
                 cx.error("P0402", "guidance_scale", message, Some("leave it out".into()));
             }
             common::check_mask(cx, config.mask.is_some(), &batch);
+            chance::check(cx, &model, &batch);
         }
         model
             .with("loss", "flow")
@@ -288,7 +289,8 @@ impl LossProgram for Program {
             ModelPrediction::Raw => f.clone(),
             _ => compared(&cx, f, &x, &slopes),
         };
-        let shot = Shot { noisy, times, guidance, pass: at.pass };
+        let chance = gradients.as_ref().map(|_| chance::of(&model.network, at, b)).unwrap_or_default();
+        let shot = Shot { noisy, times, guidance, pass: at.pass, chance };
         preserve::targets(&self.runner, batch, &shot, &mut target, value)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);

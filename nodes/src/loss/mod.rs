@@ -2,6 +2,7 @@
 
 pub mod autoencoder;
 pub mod buckets;
+mod chance;
 mod common;
 pub mod diffusion;
 pub mod flow;

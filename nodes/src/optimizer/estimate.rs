@@ -18,6 +18,7 @@ use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
 use super::groups::Shape;
+use super::rates::texts;
 use crate::adapter::full::{frozen, learns};
 use crate::common::autoencoder::{self, Terms};
 use crate::common::denoiser::{DenoiserNet, Live};
@@ -27,13 +28,23 @@ use crate::common::family;
 use crate::common::gradients::Gradients;
 use crate::common::write;
 
-/// Gradients, activations and FLOPs of one step. `fused` says that a gradient is freed as soon as it is complete.
-pub fn step(settings: &Settings, facts: &Facts, fused: bool) -> NodePlan {
+/// How a step is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// A gradient is freed as soon as it is complete.
+    pub fused: bool,
+    /// The text encoders that learn stay as they are.
+    pub texts_still: bool,
+}
+
+/// Gradients, activations and FLOPs of one step.
+pub fn step(settings: &Settings, facts: &Facts, manner: Manner) -> NodePlan {
+    let Manner { fused, .. } = manner;
     let parameters = facts.u64("parameters").unwrap_or(0);
     let mut plan = NodePlan::default();
     let measured = match facts.str("loss") {
         Some("autoencoder") => autoencoder_step(settings, facts, fused),
-        _ => denoiser_step(settings, facts, fused),
+        _ => denoiser_step(settings, facts, manner),
     };
     if let Some(Measured { peak, flops, most }) = measured {
         // Gradients of weights in bf16 are of the compute type.
@@ -160,7 +171,7 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
     train
 }
 
-fn denoiser_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Measured> {
+fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<Measured> {
     let subject = Subject::of(facts)?;
     let batch = facts.get("batch_facts")?;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
@@ -168,7 +179,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Meas
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
-    let train = trainables(facts, &subject, &meter);
+    let mut train = trainables(facts, &subject, &meter);
+    if manner.texts_still {
+        train.still = texts();
+    }
     let full = facts.str("method") == Some("full");
     let frozen = frozen(facts);
     let still = |component: Component, name: &String| component == subject.family.denoiser() && frozen.contains(name);
@@ -236,7 +250,7 @@ fn denoiser_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Meas
         inputs: &inputs,
         policy,
     };
-    let mut gathered = Gathered { fused, ..Default::default() };
+    let mut gathered = Gathered { fused: manner.fused, ..Default::default() };
     let mut learn = || {
         let pass = setting.forward(&cx, given.clone(), &[net.out], true);
         let forward = meter.flops();

@@ -1,6 +1,6 @@
 //! The training loop's body: one optimizer step, and what it needs to continue after a stop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::fused::{self, Fused};
 use super::groups::{self, Group};
 use super::host::{Scale, Updater};
 use super::numbers::{Norm, Numbers, Unread, clip};
-use super::rates::Rates;
+use super::rates::{Rates, is_text, texts};
 use super::state;
 use crate::common::gradients::Gradients;
 use crate::loss::{At, LossProgram, Losses};
@@ -27,6 +27,8 @@ pub struct Recipe {
     pub rates: Rates,
     /// Rates over time.
     pub schedule: Schedule,
+    /// Steps after which the text encoders stay as they are.
+    pub text_until: Option<u64>,
     /// Largest gradient norm.
     pub max_grad_norm: Option<f64>,
     /// Seed of the draws.
@@ -75,10 +77,27 @@ impl Stepper {
         passes(&*self.loss, &self.recipe, self.position, stop, gradients)
     }
 
+    /// Whether the text encoders stay as they are in the step that comes.
+    fn texts_are_still(&self) -> bool {
+        self.recipe.text_until.is_some_and(|until| self.position.step >= until)
+    }
+
+    /// Tells the networks what learns in the step that comes: a function of the step, so that a continued run does the
+    /// same.
+    fn hold_still(&self) {
+        let texts = if self.texts_are_still() { texts() } else { BTreeSet::new() };
+        let trainable = self.loss.trainable();
+        if trainable.read().still != texts {
+            trainable.write().still = texts;
+        }
+    }
+
     /// Rates of the groups in the step that comes.
     fn rates(&self) -> Vec<f64> {
         let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
-        self.groups.iter().map(|group| group.rate.unwrap_or(1.0) * factor).collect()
+        let still = self.texts_are_still();
+        let of = |group: &Group| if still && is_text(&group.part) { 0.0 } else { group.rate.unwrap_or(1.0) * factor };
+        self.groups.iter().map(of).collect()
     }
 
     /// L2 norm of the gradients of all groups that learn, and what clips them; both stay on the device where the step
@@ -158,6 +177,7 @@ impl Driver for Stepper {
     }
 
     fn step(&mut self, stop: &StopFlag, read: bool) -> Result<Vec<StepReport>, RunError> {
+        self.hold_still();
         let rates = self.rates();
         let read = read || !self.recipe.defer;
         let report = if self.recipe.fused { self.fused(stop, &rates)? } else { self.whole(stop, &rates, read)? };
