@@ -96,7 +96,8 @@ mod tests {
     fn computed_positions_are_those_of_the_reference() {
         use crate::{Inputs, Weights};
         use pipe_ops::Cx;
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/sd3/scaled_positions.safetensors");
+        let root = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+        let path = std::path::Path::new(&root).join("../../tests/fixtures/sd3/scaled_positions.safetensors");
         let file = pipe_data::weights::WeightFile::open(path).unwrap();
         let (cx, weights) = (Cx::cpu(), Weights::default());
         let (mut tested, mut moved) = (0, 0);
