@@ -66,7 +66,8 @@ pub struct Train {
     /// Where to go on. `latest`: from the newest state of the run's folder, if it has one, else from the start; the same
     /// command then begins a run and continues it. A path, from the document's folder: that state (`step-00000100` in the
     /// `state` of a run); in the run's own folder what came after it is dropped, of another run it begins a new folder.
-    /// Default: from the start. `pipe run --resume` is `latest`, whatever stands here.
+    /// Default: from the start. `pipe run --resume` goes on from the newest state whatever stands here, and is an error where
+    /// there is no run to continue.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub resume: Option<String>,

@@ -113,13 +113,16 @@ impl Job<'_> {
                 (None, false) => self.tell(name, Kind::Mapped, Some(text), ""),
             }
         }
-        if let Some(steps) = self.int("stop_text_encoder_training") {
-            if steps < 0 {
-                self.tell("stop_text_encoder_training", Kind::Mapped, Some(text), "no text encoder is named");
-            } else {
-                let note = "sd-scripts crashes when the step is reached";
-                self.write("stop_text_encoder_training", "nodes.full.text_until", json!({ "steps": steps }), note);
-            }
+        let name = "stop_text_encoder_training";
+        match self.int(name) {
+            Some(0) => self.tell(
+                name,
+                Kind::Changed,
+                Some(text),
+                "no text encoder is named; sd-scripts crashes in the first step",
+            ),
+            Some(steps) if steps < 0 => self.tell(name, Kind::Mapped, Some(text), "no text encoder is named"),
+            _ => {}
         }
     }
 

@@ -78,7 +78,7 @@ impl Scope {
         self.rate = base;
         let rate = |name| job.float(name).unwrap_or(base);
         let wanted: Vec<(&'static str, f64)> = match job.script.name {
-            "train_db" if job.int("stop_text_encoder_training").is_none_or(|steps| steps >= 0) => {
+            "train_db" if job.int("stop_text_encoder_training").is_none_or(|steps| steps > 0) => {
                 vec![("clip", rate("learning_rate_te"))]
             }
             "fine_tune" if job.flag("train_text_encoder") => vec![("clip", rate("learning_rate_te"))],

@@ -116,6 +116,13 @@ fn values() {
             json!(2e-5),
         ),
         ("train_db.py --stop_text_encoder_training -1", "nodes.full.text", Json::Null),
+        ("train_db.py --stop_text_encoder_training 0", "nodes.full.text", Json::Null),
+        (
+            "train_db.py --stop_text_encoder_training 300",
+            "nodes.optimizer.stop_text_encoder_training",
+            json!({ "steps": 300 }),
+        ),
+        ("train_db.py --stop_text_encoder_training 1600", "nodes.optimizer.stop_text_encoder_training", Json::Null),
         ("train_db.py", "nodes.full.text", json!("clip")),
         ("fine_tune.py", "nodes.full.text", Json::Null),
         // Optimizers and their arguments.

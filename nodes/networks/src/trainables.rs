@@ -1,6 +1,6 @@
 //! The tensors that learn: adapter factors, or a network's own weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_ops::Tensor;
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,8 @@ pub struct Trainables {
     pub adapters: HashMap<String, Adapter>,
     /// GGPO's noise on the weights of adapted layers.
     pub noise: Option<Noise>,
+    /// Components that stay as they are for now: no gradient flows into them, and their dropouts rest.
+    pub still: BTreeSet<String>,
     /// Seed of dropout streams.
     pub seed: u64,
 }
@@ -153,10 +155,16 @@ impl Trainables {
     pub fn factor(&self, key: &str) -> Option<&Tensor> {
         self.tensors.get(key).or_else(|| self.frozen.get(key))
     }
-    /// Whether a key that starts with `prefix.` (or is `prefix`) learns.
+    /// Whether a key that starts with `prefix.` (or is `prefix`) learns now.
     pub fn touches(&self, part: &str, prefix: &str) -> bool {
-        let full = Trainables::key(part, prefix);
-        let under = |key: &str| key.strip_prefix(&full).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.adapters.keys().any(|k| under(k)) || self.tensors.keys().any(|k| under(k))
+        let mut keys = self.adapters.keys().chain(self.tensors.keys());
+        !self.still.contains(part) && keys.any(|key| under(part, prefix, key))
     }
+}
+
+/// Whether `key` is `part.prefix` or starts with `part.prefix.`.
+pub(crate) fn under(part: &str, prefix: &str, key: &str) -> bool {
+    let rest =
+        key.strip_prefix(part).and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(prefix));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

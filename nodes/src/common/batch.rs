@@ -207,7 +207,7 @@ pub struct TextAbout {
     pub clip_skip: Option<u64>,
     /// Tokens of a caption beyond one window of CLIP.
     pub long_tokens: Option<u64>,
-    /// The model is told which tokens are padding.
+    /// Padding is hidden from attention, in the encoder or in the model.
     pub masked: bool,
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use pipe_core::folder::atomic_write;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -43,7 +43,7 @@ impl Node for Csv {
     };
 
     fn inputs() -> Vec<Input> {
-        vec![Input::one("update", &[PortType::Update], Rate::Event, "The optimizer to follow.")]
+        super::inputs()
     }
 
     fn outputs() -> Vec<Output> {
@@ -56,8 +56,7 @@ impl Node for Csv {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let steps = cx.inputs.one("update").and_then(|u| u.facts.u64("steps")).unwrap_or(0);
-        NodePlan { disk: steps / config.every_steps * 160, ..Default::default() }
+        super::plan(cx, config.every_steps, 160)
     }
 
     fn build(config: Config, _cx: &mut BuildCx) -> Result<Built, RunError> {

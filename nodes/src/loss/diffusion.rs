@@ -1,6 +1,5 @@
 //! `loss.diffusion`: denoising loss of epsilon and v models.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -20,8 +19,9 @@ use super::common::{self, element, latents, seen, strength};
 use super::mask::Mask;
 use super::{At, Loss, LossProgram, Losses, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
-use crate::common::denoise::{Runner, Shot};
+use crate::common::denoise::{Chance, Runner, Shot};
 use crate::common::engine::Engine;
+use crate::common::gradients::{Gradients, again};
 use crate::common::trainable::Trainable;
 
 /// Fields of `loss.diffusion`.
@@ -281,11 +281,12 @@ impl LossProgram for Program {
         &self.runner.subject().0.engine
     }
 
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError> {
         let (model, ..) = self.runner.subject();
         let latents = latents(batch, at)?;
         let Draw { noisy, mut target, timesteps, mut weights, c } = self.draw(batch, at, model.prediction, &latents);
-        let shot = Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass };
+        let shot =
+            Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass, chance: Chance::default() };
         preserve::targets(&self.runner, batch, &shot, &mut target, Tensor::clone)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);
@@ -294,10 +295,10 @@ impl LossProgram for Program {
         let kind = element(self.config.loss_type);
         let weigh = Weigh { samples: &scaled, c: &c, places: places.as_deref() };
         let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, weigh);
-        let mut leaves = leaves;
-        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
-        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
-        let preservation = leaves.map(class).transpose()?.flatten();
+        let mut gradients = gradients;
+        let each = self.runner.learn(batch, &shot, &mut loss, again(&mut gradients))?;
+        let class = |gradients| preserve::class(&self.runner, batch, &shot, at.scale, gradients);
+        let preservation = gradients.map(class).transpose()?.flatten();
         Ok(Losses { each, weights, timesteps, preservation })
     }
 

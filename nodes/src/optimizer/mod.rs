@@ -19,6 +19,7 @@ mod dadapt_sgd;
 mod device;
 mod estimate;
 mod frame;
+mod fused;
 mod groups;
 mod host;
 mod lion;

@@ -39,7 +39,8 @@ pub fn limit_norms(cx: &Cx, train: &mut Trainables, targets: &[Target], limit: f
         count += 1;
         report.mean += norm * ratio;
         report.largest = report.largest.max(norm * ratio);
-        if ratio == 1.0 {
+        // What stays as it is has its length already.
+        if ratio == 1.0 || train.still.contains(&target.part) {
             continue;
         }
         report.scaled += 1;

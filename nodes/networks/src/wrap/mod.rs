@@ -57,7 +57,7 @@ impl Net<'_> {
     }
 
     pub(crate) fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
-        if !self.inputs.training || adapter.dropouts.module == 0.0 {
+        if !self.training() || adapter.dropouts.module == 0.0 {
             return false;
         }
         let mut rng =
@@ -122,7 +122,7 @@ impl Adapted<'_, '_> {
     /// What the noise on the weight adds to the output (GGPO): nothing flows back through it.
     fn noise(&self, w: &Var) -> Option<Var> {
         let cx = self.net.cx;
-        self.train.noise.as_ref().filter(|_| self.net.inputs.training)?;
+        self.train.noise.as_ref().filter(|_| self.net.training())?;
         let noise = match &cx.device {
             Device::Meta(meter) => Tensor::meta(w.shape(), cx.compute, meter),
             _ => {
@@ -142,10 +142,9 @@ impl Adapted<'_, '_> {
 
     /// A factor in f32: a leaf where it learns.
     fn master(&self, key: &str) -> Var {
-        match (self.train.tensors.get(key), &self.net.cx.tape) {
-            (Some(master), Some(tape)) => tape.leaf(key, master.clone()),
-            (Some(master), None) => Var::constant(master.clone()),
-            (None, _) => self.constant(key),
+        match self.train.tensors.get(key) {
+            Some(master) => self.net.learning(key, master.clone()),
+            None => self.constant(key),
         }
     }
 
@@ -201,7 +200,7 @@ impl Adapted<'_, '_> {
         let n = down.len();
         let layer = format!("{}.{}", self.net.part, self.path);
         let layer = compat.then_some(layer.as_str());
-        let drawn = inputs.training.then(|| drawn_slice(self.train.seed, inputs.pass, n, layer));
+        let drawn = self.net.training().then(|| drawn_slice(self.train.seed, inputs.pass, n, layer));
         let used = drawn.filter(|_| !compat).map_or(n, |j| j + 1);
         // α/r; of a shorter rank α/rank, or as sd-scripts has it √(r/rank)·α/r.
         let scale = match drawn {
@@ -318,7 +317,7 @@ impl Adapted<'_, '_> {
     /// Which of `n` outputs are kept in this pass.
     fn kept_rows(&self, n: usize) -> Option<Vec<f32>> {
         let p = self.adapter.dropouts.rank;
-        if !self.net.inputs.training || p == 0.0 {
+        if !self.net.training() || p == 0.0 {
             return None;
         }
         let name = format!("rows {}.{}", self.net.part, self.path);
@@ -352,7 +351,7 @@ impl Adapted<'_, '_> {
     /// Scale and dropouts on the rank-space activations: `[B, .., r]`, or `[B, r, H, W]` of a convolution.
     fn rank_space(&self, mut x: Var, mut scale: f32, name: &str) -> Var {
         let (d, net) = (self.adapter.dropouts, self.net);
-        if net.inputs.training && (d.neuron > 0.0 || d.rank > 0.0) {
+        if net.training() && (d.neuron > 0.0 || d.rank > 0.0) {
             let name = format!("rank {}.{}{name}", net.part, self.path);
             let mut rng = rng::named_stream(self.train.seed, Purpose::Dropout, net.inputs.pass, &name);
             let n = x.value.len();

@@ -154,6 +154,15 @@ impl OptimizerConfig {
         !each!(self, c => c.traits()).whole
     }
 
+    /// Why tensors cannot be stepped one by one.
+    pub fn waits(&self) -> Option<&'static str> {
+        match (self.streams(), self.averages()) {
+            (true, _) => None,
+            (false, true) => Some("counts each step of its average once for all tensors of a group"),
+            (false, false) => Some("measures over all tensors before it updates any"),
+        }
+    }
+
     /// Bytes of state for a tensor.
     pub fn state_bytes(&self, shape: &[usize]) -> u64 {
         each!(self, c => c.buffers(shape)).iter().map(|spec| spec.bytes()).sum()
