@@ -4,13 +4,12 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::support::pipe_in;
+use crate::support::{Ran, command, fresh, pipe_in, tiny};
 use crate::train::whole_run;
 #[cfg(target_os = "linux")]
 use crate::{support::root, train::reported};
 
 /// `412 MiB` in bytes.
-#[cfg(target_os = "linux")]
 fn bytes(text: &str) -> f64 {
     let (number, unit) = text.split_once(' ').expect("a number and a unit");
     let unit = ["B", "KiB", "MiB", "GiB"].iter().position(|name| *name == unit).expect("a unit");
@@ -71,4 +70,78 @@ fn the_plan_counts_the_states_on_the_disk() {
     near(&adamw["disk_passing"], bytes("state") / 2);
     near(&planned["nodes"]["save"]["disk"], bytes("checkpoints"));
     assert_eq!(planned["disk_passing"], adamw["disk_passing"]);
+}
+
+#[test]
+fn times_go_by_a_measurement_and_then_by_runs_on_this_machine() {
+    let dir = fresh("e2e-times");
+    fs::write(dir.join("tiny.yaml"), tiny(12)).expect("the document is written");
+    let cache = dir.join("cache");
+    let pipe = |args: &[&str]| {
+        let mut command = command(&dir);
+        Ran::of(command.env("XDG_CACHE_HOME", &cache).args(args).output().expect("pipe starts")).expect(0)
+    };
+    let plan = |args: &[&str]| pipe(&[&["plan", "tiny.yaml", "--format", "json"], args].concat()).json();
+    let train = |plan: &Json| plan["phases"].as_array().unwrap().iter().find(|p| p["name"] == "train").unwrap().clone();
+
+    let first = plan(&[]);
+    assert_eq!(first["speed"], "twice or half that: from a short measurement, a run tells it better");
+    assert!(train(&first)["seconds"].as_f64() > Some(0.0));
+    assert_eq!(plan(&["--device", "cuda"])["speed"], Json::Null, "a device that is not there has no speed");
+
+    pipe(&["run", "tiny.yaml"]);
+    let second = plan(&[]);
+    assert_eq!(second["speed"], "as runs on this machine took");
+    let text = fs::read_to_string(dir.join("runs/tiny/metrics.jsonl")).expect("the metrics are there");
+    let seconds = |line: &str| serde_json::from_str::<Json>(line).unwrap()["seconds"].as_f64().unwrap();
+    let taken: f64 = text.lines().skip(1).map(seconds).sum::<f64>() / 11.0 * 12.0;
+    let planned = train(&second)["seconds"].as_f64().unwrap();
+    assert!((planned / taken - 1.0).abs() < 0.01, "planned {planned}, taken {taken}");
+    assert!(pipe(&["plan", "tiny.yaml"]).out.contains(", as runs on this machine took\n"));
+}
+
+/// Ready pipelines open with what they take: it is what their plans say.
+#[test]
+fn pipelines_say_what_their_plans_say() {
+    let number = regex::Regex::new(
+        r"([\d.]+ [KMG]iB)(?: of cache)? (while encoding|while training|while a preview|for each hundred)|Disk: ([\d.]+ [KMG]iB)",
+    )
+    .expect("a pattern");
+    let folder = crate::support::root().join("pipelines");
+    let files = fs::read_dir(&folder).expect("pipelines").map(|entry| entry.expect("an entry").path());
+    let mut seen = 0;
+    for file in files.filter(|path| path.is_file()) {
+        let text = fs::read_to_string(&file).expect("a pipeline");
+        let head = text.lines().take_while(|line| line.starts_with('#'));
+        let head: String = head.map(|line| line.trim_start_matches(['#', ' ']).to_owned() + " ").collect();
+        let Some((_, told)) = head.split_once("Memory by `pipe plan` (CPU, f32): ") else { continue };
+        let path = file.display().to_string();
+        let args = ["plan", &path, "--without-files", "--device", "cpu", "--format", "json"];
+        let plan = crate::support::pipe(&args).expect(0).json();
+        let phase = |kind: &str| {
+            let of_kind = plan["phases"].as_array().unwrap().iter().filter(|phase| {
+                let name = phase["name"].as_str().unwrap();
+                phase["kind"] == kind && (kind != "event" || name == "event preview") && !name.starts_with("load")
+            });
+            of_kind.filter_map(|phase| phase["total"].as_f64()).fold(0.0, f64::max)
+        };
+        let (mut found, peak) = (Vec::new(), plan["peak_bytes"].as_f64().unwrap());
+        for part in number.captures_iter(told) {
+            let (text, of) = part.get(1).map_or_else(|| (&part[3], "disk"), |_| (&part[1], &part[2]));
+            let planned = match of {
+                "while encoding" => phase("build"),
+                "while training" => phase("train"),
+                "while a preview" => phase("event"),
+                "disk" => plan["disk"].as_f64().unwrap() + plan["disk_passing"].as_f64().unwrap(),
+                _ => plan["cache_disk"].as_f64().unwrap(),
+            };
+            let off = bytes(text) / planned - 1.0;
+            assert!(off.abs() < 0.02, "{path}: {text} {of}, planned {:.3} GiB", planned / 1024f64.powi(3));
+            found.push(planned);
+        }
+        assert_eq!(found.len(), 5, "{path}: {told}");
+        assert!(found[..3].iter().any(|told| *told >= peak * 0.98), "{path}: the peak is {peak} and not told");
+        seen += 1;
+    }
+    assert!(seen >= 12, "{seen} pipelines");
 }

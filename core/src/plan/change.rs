@@ -1,8 +1,9 @@
 //! What would make a run fit: changes of the document, tried in the order of what they cost.
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
-//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; moments of 8 bits
-//! are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
+//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; gradients that
+//! are freed on the way back are clipped one by one; moments of 8 bits are rounded; a smaller rank or resolution learns
+//! something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -31,32 +32,54 @@ pub fn changes(
     if misfit.hopeless() {
         return;
     }
-    for change in candidates(registry, checked) {
-        // What fits already needs no more on top.
-        let more = |less: &Fitting| less.fits && less.change.sets.iter().all(|set| change.sets.contains(set));
-        if misfit.changes.iter().any(more) {
+    let fits = |plan: &Plan, misfit: &Misfit| plan.fits(misfit.memory).is_ok();
+    let fused = of_nodes(registry, checked, fusing);
+    let fused = if fused.is_empty() || replan(&fused).is_none() { Vec::new() } else { fused };
+    for groups in candidates(registry, checked, fused) {
+        // What fits already needs no more on top, and no more of the same.
+        let fields: Vec<&str> = groups.iter().flatten().map(|set| field(set)).collect();
+        let less = |one: &Fitting| one.fits && one.change.sets.iter().all(|set| fields.contains(&field(set)));
+        if misfit.changes.iter().any(less) {
             continue;
         }
-        let Some(plan) = replan(&change.sets) else { continue };
-        let (peak_bytes, fits) = (plan.peak_bytes, plan.fits(misfit.memory).is_ok());
-        if peak_bytes < misfit.total {
+        let Some(mut plan) = replan(&groups.concat()) else { continue };
+        let mut groups = groups;
+        // Of several changes that fit together only those are told that it takes.
+        let mut at = 0;
+        while groups.len() > 1 && at < groups.len() && fits(&plan, misfit) {
+            let mut fewer = groups.clone();
+            fewer.remove(at);
+            match replan(&fewer.concat()).filter(|plan| fits(plan, misfit)) {
+                Some(less) => (groups, plan) = (fewer, less),
+                None => at += 1,
+            }
+        }
+        let change = Change { sets: groups.concat() };
+        let (peak_bytes, fits) = (plan.peak_bytes, fits(&plan, misfit));
+        if peak_bytes < misfit.total && misfit.changes.iter().all(|one| one.change != change) {
             misfit.changes.push(Fitting { change, peak_bytes, fits });
         }
     }
     misfit.cheapest = misfit.changes.iter().find(|one| one.fits).cloned();
 }
 
-/// Changes worth trying: each kind alone, then together with the cheaper ones.
-fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
+/// The path of an override.
+fn field(set: &str) -> &str {
+    set.split('=').next().unwrap_or_default()
+}
+
+/// Changes worth trying, each a few groups of overrides that belong together: each kind alone, then with the cheaper
+/// ones.
+fn candidates(registry: &Registry, checked: &Checked, fused: Vec<String>) -> Vec<Vec<Vec<String>>> {
     let batches = batches(checked);
-    let smallest = batches.last().cloned().unwrap_or_default();
-    let mut out: Vec<Vec<String>> = batches;
-    let mut base = smallest;
+    let mut base: Vec<Vec<String>> = batches.last().cloned().into_iter().collect();
+    let mut out: Vec<Vec<Vec<String>>> = batches.into_iter().map(|sets| vec![sets]).collect();
     let kinds = [
         of_nodes(registry, checked, checkpointing),
         of_nodes(registry, checked, caching),
         of_nodes(registry, checked, previewing),
         without_previews(checked),
+        fused,
         of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
         of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
@@ -64,23 +87,23 @@ fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
         of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1)),
     ];
     for sets in kinds.into_iter().filter(|sets| !sets.is_empty()) {
-        out.push(sets.clone());
+        out.push(vec![sets.clone()]);
         // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
-        let field = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
         let within =
             |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
-        base.retain(|old| !sets.iter().any(|set| within(old, set)));
-        base.extend(sets);
-        out.push(base.clone());
-    }
-    let mut seen: Vec<Vec<String>> = Vec::new();
-    out.retain(|sets| {
-        !seen.contains(sets) && {
-            seen.push(sets.clone());
-            true
+        // What steps in each pass does not add up several.
+        let steps = sets.iter().any(|set| field(set).ends_with(FUSED));
+        let clashes = |old: &str, set: &str| within(old, set) || (steps && old.starts_with("train."));
+        for group in &mut base {
+            group.retain(|old| !sets.iter().any(|set| clashes(old, set)));
         }
-    });
-    out.into_iter().filter(|sets| !sets.is_empty()).map(|sets| Change { sets }).collect()
+        base.retain(|group| !group.is_empty());
+        base.push(sets);
+        if base.len() > 1 {
+            out.push(base.clone());
+        }
+    }
+    out
 }
 
 /// Smaller batches with as many images a step.
@@ -111,6 +134,15 @@ fn checkpointing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
         kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
     let set = config.get("checkpointing").is_some_and(|value| value == "blocks");
     if has && !set { vec![("checkpointing", "blocks".into())] } else { Vec::new() }
+}
+
+/// Field of optimizers that free gradients on the way back.
+const FUSED: &str = "fused_backward";
+
+fn fusing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.schema["properties"].get(FUSED).is_some();
+    let set = config.get(FUSED).is_some_and(|value| value == true);
+    if has && !set { vec![(FUSED, "true".into())] } else { Vec::new() }
 }
 
 fn caching(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {

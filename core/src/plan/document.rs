@@ -101,11 +101,14 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     let schedule = Schedule::new(graph);
     let mut plan = Plan::default();
     let mut plans: Vec<NodePlan> = vec![NodePlan::default(); graph.dag.node_count()];
+    let driver = graph.driver.map(|index| &checked.nodes[&graph.dag[index].name].facts);
+    let of_run = |name: &str| driver.and_then(|facts| facts.u64(name));
+    let length = of_run("steps").zip(of_run("steps_per_epoch"));
     for index in &schedule.order {
         let node = &graph.dag[*index];
         let state = &checked.nodes[&node.name];
         let (name, inputs, facts) = (node.name.as_str(), &state.inputs, &state.facts);
-        let cx = PlanCx { name, settings, base_dir: &checked.base_dir, inputs, facts };
+        let cx = PlanCx { name, settings, base_dir: &checked.base_dir, inputs, facts, length };
         if state.ok {
             plans[index.index()] = graph.kind(registry, *index).node.plan(&state.config, &cx);
         }
@@ -160,7 +163,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         let label = if graph.driver == Some(*index) { "save state".into() } else { format!("event {name}") };
         // What was used early is not used again.
         let kind = graph.kind(registry, *index);
-        let later = |port: &str| kind.input(port).is_none_or(|input| !input.early);
+        let later = |port: &str| kind.input(port).is_none_or(|input| !input.early && !input.unloaded);
         let ports = graph.dag[*index].inputs.iter().filter(|(port, _)| later(port));
         let needs = ports.flat_map(|(_, links)| links).map(|link| link.node);
         let mut bytes = resident.clone();

@@ -27,11 +27,13 @@ impl Job<'_> {
         }
         self.what_learns(&text);
         if self.script.adapter {
-            match self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
-                true => self.rotation(),
-                false => self.rank(),
+            if self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
+                self.rotation();
+            } else if !self.without_rank() {
+                self.rank();
             }
             self.network_args();
+            self.dylora_unit();
             self.left_over();
             self.start();
             self.limits();
@@ -95,9 +97,6 @@ impl Job<'_> {
         if self.flag("network_train_unet_only") {
             self.tell("network_train_unet_only", Kind::Mapped, Some(text), "no text encoder is named");
         }
-        if let Some(why) = self.scope.left_out {
-            self.note("--network_train_unet_only (not given)", "", Kind::Refused, None, why);
-        }
         if only_text || frozen {
             self.only_text(only_text);
         }
@@ -114,13 +113,16 @@ impl Job<'_> {
                 (None, false) => self.tell(name, Kind::Mapped, Some(text), ""),
             }
         }
-        if let Some(steps) = self.int("stop_text_encoder_training") {
-            if steps < 0 {
-                self.tell("stop_text_encoder_training", Kind::Mapped, Some(text), "no text encoder is named");
-            } else {
-                let note = "sd-scripts crashes when the step is reached";
-                self.write("stop_text_encoder_training", "nodes.full.text_until", json!({ "steps": steps }), note);
-            }
+        let name = "stop_text_encoder_training";
+        match self.int(name) {
+            Some(0) => self.tell(
+                name,
+                Kind::Changed,
+                Some(text),
+                "no text encoder is named; sd-scripts crashes in the first step",
+            ),
+            Some(steps) if steps < 0 => self.tell(name, Kind::Mapped, Some(text), "no text encoder is named"),
+            _ => {}
         }
     }
 

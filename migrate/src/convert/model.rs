@@ -197,7 +197,17 @@ impl Job<'_> {
             // A single file of SD 2.x does not say, so that the field is needed.
             self.put_plain("nodes.model.prediction", json!("epsilon"));
         }
+        self.scaled_positions();
         self.memory();
+    }
+
+    /// SD3's computed positions: for the sizes of the dataset.
+    fn scaled_positions(&mut self) {
+        let name = "enable_scaled_pos_embed";
+        if self.flag(name) {
+            let sides = self.draft.resolutions();
+            self.write(name, "nodes.model.scaled_positions", json!(sides), "for the resolutions of the dataset");
+        }
     }
 
     /// Whether a model is named as on the hub, `owner/name`, and no folder has this name.

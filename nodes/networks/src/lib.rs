@@ -33,11 +33,11 @@ pub mod vae;
 mod weights;
 mod wrap;
 
-pub use condition::{Conditions, TextKind, assemble};
+pub use condition::{Conditions, assemble};
 pub use net::{Inputs, Net};
 pub use network::{Network, TextNetwork};
 pub use segment::{Builder, Model, Segment, Slot};
 pub use shapes::Shapes;
-pub use text::{TextInput, TextInputs, TextOut};
+pub use text::{TextInput, TextInputs, TextKind, TextOut};
 pub use trainables::{Adapter, Dropouts, Factor, Module, Trainables};
 pub use weights::{Weights, WeightsError};

@@ -1,8 +1,10 @@
 //! What a network function is written with.
 
+use std::collections::BTreeMap;
+
 use pipe_ops::{Cx, DType, Tensor, Var, op};
 
-use crate::text::{TextInput, TextInputs};
+use crate::text::{TextInput, TextInputs, TextKind};
 use crate::trainables::{Module, Trainables};
 use crate::weights::Weights;
 use crate::wrap::Layer;
@@ -22,6 +24,10 @@ pub struct Inputs {
     pub text_mask: Vec<Vec<f32>>,
     /// Tokens of each text encoder that runs inside the model, by component.
     pub text: TextInputs,
+    /// Where SD3's positions lie in their table, as parts of the room above and left; nothing: in the middle.
+    pub crop: Option<[f32; 2]>,
+    /// What each sample's embeddings of a text encoder are multiplied by (SD3), where not all by 1.
+    pub text_keep: BTreeMap<TextKind, Vec<f32>>,
     /// Counts forward passes of the run; keys dropout. Recomputing a segment draws the same.
     pub pass: u64,
     /// Dropouts act only in training.
@@ -48,6 +54,24 @@ impl Net<'_> {
     /// Tokens of this component.
     pub fn text(&self) -> &TextInput {
         self.inputs.text.get(self.part).unwrap_or(&NO_TEXT)
+    }
+
+    /// Whether the component stays as it is for now.
+    fn is_still(&self) -> bool {
+        self.train.is_some_and(|train| train.still.contains(self.part))
+    }
+
+    /// Whether dropouts act.
+    pub(crate) fn training(&self) -> bool {
+        self.inputs.training && !self.is_still()
+    }
+
+    /// A tensor that learns, by its key: a leaf, unless the component stays as it is for now.
+    pub(crate) fn learning(&self, key: &str, master: Tensor) -> Var {
+        match &self.cx.tape {
+            Some(tape) if !self.is_still() => tape.leaf(key, master),
+            _ => Var::constant(master),
+        }
     }
 
     /// RMS norm `path`.
@@ -122,11 +146,7 @@ impl Net<'_> {
     fn leaf(&self, key: &str, master: &Tensor) -> Var {
         // A weight kept in less than f32 gets its gradient in the type it is computed in, not rounded once more.
         let kept = if master.dtype() == DType::F32 { master.clone() } else { master.cast(self.cx.compute) };
-        let var = match &self.cx.tape {
-            Some(tape) => tape.leaf(key, kept),
-            None => Var::constant(kept),
-        };
-        op::cast(self.cx, &var, self.cx.compute)
+        op::cast(self.cx, &self.learning(key, kept), self.cx.compute)
     }
 
     /// Linear layer `path` with its adapter: `x [.., in]` → `[.., out]`.

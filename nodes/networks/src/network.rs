@@ -89,7 +89,7 @@ impl Network {
     /// Largest height or width of a latent, where the position table ends it.
     pub fn largest(&self) -> Option<usize> {
         match self {
-            Network::Mmdit(c) => Some(c.positions * c.patch),
+            Network::Mmdit(c) if c.options.scaled.is_empty() => Some(c.positions * c.patch),
             _ => None,
         }
     }

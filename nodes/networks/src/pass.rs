@@ -11,7 +11,7 @@ use pipe_ops::{Cx, Tape, Tensor, Var, op};
 
 use crate::net::{Inputs, Net};
 use crate::segment::{Model, Slot};
-use crate::trainables::Trainables;
+use crate::trainables::{Trainables, under};
 use crate::weights::Weights;
 
 /// What backward starts from, for each segment.
@@ -157,12 +157,33 @@ impl Setting<'_> {
         wanted: &[Slot],
         leaves: &mut HashMap<String, Tensor>,
     ) -> HashMap<Slot, Tensor> {
-        let mut grads: HashMap<Slot, Tensor> = seeds.into_iter().collect();
-        let Pass { outputs, mut records, tracked } = pass;
-        drop(outputs);
-        while let Some((i, record)) = records.pop() {
-            let segment = &self.model.segments[i];
-            let out_grads: Vec<Option<Tensor>> = segment.outputs.iter().map(|s| grads.remove(s)).collect();
+        let mut back = Back::new(pass, seeds);
+        while back.step(self, cx, leaves) {}
+        back.slots(wanted)
+    }
+}
+
+/// The way back over a pass, one segment at a time: between two, weights may change whose gradient no segment that is
+/// still to come adds to.
+pub struct Back {
+    grads: HashMap<Slot, Tensor>,
+    records: Vec<(usize, Record)>,
+    tracked: Vec<bool>,
+}
+
+impl Back {
+    /// At the end of a pass, with gradients of its slots.
+    pub fn new(pass: Pass, seeds: Vec<(Slot, Tensor)>) -> Self {
+        let Pass { records, tracked, .. } = pass;
+        Back { grads: seeds.into_iter().collect(), records, tracked }
+    }
+
+    /// Walks back over the next segment that a gradient reaches, and adds those of its trainable weights to `leaves`.
+    /// False at the end. `setting` is that of the forward pass.
+    pub fn step(&mut self, setting: &Setting, cx: &Cx, leaves: &mut HashMap<String, Tensor>) -> bool {
+        while let Some((i, record)) = self.records.pop() {
+            let segment = &setting.model.segments[i];
+            let out_grads: Vec<Option<Tensor>> = segment.outputs.iter().map(|s| self.grads.remove(s)).collect();
             if out_grads.iter().all(Option::is_none) {
                 continue;
             }
@@ -170,7 +191,7 @@ impl Setting<'_> {
                 Record::Kept { tape, inputs, outputs } => (tape, inputs, outputs),
                 Record::Inputs(inputs) => {
                     let tape = Tape::new();
-                    let (inputs, outputs) = self.run(cx, i, inputs, &tracked, &tape);
+                    let (inputs, outputs) = setting.run(cx, i, inputs, &self.tracked, &tape);
                     (tape, inputs, outputs)
                 }
             };
@@ -178,16 +199,30 @@ impl Setting<'_> {
             let input_grads = tape.backward(cx, seeds, &inputs, leaves);
             for (&slot, grad) in segment.inputs.iter().zip(input_grads) {
                 if let Some(grad) = grad {
-                    let sum = match grads.remove(&slot) {
+                    let sum = match self.grads.remove(&slot) {
                         Some(old) => op::add_tensors(cx, old, grad),
                         None => grad,
                     };
-                    grads.insert(slot, sum);
+                    self.grads.insert(slot, sum);
                 }
             }
+            return true;
         }
-        grads.retain(|slot, _| wanted.contains(slot));
-        grads
+        false
+    }
+
+    /// Whether a segment that is still to come may add to the gradient of a network's own weight.
+    pub fn awaits(&self, model: &Model, key: &str) -> bool {
+        self.records.iter().any(|(i, _)| {
+            let segment = &model.segments[*i];
+            segment.weights.iter().any(|w| under(&model.parts[segment.part], w, key))
+        })
+    }
+
+    /// Gradients of slots, at the end.
+    pub fn slots(mut self, wanted: &[Slot]) -> HashMap<Slot, Tensor> {
+        self.grads.retain(|slot, _| wanted.contains(slot));
+        self.grads
     }
 }
 

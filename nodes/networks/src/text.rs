@@ -6,6 +6,20 @@ use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use crate::segment::{Builder, Slot};
 
+/// Text encoders by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextKind {
+    /// CLIP ViT-L, or SD 2.x's OpenCLIP ViT-H.
+    Clip,
+    /// OpenCLIP ViT-bigG.
+    ClipG,
+    /// T5 v1.1.
+    T5,
+    /// Gemma.
+    Gemma,
+}
+
 /// Token ids of a batch for one text encoder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextInput {

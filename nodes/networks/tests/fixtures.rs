@@ -217,7 +217,7 @@ fn lora_output_is_that_of_diffusers() {
             train.tensors.insert(factor.clone(), lora.tensor(factor));
         }
         let module = pipe_networks::Module::LowRank(vec![(down, up)]);
-        let adapter = pipe_networks::Adapter { module, scale, dropouts: Default::default() };
+        let adapter = pipe_networks::Adapter { module, scale, scalar: None, dropouts: Default::default() };
         train.adapters.insert(Trainables::key("unet", &target.path), adapter);
     }
     assert_eq!(train.adapters.len(), 192);

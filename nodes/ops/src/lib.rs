@@ -13,8 +13,10 @@ pub mod host;
 pub mod op;
 pub mod optim;
 pub mod rng;
+mod speed;
 mod tape;
 mod tensor;
 
+pub use speed::matmul_speed;
 pub use tape::{Cx, Tape, Var};
 pub use tensor::{DType, Device, Host, Meter, Tensor};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use pipe_core::node::{CheckCx, Facts, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{Component, WeightFile};
@@ -116,7 +116,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     if vae_of(cx.inputs).is_some() {
         cx.error("P0401", "model", "an autoencoder takes no adapter", Some("use `adapter.full`".into()));
     }
-    check_texts(cx);
+    check_texts(cx, false);
     let common = recipe.common();
     let header = start::header(cx, common.weights.as_ref());
     let facts = pass_on(cx.inputs).with("method", "adapter");
@@ -214,7 +214,7 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let modules: Vec<String> = counts.iter().map(|(part, n)| format!("{n} modules of `{part}`")).collect();
     NodePlan {
         resident: vec![Bytes { category: Category::Trainable, bytes: 4 * (trained + frozen) }],
-        notes: vec![format!("{}; {trained} trainable values in all", modules.join(", "))],
+        notes: vec![format!("{}; {} trainable values in all", modules.join(", "), grouped(trained))],
         ..Default::default()
     }
 }
@@ -328,7 +328,8 @@ pub fn describe(
 ) -> AdapterAbout {
     let conv = |t: &Target| t.weight.get(2).is_some_and(|k| *k > 1);
     let alpha = |of_conv: bool, given: Option<f64>, rank: u64| {
-        let mut layers = targets.iter().filter(|t| !t.part.starts_with("text_encoder") && conv(t) == of_conv);
+        let own = |t: &&Target| t.has_alpha() && !t.part.starts_with("text_encoder") && conv(t) == of_conv;
+        let mut layers = targets.iter().filter(own);
         match common.weights {
             // An α belongs to a rank: that of a layer with the usual one, where there is one.
             Some(_) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::{Shapes, Trainables, Weights};
@@ -126,7 +126,7 @@ impl Node for Full {
         if vae_of(cx.inputs).is_some() && !cx.inputs.many("text").is_empty() {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
-        check_texts(cx);
+        check_texts(cx, true);
         let mut facts = pass_on(cx.inputs).with("method", "full").with("half", config.storage == Storage::Bf16);
         let mut frozen = BTreeSet::new();
         if let (None, Some(parts)) = (vae_of(cx.inputs), Parts::of(cx.inputs)) {
@@ -172,7 +172,7 @@ impl Node for Full {
         let extra = if compute == DType::F32 || config.storage == Storage::Bf16 { 0 } else { masters };
         NodePlan {
             resident: vec![Bytes { category: Category::Trainable, bytes: extra }],
-            notes: vec![format!("{} trainable values in {} tensors", masters / 4, list.len())],
+            notes: vec![format!("{} trainable values in {} tensors", grouped(masters / 4), list.len())],
             ..Default::default()
         }
     }

@@ -298,7 +298,8 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     plan.build = vec![Bytes { category: Category::Activations, bytes: largest_peak }];
     let largest = buckets.iter().map(|b| b[0] * b[1]).max().unwrap_or(0);
     plan.build.push(Bytes { category: Category::Working, bytes: largest * 3 * 8 * vae_batch });
-    plan.build_label = Some(format!("cache {images} images"));
+    let verb = if live { "look at" } else { "cache" };
+    plan.build_label = Some(format!("{verb} {images} images"));
     if in_memory {
         plan.resident.push(Bytes { category: Category::Batch, bytes: cached });
     } else {

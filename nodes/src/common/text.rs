@@ -87,6 +87,11 @@ impl Prompts {
         matches!(self, Prompts::T5 { masked: true, .. } | Prompts::Gemma { .. })
     }
 
+    /// Whether padding is hidden from attention, in the encoder or in the model.
+    pub fn hides_padding(&self) -> bool {
+        self.masks() || matches!(self, Prompts::Clip { masked: true, .. })
+    }
+
     /// Token ids of captions. Negative prompts get no system prompt.
     pub fn encode(&self, captions: &[String], negative: bool) -> Result<TextInput, RunError> {
         match self {
@@ -224,7 +229,7 @@ impl TextEncoder {
             // Families with several encoders read one layer always.
             clip_skip: (self.component == Component::TextEncoder && self.take.final_norm && skip > 1).then_some(skip),
             long_tokens: (clip && tokens > 77).then(|| tokens - 2),
-            masked: self.prompts.masks(),
+            masked: self.prompts.hides_padding(),
         }
     }
 

@@ -1,44 +1,58 @@
 //! The plan of a training step: the real forward and backward, run with shapes only.
 
 use std::collections::HashMap;
+use std::sync::RwLock;
 
 use pipe_core::node::Facts;
 use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::run::RunError;
 use pipe_core::settings::Settings;
 use pipe_data::weights::{Component, Family};
 use pipe_networks::adapters::noise::Noise;
 use pipe_networks::adapters::{self, Target};
 use pipe_networks::clip::WINDOW;
-use pipe_networks::pass::{Policy, Setting};
+use pipe_networks::pass::{Back, Policy, Setting};
 use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Dropouts, Inputs, Network, Shapes, TextInput, TextNetwork, Trainables, Weights};
 use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
 use super::groups::Shape;
+use super::rates::texts;
 use crate::adapter::full::{frozen, learns};
 use crate::cacher::fill::captions_at_once;
 use crate::cacher::{encode_cost, text_cost};
-use crate::common::autoencoder;
+use crate::common::autoencoder::{self, Terms};
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
 use crate::common::facts::{TextFacts, network_of, read, trained_texts};
 use crate::common::family;
+use crate::common::gradients::Gradients;
 use crate::common::write;
 
+/// How a step is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// A gradient is freed as soon as it is complete.
+    pub fused: bool,
+    /// The text encoders that learn stay as they are.
+    pub texts_still: bool,
+}
+
 /// Gradients, activations and FLOPs of one step.
-pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
+pub fn step(settings: &Settings, facts: &Facts, manner: Manner) -> NodePlan {
+    let Manner { fused, .. } = manner;
     let parameters = facts.u64("parameters").unwrap_or(0);
     let mut plan = NodePlan::default();
     let measured = match facts.str("loss") {
-        Some("autoencoder") => autoencoder_step(settings, facts),
-        _ => denoiser_step(settings, facts),
+        Some("autoencoder") => autoencoder_step(settings, facts, fused),
+        _ => denoiser_step(settings, facts, manner),
     };
-    if let Some((peak, flops)) = measured {
+    if let Some(Measured { peak, flops, most }) = measured {
         // Gradients of weights in bf16 are of the compute type.
         let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
         let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
-        let gradients = size * parameters;
+        let gradients = if fused { most } else { size * parameters };
         // Encoders that run in the step are done before the model begins.
         let (live_peak, live_flops) = live(settings, facts, compute);
         let activations = peak.saturating_sub(gradients).max(live_peak);
@@ -65,6 +79,36 @@ fn live(settings: &Settings, facts: &Facts, compute: DType) -> (u64, u64) {
         let (own_peak, own_flops) = text_cost(text, compute, chunk);
         (peak.max(own_peak), flops + own_flops * batch)
     })
+}
+
+/// What one forward and backward pass took.
+struct Measured {
+    /// Peak bytes beyond weights and trainables.
+    peak: u64,
+    flops: u64,
+    /// Most bytes of gradients at once.
+    most: u64,
+}
+
+/// Gradients of a plan: all of them, or none longer than it is awaited.
+#[derive(Default)]
+struct Gathered {
+    leaves: HashMap<String, Tensor>,
+    fused: bool,
+    most: u64,
+}
+
+impl Gradients for Gathered {
+    fn leaves(&mut self) -> &mut HashMap<String, Tensor> {
+        &mut self.leaves
+    }
+    fn segment(&mut self, awaits: &dyn Fn(&str) -> bool) -> Result<(), RunError> {
+        self.most = self.most.max(self.leaves.values().map(|t| (t.len() * t.dtype().size()) as u64).sum());
+        if self.fused {
+            self.leaves.retain(|key, _| awaits(key));
+        }
+        Ok(())
+    }
 }
 
 /// The type that what learns is kept in.
@@ -150,8 +194,7 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
     train
 }
 
-/// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
-fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<Measured> {
     let subject = Subject::of(facts)?;
     let batch = facts.get("batch_facts")?;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
@@ -159,7 +202,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
-    let train = trainables(facts, &subject, &meter);
+    let mut train = trainables(facts, &subject, &meter);
+    if manner.texts_still {
+        train.still = texts();
+    }
     let full = facts.str("method") == Some("full");
     let frozen = frozen(facts);
     let still = |component: Component, name: &String| component == subject.family.denoiser() && frozen.contains(name);
@@ -227,13 +273,16 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         inputs: &inputs,
         policy,
     };
-    let mut leaves = HashMap::new();
+    let mut gathered = Gathered { fused: manner.fused, ..Default::default() };
     let mut learn = || {
         let pass = setting.forward(&cx, given.clone(), &[net.out], true);
         let forward = meter.flops();
         let weigh = op::Weigh { samples: &vec![1.0; b], ..Default::default() };
         let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, weigh);
-        setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
+        let mut back = Back::new(pass, vec![(net.out, grad)]);
+        while back.step(&setting, &cx, gathered.leaves()) {
+            gathered.segment(&|key| back.awaits(&net.model, key)).ok();
+        }
         forward
     };
     let forward = learn();
@@ -244,10 +293,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         learn();
         more += forward;
     }
-    Some((meter.peak() - base, meter.flops() + more))
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops() + more, most: gathered.most })
 }
 
-fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+fn autoencoder_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Measured> {
     let vae: VaeConfig = read(facts, "vae")?;
     let size = sizes(facts, "image_sizes").into_iter().next()?;
     let b = settings.train.batch_size as usize;
@@ -260,9 +309,10 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let images = Tensor::meta(&[b, 3, size[1], size[0]], DType::F32, &meter);
     let f = vae.factor();
     let noise = Tensor::meta(&[b, vae.latent, size[1] / f, size[0] / f], DType::F32, &meter);
-    let mut leaves = HashMap::new();
+    let mut gathered = Gathered { fused, ..Default::default() };
     let none = Weights::default();
-    let kind = Elementwise::L2;
-    autoencoder::reconstruct(&network, &cx, &none, &train, &images, &noise, kind, 1.0, 1.0, Some(&mut leaves));
-    Some((meter.peak() - base, meter.flops()))
+    let terms = Terms { kind: Elementwise::L2, kl_weight: 1.0, scale: 1.0 };
+    let train = RwLock::new(train);
+    autoencoder::reconstruct(&network, &cx, &none, &train, (&images, &noise), &terms, Some(&mut gathered)).ok()?;
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops(), most: gathered.most })
 }

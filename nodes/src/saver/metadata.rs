@@ -202,7 +202,8 @@ fn texts(trainable: &Trainable, about: &DataAbout) -> Vec<TextAbout> {
 
 /// What sd-scripts says of masks and variants for one family alone.
 fn masks(training: &mut AdapterMetadata, family: Family, texts: &[TextAbout]) {
-    let t5 = texts.iter().any(|text| text.component == Component::T5 && text.masked);
+    let masked = |of: &[Component]| texts.iter().any(|text| text.masked && of.contains(&text.component));
+    let t5 = masked(&[Component::T5]);
     match family {
         Family::Flux => {
             training.model_type = Some("flux".into());
@@ -210,7 +211,7 @@ fn masks(training: &mut AdapterMetadata, family: Family, texts: &[TextAbout]) {
         }
         Family::Sd3 => {
             training.apply_t5_attn_mask = Some(t5);
-            training.apply_lg_attn_mask = Some(false);
+            training.apply_lg_attn_mask = Some(masked(&[Component::TextEncoder, Component::ClipG]));
         }
         _ => {}
     }

@@ -12,7 +12,7 @@ pub enum Filter {
     Area,
     /// Windowed sinc over three lobes, widened when making smaller.
     Lanczos,
-    /// The nearest pixel: OpenCV's `INTER_NEAREST_EXACT`.
+    /// The nearest pixel, as OpenCV's `INTER_NEAREST_EXACT`; of two as near OpenCV takes either.
     Nearest,
     /// Between two pixels of each axis, also when making smaller.
     Bilinear,
@@ -139,12 +139,10 @@ fn cubic_taps(source: usize, target: usize) -> Vec<Taps<f32>> {
     between(source, target, 1, |x| vec![far(1.0 + x), near(x), near(1.0 - x), far(2.0 - x)])
 }
 
-/// The pixel at the middle of each target pixel, in 16.16 fixed point as OpenCV rounds it.
+/// The pixel at the middle of each target pixel; of two as near the one behind.
 fn nearest(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
     let places = |source: usize, target: usize| -> Vec<usize> {
-        let step = (((source as i64) << 16) + target as i64 / 2) / target as i64;
-        let start = step / 2 - source as i64 % 2;
-        (0..target as i64).map(|i| ((step * i + start) >> 16).clamp(0, source as i64 - 1) as usize).collect()
+        (0..target).map(|i| ((2 * i + 1) * source / (2 * target)).min(source - 1)).collect()
     };
     let (columns, rows) = (places(image.width, width), places(image.height, height));
     let mut out = Rgb8::new(width, height);

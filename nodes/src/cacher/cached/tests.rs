@@ -55,6 +55,7 @@ fn cached(rules: CaptionRules, caption: &str) -> Cached {
         batch: 2,
         accumulate: 2,
         order: Mutex::new(None),
+        plain: OnceLock::new(),
         statistics: (0, 0.0, 0.0),
     };
     cached.number();
