@@ -106,7 +106,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0403",
         "options that do not go together",
-        "Two options contradict each other. The message names both; change one.",
+        "Two options contradict each other, or an option and what is in a file: values beyond the range of the type they are to be written in, a name that ends as another kind of file does. The message names both; change one.",
     ),
     code(
         "P0501",
