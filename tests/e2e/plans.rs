@@ -49,6 +49,46 @@ fn the_plan_holds_where_what_learns_is_most_of_it() {
     planned_and_measured("2", &[&ranks[..], &short].concat());
 }
 
+/// A model that is most of the memory, kept in fewer and fewer bits: what the plan says is saved is saved.
+#[cfg(target_os = "linux")]
+#[test]
+fn frozen_weights_take_the_bytes_of_their_storage() {
+    let rows = root().join("tests/fixtures/lora_trajectory/replay.safetensors");
+    let document = |storage: &str| {
+        format!(
+            "version: 1\nname: t\ntrain: {{ device: cpu, steps: 2, batch_size: 1 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  \
+             unet: {{ type: model.sd1, init: {{ widths: [192, 384, 768, 768], context_dim: 24 }}, checkpointing: blocks{storage} }}\n  \
+             learn: {{ type: adapter.lora, model: unet, rank: 4 }}\n  \
+             loss: {{ type: loss.diffusion, model: learn, batch: rows }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss }}\n  \
+             save: {{ type: saver.adapter, adapter: learn, update: adamw }}\n",
+            rows.display()
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut found: Vec<[f64; 3]> = Vec::new();
+    for storage in ["", ", storage: bf16", ", storage: f8_e4m3"] {
+        fs::write(dir.path().join("run.yaml"), document(storage)).unwrap();
+        let plan = pipe_in(dir.path(), &["plan", "run.yaml", "--format", "json"]).expect(0).json();
+        let planned = plan["peak_bytes"].as_f64().expect("a number");
+        let weights = plan["nodes"]["unet"]["resident"][0]["bytes"].as_f64().expect("a number");
+        let out = format!("out{}", found.len());
+        let ran = pipe_in(dir.path(), &["run", "run.yaml", "--output", &out]).expect(0);
+        let measured = bytes(reported(&ran, "memory")[0].trim_end_matches(" at the peak"));
+        println!("storage{storage}: planned {planned:.4e}, measured {measured:.4e}, weights {weights:.4e}");
+        let off = planned / measured - 1.0;
+        assert!(off.abs() <= 0.25, "{storage}: planned {planned:.3e}, measured {measured:.3e}: {:+.0} %", off * 100.0);
+        found.push([planned, measured, weights]);
+    }
+    let [whole, half, quarter] = [found[0], found[1], found[2]];
+    assert!((half[2] / whole[2] - 0.5).abs() < 0.01 && (quarter[2] / whole[2] - 0.25).abs() < 0.01);
+    for small in [half, quarter] {
+        let (saved, expected) = (whole[1] - small[1], whole[2] - small[2]);
+        assert!((saved / expected - 1.0).abs() < 0.15, "{saved:.3e} bytes are saved, {expected:.3e} expected");
+    }
+}
+
 #[test]
 fn the_plan_counts_the_states_on_the_disk() {
     let (dir, _) = whole_run();

@@ -16,7 +16,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0303",
         "a damaged file",
-        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size.",
+        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size. Or it holds values that are no numbers where they are to be kept in 8 bits.",
     ),
     code(
         "P0304",

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use pipe_ops::{Cx, Tape, Tensor, Var, op};
+use pipe_ops::{Cx, Stored, Tape, Tensor, Var, op};
 
 use crate::net::{Inputs, Net};
 use crate::segment::{Model, Slot};
@@ -51,8 +51,15 @@ pub struct Pass {
 }
 
 impl Setting<'_> {
-    fn net<'b>(&'b self, cx: &'b Cx, part: usize) -> Net<'b> {
-        Net { cx, part: &self.model.parts[part], weights: self.weights[part], train: self.train, inputs: self.inputs }
+    fn net<'b>(&'b self, cx: &'b Cx, part: usize, fetched: Option<&'b HashMap<String, Stored>>) -> Net<'b> {
+        let (train, inputs) = (self.train, self.inputs);
+        Net { cx, part: &self.model.parts[part], weights: self.weights[part], fetched, train, inputs }
+    }
+
+    /// Weights of segment `i` that rest in the host's memory, on the device.
+    fn fetch(&self, cx: &Cx, i: usize) -> HashMap<String, Stored> {
+        let segment = &self.model.segments[i];
+        self.weights[segment.part].fetched(&segment.weights, &cx.device)
     }
 
     /// Whether segment `i` has trainable weights.
@@ -111,14 +118,15 @@ impl Setting<'_> {
             let follows = record && (self.learns(i) || segment.inputs.iter().any(|&s| tracked[s]));
             let outputs: Vec<Tensor> = if follows && self.policy == Policy::Keep {
                 let tape = Tape::new();
-                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape);
+                // The tape outlives the segment, so it must not hold what is copied to the device for it.
+                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape, None);
                 let tensors = outputs.iter().map(|v| v.value.clone()).collect();
                 records.push((i, Record::Kept { tape, inputs: vars, outputs }));
                 tensors
             } else {
                 let vars: Vec<Var> = inputs.iter().cloned().map(Var::constant).collect();
-                let plain = cx.without_tape();
-                let outputs = (segment.forward)(&self.net(&plain, segment.part), &vars);
+                let (plain, fetched) = (cx.without_tape(), self.fetch(cx, i));
+                let outputs = (segment.forward)(&self.net(&plain, segment.part, Some(&fetched)), &vars);
                 if follows {
                     records.push((i, Record::Inputs(inputs)));
                 }
@@ -135,7 +143,15 @@ impl Setting<'_> {
         Pass { outputs, records, tracked }
     }
 
-    fn run(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool], tape: &Tape) -> (Vec<Var>, Vec<Var>) {
+    fn run(
+        &self,
+        cx: &Cx,
+        i: usize,
+        inputs: Vec<Tensor>,
+        tracked: &[bool],
+        tape: &Tape,
+        fetched: Option<&HashMap<String, Stored>>,
+    ) -> (Vec<Var>, Vec<Var>) {
         let segment = &self.model.segments[i];
         let vars: Vec<Var> = inputs
             .into_iter()
@@ -143,7 +159,7 @@ impl Setting<'_> {
             .map(|(tensor, &slot)| if tracked[slot] { tape.input(tensor) } else { Var::constant(tensor) })
             .collect();
         let recording = cx.with_tape(tape);
-        let outputs = (segment.forward)(&self.net(&recording, segment.part), &vars);
+        let outputs = (segment.forward)(&self.net(&recording, segment.part, fetched), &vars);
         (vars, outputs)
     }
 
@@ -169,8 +185,8 @@ impl Setting<'_> {
             let (tape, inputs, outputs) = match record {
                 Record::Kept { tape, inputs, outputs } => (tape, inputs, outputs),
                 Record::Inputs(inputs) => {
-                    let tape = Tape::new();
-                    let (inputs, outputs) = self.run(cx, i, inputs, &tracked, &tape);
+                    let (tape, fetched) = (Tape::new(), self.fetch(cx, i));
+                    let (inputs, outputs) = self.run(cx, i, inputs, &tracked, &tape, Some(&fetched));
                     (tape, inputs, outputs)
                 }
             };

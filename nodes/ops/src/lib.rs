@@ -1,6 +1,7 @@
 //! Tensors, differentiable operations and randomness: what networks are written with.
 //!
 //! - [`Tensor`], [`Device`], [`DType`]: any rank, any device, or shapes only for planning.
+//! - [`Stored`]: frozen weights in a type and a place of their own until they are used.
 //! - [`op`]: the operations, each with a composed body and, on the CPU, a fused one.
 //! - [`Tape`], [`Var`], [`Cx`]: reverse-mode gradients for one segment of a network.
 //! - [`rng`]: counter-based randomness.
@@ -13,8 +14,10 @@ pub mod host;
 pub mod op;
 pub mod optim;
 pub mod rng;
+mod stored;
 mod tape;
 mod tensor;
 
+pub use stored::{Home, Storage, Stored};
 pub use tape::{Cx, Tape, Var};
 pub use tensor::{DType, Device, Host, Meter, Tensor};

@@ -9,6 +9,7 @@ pub mod errors;
 pub mod facts;
 pub mod family;
 pub mod lazy;
+pub mod storage;
 pub mod text;
 pub mod texts_fit;
 pub mod trainable;

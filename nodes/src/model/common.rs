@@ -8,36 +8,15 @@ use pipe_core::port::{Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{ComponentWeights, Family, Layout};
 use pipe_networks::Network;
-use pipe_networks::pass::Policy;
 use pipe_train::ddpm::Prediction;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
+use super::memory::Memory;
 use crate::common::denoiser::Denoiser;
 use crate::common::engine::{Engine, check_device, compute_type};
-use crate::common::facts::network_of;
+use crate::common::facts::{keeping_of, network_of};
 use crate::common::family;
+use crate::common::storage;
 use crate::common::weights_source::{self, Source};
-
-/// Gradient checkpointing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Checkpointing {
-    /// Every activation is kept: fastest.
-    #[default]
-    None,
-    /// Each block is computed again in the backward pass: less memory, about a third more time.
-    Blocks,
-}
-
-impl Checkpointing {
-    fn policy(self) -> Policy {
-        match self {
-            Checkpointing::None => Policy::Keep,
-            Checkpointing::Blocks => Policy::Recompute,
-        }
-    }
-}
 
 /// What a model trains towards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,20 +64,25 @@ pub fn check_file(
     weights_source::sizes_for_check(cx, weights, family.denoiser(), || full, sizes)
 }
 
-/// Facts of a model.
+/// Facts of a model; reports what its fields about memory get wrong.
 pub fn facts(
+    cx: &mut CheckCx,
     family: Family,
     network: &Network,
     file: Option<&ComponentWeights>,
-    checkpointing: Checkpointing,
+    memory: &Memory,
     objective: Objective,
 ) -> Facts {
+    memory.check(cx);
     let mut facts = Facts::new()
         .with("architecture", family::id(family))
         .with("latent_channels", network.channels() as u64)
         .with("context_dim", network.context() as u64)
-        .with("checkpointing", serde_json::to_value(checkpointing).unwrap_or_default())
+        .with("checkpointing", serde_json::to_value(memory.checkpointing).unwrap_or_default())
         .with("network", serde_json::to_value(network).unwrap_or_default());
+    if let Some(storage) = memory.storage {
+        facts = facts.with("storage", serde_json::to_value(storage).unwrap_or_default());
+    }
     if let Some(file) = file {
         facts = facts.with("layout", file.layout.id());
     }
@@ -118,8 +102,9 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let Some(network) = network_of(cx.facts) else { return NodePlan::default() };
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
     let shapes = network.shapes();
+    let kept = keeping_of(cx.facts).bytes(&shapes, dtype);
     NodePlan {
-        resident: vec![Bytes { category: Category::Weights, bytes: weights_source::bytes(&shapes, dtype) }],
+        resident: vec![Bytes { category: Category::Weights, bytes: kept.device }],
         notes: vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())],
         ..Default::default()
     }
@@ -130,7 +115,7 @@ pub fn build_file(
     cx: &BuildCx,
     weights: &str,
     family: Family,
-    checkpointing: Checkpointing,
+    memory: &Memory,
     objective: impl FnOnce(&ComponentWeights) -> Objective,
     infer: impl FnOnce(&ComponentWeights) -> Inferred,
 ) -> Result<Built, RunError> {
@@ -139,7 +124,7 @@ pub fn build_file(
     let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
     let (objective, layout) = (objective(&file), file.layout);
     drop(file);
-    build(cx, family, network, checkpointing, objective, Source::File(path), Some(layout))
+    build(cx, family, network, memory, objective, Source::File(path), Some(layout))
 }
 
 /// A model as a value.
@@ -147,14 +132,16 @@ pub fn build(
     cx: &BuildCx,
     family: Family,
     network: Network,
-    checkpointing: Checkpointing,
+    memory: &Memory,
     objective: Objective,
     source: Source,
     layout: Option<Layout>,
 ) -> Result<Built, RunError> {
     let engine = Engine::open(cx.settings)?;
+    storage::refuse(&engine, memory.storage)?;
     let content = source.fingerprint(family.denoiser())?;
     let goal = (objective.prediction, objective.zero_terminal_snr);
-    let model: Arc<Denoiser> = Denoiser::new(family, network, goal, checkpointing.policy(), (source, layout), engine);
+    let held = (memory.checkpointing.policy(), storage::keeping(memory.storage));
+    let model: Arc<Denoiser> = Denoiser::new(family, network, goal, held, (source, layout), engine);
     Ok(Built { outputs: vec![model], content: Some(content), ..Default::default() })
 }

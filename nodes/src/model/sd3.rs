@@ -10,7 +10,8 @@ use pipe_networks::mmdit::MmditConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Inferred, Objective};
+use super::common::{self, Inferred, Objective};
+use super::memory::Memory;
 use crate::common::weights_source::config_usize;
 
 /// Fields of `model.sd3`.
@@ -19,9 +20,8 @@ pub struct Config {
     /// Checkpoint: a single file with or without encoders, or a Diffusers folder.
     #[schemars(extend("x-path" = "any"))]
     weights: String,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: Memory,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -73,7 +73,7 @@ impl Node for Sd3Model {
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, Objective::default())
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory, Objective::default())
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -82,6 +82,6 @@ impl Node for Sd3Model {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let infer = |file: &_| config.infer(file);
-        common::build_file(cx, &config.weights, FAMILY, config.checkpointing, |_| Objective::default(), infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory, |_| Objective::default(), infer)
     }
 }

@@ -20,7 +20,7 @@ use crate::adapter::full::{frozen, learns};
 use crate::common::autoencoder;
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
-use crate::common::facts::{TextFacts, network_of, read, trained_texts};
+use crate::common::facts::{TextFacts, keeping_of, network_of, read, trained_texts};
 use crate::common::family;
 use crate::common::write;
 
@@ -146,7 +146,9 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         .map(|(component, mut shapes)| {
             // Of a whole model that learns only buffers are left, and what is to stay as it is.
             shapes.retain(|(name, _)| !full || !learns(name) || still(component, name));
-            let weights = Weights::meta(&shapes, &meter, compute);
+            let text = subject.texts.iter().find(|text| text.component() == component);
+            let keeping = text.map_or_else(|| keeping_of(facts), TextFacts::keeping);
+            let weights = Weights::meta(&shapes, &meter, compute, &keeping);
             (family::part(component), weights)
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Parts of a model on their way to a file: tensors in any layout, and their Diffusers configurations.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use pipe_core::run::RunError;
@@ -59,11 +59,25 @@ impl Part {
         let mut part = Part::new(text.component, text.network.shapes(), weights, train, text_config(&text.network));
         part.tokenizer = Some(text.prompts.folder());
         // Of Gemma nothing reads the last layer and its norm; a model without them would count as one layer shorter.
-        if let (Component::Gemma, Source::File(path)) = (text.component, &text.source) {
+        if let Source::File(path) = &text.source
+            && (text.component == Component::Gemma || weights.rests())
+        {
             let file = open_for_run(path, text.component)?;
-            let unread = file.shapes().filter(|(name, _)| !part.values.contains_key(*name));
-            part.shapes.extend(unread.map(|(name, shape)| (name.to_owned(), shape)).collect::<Vec<_>>());
+            if text.component == Component::Gemma {
+                let known: HashSet<&str> = part.shapes.iter().map(|(name, _)| name.as_str()).collect();
+                let unread = file.shapes().filter(|(name, _)| !known.contains(*name));
+                let unread: Vec<_> = unread.map(|(name, shape)| (name.to_owned(), shape)).collect();
+                part.shapes.extend(unread);
+            }
+            // What rests in fewer bits is written as the file has it.
             part.rest = Some(file);
+        } else if weights.rests() {
+            let exact = text.source.exact(text.component)?;
+            let kept = part.shapes.iter().filter(|(name, _)| !part.values.contains_key(name));
+            let kept: Vec<_> = kept
+                .map(|(name, shape)| Ok((name.clone(), Tensor::host(exact(name, shape)?, shape))))
+                .collect::<Result<_, RunError>>()?;
+            part.values.extend(kept);
         }
         Ok(part)
     }
