@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::support::pipe_in;
+use crate::support::{pipe, pipe_in};
 use crate::train::whole_run;
 #[cfg(target_os = "linux")]
 use crate::{support::root, train::reported};
@@ -87,6 +87,62 @@ fn frozen_weights_take_the_bytes_of_their_storage() {
         let (saved, expected) = (whole[1] - small[1], whole[2] - small[2]);
         assert!((saved / expected - 1.0).abs() < 0.15, "{saved:.3e} bytes are saved, {expected:.3e} expected");
     }
+}
+
+/// What the options for small cards leave on the device, and what they put into the host's memory.
+#[test]
+fn the_plan_tells_the_device_from_the_host() {
+    let plan = |sets: &[&str]| {
+        let fixed = ["plan", "pipelines/flux-lora.yaml", "--without-files", "--device", "cuda"];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        pipe(&[&fixed[..], &["--format", "json"], &sets].concat()).expect(0).json()
+    };
+    let weights = |plan: &Json| plan["nodes"]["flux"]["resident"][0]["bytes"].as_u64().expect("a number");
+    let train = |plan: &Json| {
+        let phases = plan["phases"].as_array().expect("phases");
+        phases.iter().find(|phase| phase["name"] == "train").expect("training")["total"].as_u64().expect("a number")
+    };
+    let usual = plan(&[]);
+    assert!(usual["host"].is_null() && usual["nodes"]["flux"]["host"].is_null());
+
+    // 9 double and 18 single blocks in bf16; biases and norms stay.
+    let swapped = plan(&["nodes.flux.swap_blocks=18"]);
+    let host = swapped["host"].as_u64().expect("bytes in host memory");
+    let blocks = 2 * (9 * 339_831_296 + 18 * 141_591_808);
+    assert!(host < blocks && host as f64 > 0.999 * blocks as f64, "{host} of {blocks}");
+    assert_eq!(weights(&usual), weights(&swapped) + host);
+    // One block at a time is back on the device.
+    let saved = train(&usual) - train(&swapped);
+    assert!(saved > host - 3 * 339_831_296 && saved <= host, "{saved} of {host}");
+    let text = [
+        "plan",
+        "pipelines/flux-lora.yaml",
+        "--without-files",
+        "--device",
+        "cuda",
+        "--set",
+        "nodes.flux.swap_blocks=18",
+    ];
+    let shown = pipe(&text).expect(0).out;
+    assert!(shown.contains("in the host's memory") && shown.contains("of swapped blocks in host memory"), "{shown}");
+
+    let small = plan(&["nodes.flux.storage=f8_e4m3"]);
+    assert!((weights(&small) as f64 / weights(&usual) as f64 - 0.5).abs() < 0.01);
+    assert!(train(&small) < train(&usual) - weights(&usual) / 2 + (300 << 20));
+
+    let offloaded = plan(&["nodes.flux.checkpointing=offload"]);
+    let host = offloaded["host"].as_u64().expect("bytes in host memory");
+    // 57 blocks of 4096 + 512 tokens of 3072 values in bf16.
+    assert!((host as f64 / (57.0 * 4608.0 * 3072.0 * 2.0) - 1.0).abs() < 0.1, "{host}");
+    assert!(train(&offloaded) < train(&usual) - host * 9 / 10);
+
+    let all = plan(&["nodes.flux.storage=f8_e4m3", "nodes.flux.swap_blocks=35", "nodes.flux.checkpointing=offload"]);
+    assert!(train(&all) < train(&small) && train(&all) < train(&swapped), "they go together");
+
+    let full = ["check", "pipelines/flux-finetune.yaml", "--without-files", "--set", "train.device=cuda"];
+    let refused = pipe(&[&full[..], &["--set", "nodes.flux.swap_blocks=8"]].concat()).expect(1);
+    let said = format!("{}{}", refused.out, refused.err);
+    assert!(said.contains("P0402") && said.contains("`swap_blocks` of the model has no effect"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
 //! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; moments of 8 bits
-//! are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
+//! are rounded; what is offloaded is copied twice; weights of 8 bits are rounded; a smaller rank or resolution learns
+//! something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -52,26 +53,34 @@ fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
     let smallest = batches.last().cloned().unwrap_or_default();
     let mut out: Vec<Vec<String>> = batches;
     let mut base = smallest;
+    // Those that not every run can have go with the cheaper ones, and not with what follows.
+    let (all, some) = (true, false);
     let kinds = [
-        of_nodes(registry, checked, checkpointing),
-        of_nodes(registry, checked, caching),
-        of_nodes(registry, checked, previewing),
-        without_previews(checked),
-        of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1)),
+        (all, of_nodes(registry, checked, checkpointing)),
+        (all, of_nodes(registry, checked, caching)),
+        (all, of_nodes(registry, checked, previewing)),
+        (all, without_previews(checked)),
+        (all, of_nodes(registry, checked, |kind, _| stepping(registry, kind))),
+        (some, of_nodes(registry, checked, offloading)),
+        (some, of_nodes(registry, checked, rounding)),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 2))),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 4))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1))),
     ];
-    for sets in kinds.into_iter().filter(|sets| !sets.is_empty()) {
+    for (joins, sets) in kinds.into_iter().filter(|(_, sets)| !sets.is_empty()) {
         out.push(sets.clone());
         // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
         let field = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
         let within =
             |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
-        base.retain(|old| !sets.iter().any(|set| within(old, set)));
-        base.extend(sets);
-        out.push(base.clone());
+        let mut joined = base.clone();
+        joined.retain(|old| !sets.iter().any(|set| within(old, set)));
+        joined.extend(sets);
+        out.push(joined.clone());
+        if joins {
+            base = joined;
+        }
     }
     let mut seen: Vec<Vec<String>> = Vec::new();
     out.retain(|sets| {
@@ -111,6 +120,19 @@ fn checkpointing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
         kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
     let set = config.get("checkpointing").is_some_and(|value| value == "blocks");
     if has && !set { vec![("checkpointing", "blocks".into())] } else { Vec::new() }
+}
+
+/// What is kept for the backward pass, in the host's memory: only where that is another than the device's.
+fn offloading(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has =
+        kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"offload\"");
+    if has { vec![("checkpointing", "offload".into())] } else { Vec::new() }
+}
+
+/// Frozen weights of a model in 8 bits.
+fn rounding(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.about.type_name.starts_with("model.") && kind.schema["properties"].get("storage").is_some();
+    if has { vec![("storage", "f8_e4m3".into())] } else { Vec::new() }
 }
 
 fn caching(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {

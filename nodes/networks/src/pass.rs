@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use pipe_ops::{Cx, Stored, Tape, Tensor, Var, op};
+use pipe_ops::{Cx, Offloaded, Stored, Tape, Tensor, Var, op};
 
 use crate::net::{Inputs, Net};
 use crate::segment::{Model, Slot};
@@ -22,6 +22,8 @@ pub enum Policy {
     Keep,
     /// Keep only segments' inputs and compute the rest again.
     Recompute,
+    /// The same, with the inputs in the host's memory until they are needed.
+    Offload,
 }
 
 /// What a pass runs with.
@@ -41,6 +43,7 @@ pub struct Setting<'a> {
 enum Record {
     Kept { tape: Tape, inputs: Vec<Var>, outputs: Vec<Var> },
     Inputs(Vec<Tensor>),
+    Away(Vec<Offloaded>),
 }
 
 /// A finished forward pass.
@@ -96,7 +99,7 @@ impl Setting<'_> {
         for &slot in wanted {
             readers[slot] += 1;
         }
-        let mut records = Vec::new();
+        let (mut records, mut away) = (Vec::new(), HashMap::new());
         for (i, segment) in model.segments.iter().enumerate() {
             if !needed[i] {
                 continue;
@@ -128,7 +131,7 @@ impl Setting<'_> {
                 let (plain, fetched) = (cx.without_tape(), self.fetch(cx, i));
                 let outputs = (segment.forward)(&self.net(&plain, segment.part, Some(&fetched)), &vars);
                 if follows {
-                    records.push((i, Record::Inputs(inputs)));
+                    records.push((i, self.record(cx, i, inputs, &mut away)));
                 }
                 outputs.into_iter().map(|v| v.value).collect()
             };
@@ -141,6 +144,18 @@ impl Setting<'_> {
         }
         let outputs = wanted.iter().filter_map(|&s| slots[s].clone().map(|t| (s, t))).collect();
         Pass { outputs, records, tracked }
+    }
+
+    /// What is kept of a segment that is computed again. A tensor that several read is copied to the host once.
+    fn record(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, away: &mut HashMap<Slot, Offloaded>) -> Record {
+        if self.policy != Policy::Offload {
+            return Record::Inputs(inputs);
+        }
+        let slots = &self.model.segments[i].inputs;
+        let one = |(tensor, slot): (Tensor, &Slot)| {
+            away.entry(*slot).or_insert_with(|| Offloaded::of(&tensor, &cx.device)).clone()
+        };
+        Record::Away(inputs.into_iter().zip(slots).map(one).collect())
     }
 
     fn run(
@@ -161,6 +176,13 @@ impl Setting<'_> {
         let recording = cx.with_tape(tape);
         let outputs = (segment.forward)(&self.net(&recording, segment.part, fetched), &vars);
         (vars, outputs)
+    }
+
+    /// Runs segment `i` a second time, now with a tape.
+    fn again(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool]) -> (Tape, Vec<Var>, Vec<Var>) {
+        let (tape, fetched) = (Tape::new(), self.fetch(cx, i));
+        let (inputs, outputs) = self.run(cx, i, inputs, tracked, &tape, Some(&fetched));
+        (tape, inputs, outputs)
     }
 
     /// Walks back from gradients of slots. Trainable gradients are added to `leaves`; gradients of
@@ -184,10 +206,11 @@ impl Setting<'_> {
             }
             let (tape, inputs, outputs) = match record {
                 Record::Kept { tape, inputs, outputs } => (tape, inputs, outputs),
-                Record::Inputs(inputs) => {
-                    let (tape, fetched) = (Tape::new(), self.fetch(cx, i));
-                    let (inputs, outputs) = self.run(cx, i, inputs, &tracked, &tape, Some(&fetched));
-                    (tape, inputs, outputs)
+                Record::Inputs(inputs) => self.again(cx, i, inputs, &tracked),
+                Record::Away(away) => {
+                    let inputs = away.iter().map(|one| one.tensor(&cx.device)).collect();
+                    drop(away);
+                    self.again(cx, i, inputs, &tracked)
                 }
             };
             let seeds = outputs.into_iter().zip(out_grads).filter_map(|(v, g)| g.map(|g| (v, g))).collect();

@@ -190,6 +190,11 @@ fn blocks_may_rest_away_from_the_device() {
                 let expected = run(&network, &here, &cx, policy);
                 assert!(run(&network, &away, &cx, policy) == expected, "{name} {storage:?} {policy:?}");
             }
+            // What waits in the host's memory comes back as it was.
+            let expected = run(&network, &here, &cx, Policy::Recompute);
+            for weights in [&here, &away] {
+                assert!(run(&network, weights, &cx, Policy::Offload) == expected, "{name} {storage:?} offloaded");
+            }
         }
     }
 }
@@ -199,12 +204,13 @@ fn blocks_may_rest_away_from_the_device() {
 fn shapes_alone_tell_what_is_saved() {
     let network = Network::Flux(FluxConfig { double: 3, single: 4, ..FluxConfig::dev() });
     let shapes = network.shapes();
-    let peak = |keeping: &Keeping, policy: Policy| -> u64 {
+    let peaks = |keeping: &Keeping, policy: Policy| -> (u64, u64) {
         let meter = Meter::new();
         let cx = Cx::new(Device::Meta(meter.clone()), DType::BF16);
         let weights = Weights::meta(&shapes, &meter, DType::BF16, keeping);
         assert_eq!(meter.live(), keeping.bytes(&shapes, DType::BF16).device);
-        assert_eq!(meter.away(), keeping.bytes(&shapes, DType::BF16).host);
+        let resting = keeping.bytes(&shapes, DType::BF16).host;
+        assert_eq!(meter.away(), resting);
         let mut b = Builder::new();
         b.part(PART);
         let (x, context, pooled) = (b.input(), b.input(), b.input());
@@ -223,8 +229,9 @@ fn shapes_alone_tell_what_is_saved() {
         let pass = setting.forward(&cx, given, &[out], true);
         let y = pass.output(out).clone();
         setting.backward(&cx, pass, vec![(out, y)], &[], &mut HashMap::new());
-        meter.peak()
+        (meter.peak(), meter.away() - resting)
     };
+    let peak = |keeping: &Keeping, policy: Policy| peaks(keeping, policy).0;
     let whole = Keeping::default().bytes(&shapes, DType::BF16).device;
     for policy in [Policy::Keep, Policy::Recompute] {
         let plain = peak(&Keeping::default(), policy);
@@ -239,6 +246,46 @@ fn shapes_alone_tell_what_is_saved() {
         let saved = plain - swapped;
         assert!(saved.abs_diff(2 * block - back) < 200 << 20, "{policy:?}: {saved} of {}", 2 * block - back);
     }
+}
+
+/// Offloaded inputs of blocks are counted once each, in the host's memory.
+#[test]
+fn offloaded_inputs_are_counted_apart() {
+    let network = Network::Flux(FluxConfig { double: 3, single: 4, ..FluxConfig::dev() });
+    let shapes = network.shapes();
+    let run = |policy: Policy| {
+        let meter = Meter::new();
+        let cx = Cx::new(Device::Meta(meter.clone()), DType::BF16);
+        let weights = Weights::meta(&shapes, &meter, DType::BF16, &Keeping::default());
+        let mut b = Builder::new();
+        b.part(PART);
+        let (x, context, pooled) = (b.input(), b.input(), b.input());
+        let out = network.build(&mut b, PART, x, Conditions { context, pooled: Some(pooled) });
+        let model = b.finish();
+        let inputs = Inputs { timesteps: vec![0.5], guidance: vec![1.0], latent: [64, 64], ..Default::default() };
+        let target = Target::lora(PART, "double_blocks.0.img_attn.proj", "lora", &[3072, 3072], 4, 4.0);
+        let train = adapters::meta(&[target], Dropouts::default(), &meter);
+        let setting = Setting { model: &model, weights: vec![&weights], train: Some(&train), inputs: &inputs, policy };
+        let tensor = |shape: &[usize]| Tensor::meta(shape, DType::BF16, &meter);
+        let given = vec![
+            (x, tensor(&[1, 16, 64, 64]), false),
+            (context, tensor(&[1, 512, 4096]), false),
+            (pooled, tensor(&[1, 768]), false),
+        ];
+        let base = meter.live();
+        meter.reset_peak();
+        let pass = setting.forward(&cx, given, &[out], true);
+        let kept = meter.live() - base;
+        let y = pass.output(out).clone();
+        setting.backward(&cx, pass, vec![(out, y)], &[], &mut HashMap::new());
+        (kept, meter.away())
+    };
+    let ((here, none), (left, away)) = (run(Policy::Recompute), run(Policy::Offload));
+    // Before each of 7 blocks, where both streams are joined, and before the final layer: 1024 + 512 tokens of 3072 values.
+    let boundary = 1536 * 3072 * 2;
+    assert_eq!(none, 0);
+    assert!(away >= 9 * boundary && away < 10 * boundary, "{away} of {boundary}");
+    assert!(here - left > 8 * boundary, "{here} and {left}");
 }
 
 /// What is in 8 bits in the file is taken over byte for byte, NaN is refused, and scaled weights are cast.

@@ -90,7 +90,7 @@ enum Data {
     /// e4m3 codes on a device, four in a word; the last word may be filled up.
     Words(burn::Tensor<1, Int>),
     /// No data, counted by a meter.
-    Meta(Block),
+    Meta(Arc<Block>),
 }
 
 /// A weight at rest. Cloning shares the data.
@@ -107,8 +107,8 @@ impl Stored {
         let len: usize = shape.iter().product();
         assert_eq!(bytes.len(), len * storage.size(), "{} bytes for shape {shape:?}", bytes.len());
         let data = match (device, home) {
-            (Device::Meta(meter), Home::Device) => Data::Meta(Block::new(meter, bytes.len() as u64)),
-            (Device::Meta(meter), Home::Host) => Data::Meta(Block::away(meter, bytes.len() as u64)),
+            (Device::Meta(meter), Home::Device) => Data::Meta(Block::new(meter, bytes.len() as u64).into()),
+            (Device::Meta(meter), Home::Host) => Data::Meta(Block::away(meter, bytes.len() as u64).into()),
             (Device::Burn(device), Home::Device) => on_device(device, bytes, len, storage),
             _ => Data::Bytes(bytes),
         };
@@ -122,7 +122,7 @@ impl Stored {
             Home::Device => Block::new(meter, bytes),
             Home::Host => Block::away(meter, bytes),
         };
-        Stored { shape: shape.to_vec(), storage, data: Arc::new(Data::Meta(block)) }
+        Stored { shape: shape.to_vec(), storage, data: Arc::new(Data::Meta(block.into())) }
     }
 
     /// Sizes of the axes.
@@ -165,7 +165,9 @@ impl Stored {
     pub fn fetched(&self, device: &Device) -> Self {
         let data = match (&*self.data, device) {
             (Data::Bytes(bytes), Device::Burn(device)) => on_device(device, bytes.clone(), self.len(), self.storage),
-            (Data::Meta(block), Device::Meta(meter)) if block.is_away() => Data::Meta(Block::new(meter, self.size())),
+            (Data::Meta(block), Device::Meta(meter)) if block.is_away() => {
+                Data::Meta(Block::new(meter, self.size()).into())
+            }
             _ => return self.clone(),
         };
         Stored { data: Arc::new(data), ..self.clone() }
@@ -180,6 +182,11 @@ impl Stored {
             },
             Data::Tensor(tensor) => tensor.cast(dtype).reshape(&self.shape),
             Data::Words(words) => unpacked(words.clone(), self.len(), dtype).reshape(&self.shape),
+            Data::Meta(block) if self.storage.dtype() == Some(dtype) => match block.is_away() {
+                true => Tensor::meta(&self.shape, dtype, block.meter()),
+                // Nothing is cast, and the memory is that at rest.
+                false => Tensor::of_block(&self.shape, dtype, block.clone()),
+            },
             Data::Meta(block) => {
                 // What is copied to the device for this use lives as long as the cast takes.
                 let _fetched = block.is_away().then(|| Block::new(block.meter(), self.size()));

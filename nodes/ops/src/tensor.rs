@@ -202,6 +202,11 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), dtype, data: Data::Meta(Arc::new(Block::new(meter, bytes))) }
     }
 
+    /// A tensor without data whose bytes are counted already.
+    pub(crate) fn of_block(shape: &[usize], dtype: DType, block: Arc<Block>) -> Self {
+        Tensor { shape: shape.to_vec(), dtype, data: Data::Meta(block) }
+    }
+
     /// The elements as a host slice, when the tensor is f32 on the host.
     pub fn as_host(&self) -> Option<Host> {
         match &self.data {

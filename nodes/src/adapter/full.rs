@@ -225,6 +225,12 @@ impl Node for Full {
 
 /// Weights that learn are kept by this node: what the model or a text encoder says of frozen ones has no effect.
 fn check_storage(cx: &mut CheckCx) {
+    if cx.inputs.one("model").is_some_and(|source| source.facts.get("swap_blocks").is_some()) {
+        let message = "`swap_blocks` of the model has no effect: it is for frozen weights, and these learn; each step of the optimizer needs them all";
+        let help =
+            "leave it out there; `storage: bf16` of this node, an 8-bit optimizer and `checkpointing` take less memory";
+        cx.error("P0402", "model", message, Some(help.into()));
+    }
     let model = cx.inputs.one("model").is_some_and(|source| source.facts.get("storage").is_some());
     let text = texts_of_port(cx.inputs, "text").iter().any(|text| text.storage.is_some());
     for (field, what, set) in [("model", "the model", model), ("text", "a text encoder", text)] {

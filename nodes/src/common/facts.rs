@@ -22,7 +22,7 @@ pub fn network_of(facts: &Facts) -> Option<Network> {
 
 /// How the denoiser's frozen weights are kept.
 pub fn keeping_of(facts: &Facts) -> Keeping {
-    storage::keeping(read(facts, "storage"))
+    Keeping { away: read(facts, "away").unwrap_or_default(), ..storage::keeping(read(facts, "storage")) }
 }
 
 /// What is known of a text encoder.

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use pipe_core::node::{CheckCx, Facts, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
+use pipe_core::plan::{Bytes, Category, NodePlan, bytes_text, grouped};
 use pipe_core::port::{Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{ComponentWeights, Family, Layout};
 use pipe_networks::Network;
 use pipe_train::ddpm::Prediction;
 
-use super::memory::Memory;
+use super::memory::BlockMemory;
 use crate::common::denoiser::Denoiser;
 use crate::common::engine::{Engine, check_device, compute_type};
 use crate::common::facts::{keeping_of, network_of};
 use crate::common::family;
-use crate::common::storage;
 use crate::common::weights_source::{self, Source};
 
 /// What a model trains towards.
@@ -70,19 +69,15 @@ pub fn facts(
     family: Family,
     network: &Network,
     file: Option<&ComponentWeights>,
-    memory: &Memory,
+    memory: &BlockMemory,
     objective: Objective,
 ) -> Facts {
-    memory.check(cx);
     let mut facts = Facts::new()
         .with("architecture", family::id(family))
         .with("latent_channels", network.channels() as u64)
         .with("context_dim", network.context() as u64)
-        .with("checkpointing", serde_json::to_value(memory.checkpointing).unwrap_or_default())
         .with("network", serde_json::to_value(network).unwrap_or_default());
-    if let Some(storage) = memory.storage {
-        facts = facts.with("storage", serde_json::to_value(storage).unwrap_or_default());
-    }
+    facts = memory.check(cx, network, facts);
     if let Some(file) = file {
         facts = facts.with("layout", file.layout.id());
     }
@@ -103,9 +98,15 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
     let shapes = network.shapes();
     let kept = keeping_of(cx.facts).bytes(&shapes, dtype);
+    let mut notes = vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())];
+    if kept.host > 0 {
+        let (device, host) = (bytes_text(kept.device), bytes_text(kept.host));
+        notes.push(format!("weights: {device} on the device, {host} of swapped blocks in host memory"));
+    }
     NodePlan {
         resident: vec![Bytes { category: Category::Weights, bytes: kept.device }],
-        notes: vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())],
+        host: kept.host,
+        notes,
         ..Default::default()
     }
 }
@@ -115,7 +116,7 @@ pub fn build_file(
     cx: &BuildCx,
     weights: &str,
     family: Family,
-    memory: &Memory,
+    memory: &BlockMemory,
     objective: impl FnOnce(&ComponentWeights) -> Objective,
     infer: impl FnOnce(&ComponentWeights) -> Inferred,
 ) -> Result<Built, RunError> {
@@ -132,16 +133,16 @@ pub fn build(
     cx: &BuildCx,
     family: Family,
     network: Network,
-    memory: &Memory,
+    memory: &BlockMemory,
     objective: Objective,
     source: Source,
     layout: Option<Layout>,
 ) -> Result<Built, RunError> {
     let engine = Engine::open(cx.settings)?;
-    storage::refuse(&engine, memory.storage)?;
+    memory.refuse(&engine)?;
     let content = source.fingerprint(family.denoiser())?;
     let goal = (objective.prediction, objective.zero_terminal_snr);
-    let held = (memory.checkpointing.policy(), storage::keeping(memory.storage));
+    let held = (memory.memory.checkpointing.policy(), memory.keeping(&network));
     let model: Arc<Denoiser> = Denoiser::new(family, network, goal, held, (source, layout), engine);
     Ok(Built { outputs: vec![model], content: Some(content), ..Default::default() })
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
-use super::memory::Memory;
+use super::memory::BlockMemory;
 
 /// Fields of `model.lumina_next`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub struct Config {
     #[schemars(extend("x-path" = "any"))]
     weights: String,
     #[serde(flatten)]
-    memory: Memory,
+    memory: BlockMemory,
 }
 
 /// The node type.

@@ -78,7 +78,7 @@ impl Node for Sd2Model {
                 zero_terminal_snr: config.zero_terminal_snr.unwrap_or(false),
             },
         };
-        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory, objective)
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory.clone().into(), objective)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -88,6 +88,6 @@ impl Node for Sd2Model {
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let objective = |file: &_| unet::objective(file, config.prediction, config.zero_terminal_snr);
         let infer = |file: &_| unet::infer(file, FAMILY, config.config.as_ref());
-        common::build_file(cx, &config.weights, FAMILY, &config.memory, objective, infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory.clone().into(), objective, infer)
     }
 }

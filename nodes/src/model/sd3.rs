@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
-use super::memory::Memory;
+use super::memory::BlockMemory;
 use crate::common::weights_source::config_usize;
 
 /// Fields of `model.sd3`.
@@ -21,7 +21,7 @@ pub struct Config {
     #[schemars(extend("x-path" = "any"))]
     weights: String,
     #[serde(flatten)]
-    memory: Memory,
+    memory: BlockMemory,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pipe_core::node::Facts;
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, bytes_text};
 use pipe_core::settings::Settings;
 use pipe_data::weights::{Component, Family};
 use pipe_networks::adapters::noise::Noise;
@@ -32,7 +32,7 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
         Some("autoencoder") => autoencoder_step(settings, facts),
         _ => denoiser_step(settings, facts),
     };
-    if let Some((peak, flops)) = measured {
+    if let Some(Measured { peak, flops, away }) = measured {
         // Gradients of weights in bf16 are of the compute type.
         let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
         let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
@@ -40,6 +40,10 @@ pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
         plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
         plan.step.push(Bytes { category: Category::Activations, bytes: peak.saturating_sub(gradients) });
         plan.step_flops = flops * settings.train.accumulate;
+        if away > 0 {
+            plan.host += away;
+            plan.notes.push(format!("activations: {} wait in host memory for the backward pass", bytes_text(away)));
+        }
     }
     plan
 }
@@ -127,8 +131,17 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
     train
 }
 
-/// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
-fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+/// One forward and backward pass.
+struct Measured {
+    /// Peak bytes beyond weights and trainables.
+    peak: u64,
+    /// FLOPs.
+    flops: u64,
+    /// Bytes of activations in the host's memory, away from the device.
+    away: u64,
+}
+
+fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<Measured> {
     let subject = Subject::of(facts)?;
     let batch = facts.get("batch_facts")?;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
@@ -160,6 +173,7 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let net = DenoiserNet::new(subject.family, &subject.network, &live, &components).ok()?;
     let base = meter.live();
     meter.reset_peak();
+    let away = meter.away();
     let shape = [b, subject.network.channels(), size[1], size[0]];
     let x = Tensor::meta(&shape, compute, &meter);
     let target = Tensor::meta(&shape, DType::F32, &meter);
@@ -197,7 +211,11 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
             inputs.text_mask = vec![vec![1.0; text.tokens as usize]; b];
         }
     }
-    let policy = if facts.str("checkpointing") == Some("blocks") { Policy::Recompute } else { Policy::Keep };
+    let policy = match facts.str("checkpointing") {
+        Some("blocks") => Policy::Recompute,
+        Some("offload") => Policy::Offload,
+        _ => Policy::Keep,
+    };
     let none = Weights::default();
     let setting = Setting {
         model: &net.model,
@@ -223,10 +241,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         learn();
         more += forward;
     }
-    Some((meter.peak() - base, meter.flops() + more))
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops() + more, away: meter.away() - away })
 }
 
-fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<Measured> {
     let vae: VaeConfig = read(facts, "vae")?;
     let size = sizes(facts, "image_sizes").into_iter().next()?;
     let b = settings.train.batch_size as usize;
@@ -243,5 +261,5 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let none = Weights::default();
     let kind = Elementwise::L2;
     autoencoder::reconstruct(&network, &cx, &none, &train, &images, &noise, kind, 1.0, 1.0, Some(&mut leaves));
-    Some((meter.peak() - base, meter.flops()))
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops(), away: 0 })
 }
