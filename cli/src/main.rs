@@ -11,6 +11,7 @@ mod fault;
 mod machine;
 mod progress;
 mod size;
+mod speed;
 mod templates;
 mod terminal;
 mod text;

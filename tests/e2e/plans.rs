@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::support::{pipe, pipe_in};
+use crate::support::{Ran, command, fresh, pipe, pipe_in, tiny};
 use crate::train::whole_run;
 #[cfg(target_os = "linux")]
 use crate::{support::root, train::reported};
@@ -167,4 +167,32 @@ fn the_plan_counts_the_states_on_the_disk() {
     near(&adamw["disk_passing"], bytes("state") / 2);
     near(&planned["nodes"]["save"]["disk"], bytes("checkpoints"));
     assert_eq!(planned["disk_passing"], adamw["disk_passing"]);
+}
+
+#[test]
+fn times_go_by_a_measurement_and_then_by_runs_on_this_machine() {
+    let dir = fresh("e2e-times");
+    fs::write(dir.join("tiny.yaml"), tiny(12)).expect("the document is written");
+    let cache = dir.join("cache");
+    let pipe = |args: &[&str]| {
+        let mut command = command(&dir);
+        Ran::of(command.env("XDG_CACHE_HOME", &cache).args(args).output().expect("pipe starts")).expect(0)
+    };
+    let plan = |args: &[&str]| pipe(&[&["plan", "tiny.yaml", "--format", "json"], args].concat()).json();
+    let train = |plan: &Json| plan["phases"].as_array().unwrap().iter().find(|p| p["name"] == "train").unwrap().clone();
+
+    let first = plan(&[]);
+    assert_eq!(first["speed"], "twice or half that: from a short measurement, a run tells it better");
+    assert!(train(&first)["seconds"].as_f64() > Some(0.0));
+    assert_eq!(plan(&["--device", "cuda"])["speed"], Json::Null, "a device that is not there has no speed");
+
+    pipe(&["run", "tiny.yaml"]);
+    let second = plan(&[]);
+    assert_eq!(second["speed"], "as runs on this machine took");
+    let text = fs::read_to_string(dir.join("runs/tiny/metrics.jsonl")).expect("the metrics are there");
+    let seconds = |line: &str| serde_json::from_str::<Json>(line).unwrap()["seconds"].as_f64().unwrap();
+    let taken: f64 = text.lines().skip(1).map(seconds).sum::<f64>() / 11.0 * 12.0;
+    let planned = train(&second)["seconds"].as_f64().unwrap();
+    assert!((planned / taken - 1.0).abs() < 0.01, "planned {planned}, taken {taken}");
+    assert!(pipe(&["plan", "tiny.yaml"]).out.contains(", as runs on this machine took\n"));
 }

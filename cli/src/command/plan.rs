@@ -15,9 +15,9 @@ use crate::args::{Files, Overrides};
 use crate::exit::{Exit, Outcome};
 use crate::size::Size;
 use crate::terminal::Terminal;
-use crate::{machine, text};
+use crate::{machine, speed, text};
 
-/// Say what a run will need: steps, memory of each phase, disk.
+/// Say what a run will need: steps, memory and time of each phase, disk.
 ///
 /// With --memory the exit code is 3 when the run does not fit, and the report names changes that would, each planned.
 /// The device need not be in this build or machine: `--device cuda` plans for a GPU anywhere.
@@ -64,6 +64,7 @@ fn assumed(settings: &Settings, kind: Kind) -> Assumed {
     Assumed {
         device: Some(kind.name().into()),
         precision: Some(format!("{:?}", pipe_nodes::planned_type(settings)).to_lowercase()),
+        speed: None,
         not_counted,
     }
 }
@@ -77,7 +78,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     if !checked.ok() {
         return Ok(Exit::Failed);
     }
-    let plan = plan_of(&registry, &checked);
+    let plan = speed::timed(plan_of(&registry, &checked), true);
     let mut misfit = args.memory.and_then(|memory| plan.fits(memory.0).err());
     if let Some(misfit) = &mut misfit {
         changes(&registry, &checked, misfit, |more| {

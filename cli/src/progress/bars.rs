@@ -145,4 +145,7 @@ impl Display for Bars {
     fn loss_change(&self) -> Option<LossChange> {
         locked(&self.state).meter.loss_change()
     }
+    fn step_seconds(&self) -> Vec<f64> {
+        locked(&self.state).meter.step_seconds()
+    }
 }

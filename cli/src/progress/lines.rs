@@ -89,4 +89,7 @@ impl Display for Lines {
     fn loss_change(&self) -> Option<LossChange> {
         locked(&self.state).meter.loss_change()
     }
+    fn step_seconds(&self) -> Vec<f64> {
+        locked(&self.state).meter.step_seconds()
+    }
 }

@@ -27,7 +27,7 @@ pub struct Meter {
     smooth: (f64, f64),
     rate: Option<f64>,
     ends: VecDeque<Instant>,
-    step_seconds: f64,
+    seconds: VecDeque<f64>,
     memory: Option<(Instant, u64)>,
 }
 
@@ -61,7 +61,10 @@ impl Meter {
         self.losses.push(report.loss);
         self.smooth = (BETA * self.smooth.0 + report.loss, BETA * self.smooth.1 + 1.0);
         self.rate = report.values.iter().find(|(name, _)| name == "lr" || name.starts_with("lr_")).map(|(_, lr)| *lr);
-        self.step_seconds = seconds;
+        self.seconds.push_back(seconds);
+        if self.seconds.len() > WINDOW {
+            self.seconds.pop_front();
+        }
         self.ends.push_back(Instant::now());
         if self.ends.len() > WINDOW + 1 {
             self.ends.pop_front();
@@ -82,8 +85,13 @@ impl Meter {
             (Some(first), Some(last)) if self.ends.len() > 1 => {
                 last.duration_since(*first).as_secs_f64() / (self.ends.len() - 1) as f64
             }
-            _ => self.step_seconds,
+            _ => self.seconds.back().copied().unwrap_or_default(),
         }
+    }
+
+    /// Seconds of the last steps, saves and previews not included.
+    pub fn step_seconds(&self) -> Vec<f64> {
+        self.seconds.iter().copied().collect()
     }
 
     /// Everything but the step, the most asked for first, since narrow terminals cut the end:

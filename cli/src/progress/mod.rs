@@ -26,6 +26,8 @@ pub trait Display: Progress {
     fn close(&self);
     /// How the loss went.
     fn loss_change(&self) -> Option<LossChange>;
+    /// Seconds of the last steps, without what came between them.
+    fn step_seconds(&self) -> Vec<f64>;
 }
 
 /// The display that fits the terminal.

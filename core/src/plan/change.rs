@@ -32,27 +32,46 @@ pub fn changes(
     if misfit.hopeless() {
         return;
     }
-    for change in candidates(registry, checked) {
-        // What fits already needs no more on top.
-        let more = |less: &Fitting| less.fits && less.change.sets.iter().all(|set| change.sets.contains(set));
-        if misfit.changes.iter().any(more) {
+    let fits = |plan: &Plan, misfit: &Misfit| plan.fits(misfit.memory).is_ok();
+    for groups in candidates(registry, checked) {
+        // What fits already needs no more on top, and no more of the same.
+        let fields: Vec<&str> = groups.iter().flatten().map(|set| field(set)).collect();
+        let less = |one: &Fitting| one.fits && one.change.sets.iter().all(|set| fields.contains(&field(set)));
+        if misfit.changes.iter().any(less) {
             continue;
         }
-        let Some(plan) = replan(&change.sets) else { continue };
-        let (peak_bytes, fits) = (plan.peak_bytes, plan.fits(misfit.memory).is_ok());
-        if peak_bytes < misfit.total {
+        let Some(mut plan) = replan(&groups.concat()) else { continue };
+        let mut groups = groups;
+        // Of several changes that fit together only those are told that it takes.
+        let mut at = 0;
+        while groups.len() > 1 && at < groups.len() && fits(&plan, misfit) {
+            let mut fewer = groups.clone();
+            fewer.remove(at);
+            match replan(&fewer.concat()).filter(|plan| fits(plan, misfit)) {
+                Some(less) => (groups, plan) = (fewer, less),
+                None => at += 1,
+            }
+        }
+        let change = Change { sets: groups.concat() };
+        let (peak_bytes, fits) = (plan.peak_bytes, fits(&plan, misfit));
+        if peak_bytes < misfit.total && misfit.changes.iter().all(|one| one.change != change) {
             misfit.changes.push(Fitting { change, peak_bytes, fits });
         }
     }
     misfit.cheapest = misfit.changes.iter().find(|one| one.fits).cloned();
 }
 
-/// Changes worth trying: each kind alone, then together with the cheaper ones.
-fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
+/// The path of an override.
+fn field(set: &str) -> &str {
+    set.split('=').next().unwrap_or_default()
+}
+
+/// Changes worth trying, each a few groups of overrides that belong together: each kind alone, then with the cheaper
+/// ones.
+fn candidates(registry: &Registry, checked: &Checked) -> Vec<Vec<Vec<String>>> {
     let batches = batches(checked);
-    let smallest = batches.last().cloned().unwrap_or_default();
-    let mut out: Vec<Vec<String>> = batches;
-    let mut base = smallest;
+    let mut base: Vec<Vec<String>> = batches.last().cloned().into_iter().collect();
+    let mut out: Vec<Vec<Vec<String>>> = batches.into_iter().map(|sets| vec![sets]).collect();
     // Those that not every run can have go with the cheaper ones, and not with what follows.
     let (all, some) = (true, false);
     let kinds = [
@@ -69,27 +88,24 @@ fn candidates(registry: &Registry, checked: &Checked) -> Vec<Change> {
         (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1))),
     ];
     for (joins, sets) in kinds.into_iter().filter(|(_, sets)| !sets.is_empty()) {
-        out.push(sets.clone());
+        out.push(vec![sets.clone()]);
         // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
-        let field = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
         let within =
             |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
         let mut joined = base.clone();
-        joined.retain(|old| !sets.iter().any(|set| within(old, set)));
-        joined.extend(sets);
-        out.push(joined.clone());
+        for group in &mut joined {
+            group.retain(|old| !sets.iter().any(|set| within(old, set)));
+        }
+        joined.retain(|group| !group.is_empty());
+        joined.push(sets);
+        if joined.len() > 1 {
+            out.push(joined.clone());
+        }
         if joins {
             base = joined;
         }
     }
-    let mut seen: Vec<Vec<String>> = Vec::new();
-    out.retain(|sets| {
-        !seen.contains(sets) && {
-            seen.push(sets.clone());
-            true
-        }
-    });
-    out.into_iter().filter(|sets| !sets.is_empty()).map(|sets| Change { sets }).collect()
+    out
 }
 
 /// Smaller batches with as many images a step.

@@ -73,6 +73,8 @@ pub struct Assumed {
     pub device: Option<String>,
     /// The type of matrix products and convolutions.
     pub precision: Option<String>,
+    /// What the times go by, where there are any.
+    pub speed: Option<String>,
     /// What the numbers leave out, since nothing says how much it is.
     pub not_counted: Vec<String>,
 }

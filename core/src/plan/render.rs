@@ -74,7 +74,8 @@ impl Plan {
             let _ = writeln!(out, "results  {} on disk{passing}", bytes_text(self.disk));
         }
         if let Some(total) = timed.then(|| self.phases.iter().filter_map(|phase| phase.seconds).sum::<f64>()) {
-            let _ = writeln!(out, "time     about {}", seconds_text(total));
+            let by = self.assumed.speed.as_ref().map(|by| format!(", {by}")).unwrap_or_default();
+            let _ = writeln!(out, "time     about {}{by}", seconds_text(total));
         }
         for what in &self.assumed.not_counted {
             let _ = writeln!(out, "beside   {what}");

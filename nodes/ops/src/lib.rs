@@ -16,11 +16,13 @@ mod offload;
 pub mod op;
 pub mod optim;
 pub mod rng;
+mod speed;
 mod stored;
 mod tape;
 mod tensor;
 
 pub use offload::Offloaded;
+pub use speed::matmul_speed;
 pub use stored::{Home, Storage, Stored};
 pub use tape::{Cx, Tape, Var};
 pub use tensor::{DType, Device, Host, Meter, Tensor};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use pipe_core::node::{CheckCx, Facts, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{Component, WeightFile};
@@ -216,7 +216,7 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let modules: Vec<String> = counts.iter().map(|(part, n)| format!("{n} modules of `{part}`")).collect();
     NodePlan {
         resident: vec![Bytes { category: Category::Trainable, bytes: 4 * (trained + frozen) }],
-        notes: vec![format!("{}; {trained} trainable values in all", modules.join(", "))],
+        notes: vec![format!("{}; {} trainable values in all", modules.join(", "), grouped(trained))],
         ..Default::default()
     }
 }

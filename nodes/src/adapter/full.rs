@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::{Keeping, Shapes, Trainables, Weights};
@@ -173,7 +173,7 @@ impl Node for Full {
         let extra = if compute == DType::F32 || config.storage == Storage::Bf16 { 0 } else { masters };
         NodePlan {
             resident: vec![Bytes { category: Category::Trainable, bytes: extra }],
-            notes: vec![format!("{} trainable values in {} tensors", masters / 4, list.len())],
+            notes: vec![format!("{} trainable values in {} tensors", grouped(masters / 4), list.len())],
             ..Default::default()
         }
     }

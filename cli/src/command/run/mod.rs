@@ -18,7 +18,7 @@ use crate::args::Overrides;
 use crate::choices::steps;
 use crate::exit::{Exit, Outcome};
 use crate::terminal::Terminal;
-use crate::{progress, text};
+use crate::{progress, speed, text};
 
 /// Train: check the document, plan it, carry it out.
 ///
@@ -60,7 +60,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     complain(&checked, terminal);
     let Some(settings) = checked.settings.as_ref().filter(|_| checked.ok()) else { return Ok(Exit::Failed) };
 
-    let plan = plan::plan_of(&registry, &checked);
+    let plan = speed::timed(plan::plan_of(&registry, &checked), false);
     let folder = args.output.clone().unwrap_or_else(|| default_folder(settings));
     if args.resume {
         let replan = |set: &str| {
@@ -79,6 +79,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let options = RunOptions { folder: folder.clone(), resume: args.resume, progress: Arc::new(opening), stop };
     let result = execute::run(&registry, &checked, options);
     display.close();
+    speed::learn(&plan, &display.step_seconds());
 
     let end = end::End {
         checked: &checked,
