@@ -284,7 +284,7 @@ impl Job<'_> {
     fn kept_in_f32(&mut self) {
         for name in ["full_bf16", "full_fp16"] {
             if self.has(name) {
-                let note = "the adapter's weights are kept in f32, which costs little and is more exact";
+                let note = "the adapter's weights and their gradients are kept in f32: they are few, so that halves save little, and updates smaller than a step of theirs would be lost";
                 self.tell(name, Kind::Changed, None, note);
             }
         }
@@ -295,6 +295,11 @@ impl Job<'_> {
         let path = "nodes.full.storage";
         for (name, kind) in [("full_bf16", "bf16"), ("full_fp16", "f16")] {
             if !self.flag(name) {
+                continue;
+            }
+            if name == "full_fp16" {
+                let note = "weights that learn are not kept in f16, in which gradients vanish without a scaled loss; `storage: bf16` takes as little memory";
+                self.tell(name, Kind::Refused, None, note);
                 continue;
             }
             if !self.draft.product().has_field("adapter.full", "rounding") {

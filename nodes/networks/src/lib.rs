@@ -17,6 +17,7 @@ mod condition;
 pub mod embed;
 pub mod flux;
 pub mod gemma;
+mod keeping;
 pub mod lumina2;
 pub mod lumina_next;
 pub mod mmdit;
@@ -34,6 +35,7 @@ mod weights;
 mod wrap;
 
 pub use condition::{Conditions, assemble};
+pub use keeping::{Keeping, Resting};
 pub use net::{Inputs, Net};
 pub use network::{Network, TextNetwork};
 pub use segment::{Builder, Model, Segment, Slot};

@@ -33,7 +33,7 @@ impl Unet {
         let hints = UnetHints { heads: Some(vec![2]), head_dim: None, size_embedding: None, groups: Some(2) };
         let config = UnetConfig::infer(|n| file.shape(n), &hints).unwrap();
         let shapes = config.shapes();
-        let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+        let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
         let mut b = Builder::new();
         let (x, context) = (b.input(), b.input());
         let out = config.build(&mut b, "unet", x, context, None);

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod family;
 pub mod gradients;
 pub mod lazy;
+pub mod storage;
 pub mod text;
 pub mod texts_fit;
 pub mod trainable;
