@@ -17,7 +17,7 @@ use pipe_ops::{Cx, DType, Device, op};
 /// All weights as trainables, so that every gradient is asked for.
 fn full(part: &str, file: &ComponentWeights, shapes: &[(String, Vec<usize>)]) -> Trainables {
     Weights::verify(file, shapes, |_| false).unwrap();
-    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let tensors = shapes.iter().map(|(n, _)| (Trainables::key(part, n), weights.get(n).unwrap().clone())).collect();
     Trainables { tensors, ..Default::default() }
 }
@@ -87,7 +87,7 @@ fn unet_forward_and_gradients_kept_and_recomputed() {
 fn unet_with_linear_projections_and_heads_by_level() {
     let file = ComponentWeights::open(fixture("unet_linear"), Component::Unet).unwrap();
     let config = unet_config(&file);
-    let weights = Weights::load(&file, &config.shapes(), &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(&file, &config.shapes(), &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let io = Io::open("unet_linear/io.safetensors");
     let (model, x, context, out) = unet_net(&config);
     let timesteps: Vec<f32> = io.ids("timesteps").iter().map(|&t| t as f32).collect();
@@ -204,7 +204,7 @@ fn lora_output_is_that_of_diffusers() {
     let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
     let config = unet_config(&file);
     let shapes = config.shapes();
-    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let lora = Io::open("lora_trajectory/final.safetensors");
     let mut train = Trainables::default();
     for target in pipe_data::lora_names::discover(shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())), false) {
@@ -217,7 +217,7 @@ fn lora_output_is_that_of_diffusers() {
             train.tensors.insert(factor.clone(), lora.tensor(factor));
         }
         let module = pipe_networks::Module::LowRank(vec![(down, up)]);
-        let adapter = pipe_networks::Adapter { module, scale, dropouts: Default::default() };
+        let adapter = pipe_networks::Adapter { module, scale, scalar: None, dropouts: Default::default() };
         train.adapters.insert(Trainables::key("unet", &target.path), adapter);
     }
     assert_eq!(train.adapters.len(), 192);
