@@ -147,7 +147,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         31,
         "offloading that ends in a type error",
         &[
-            NoField("cpu_offload_checkpointing"),
+            Test("nodes/networks/tests/stored.rs", "blocks_may_rest_away_from_the_device"),
             Test("migrate/tests/it/coverage.rs", "no_option_of_the_command_line_is_passed_over"),
         ],
     ),
