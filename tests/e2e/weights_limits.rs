@@ -14,8 +14,11 @@ const KOHYA: &str = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1
 const PEFT: &str = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
 const WEIGHT: &str = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight";
 
+/// Name, shape, and the value at each place.
+type Made<'a> = (&'a str, &'a [usize], &'a dyn Fn(usize) -> f32);
+
 /// Writes tensors of these shapes, each filled with its function of the place.
-fn file(dir: &TempDir, name: &str, tensors: &[(&str, &[usize], &dyn Fn(usize) -> f32)]) {
+fn file(dir: &TempDir, name: &str, tensors: &[Made]) {
     let made = tensors.iter().map(|(key, shape, value)| {
         TensorOut::f32(*key, DType::F32, shape.to_vec(), (0..shape.iter().product()).map(value).collect::<Vec<_>>())
     });

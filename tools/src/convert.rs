@@ -219,7 +219,8 @@ type Placed = (Pair, Option<Range<usize>>, bool);
 /// The layers of one weight as pairs. A file may have several of one place, in two spellings: their sum is taken, as a
 /// program does that loads both.
 fn placed(file: &AdapterFile, layers: &[(&str, &Layer, Place)]) -> Result<Vec<Placed>> {
-    let mut groups: IndexMap<(Option<Range<usize>>, bool), Vec<(Pair, f64)>> = IndexMap::new();
+    type Key = (Option<Range<usize>>, bool);
+    let mut groups: IndexMap<Key, Vec<(Pair, f64)>> = IndexMap::new();
     for (name, layer, place) in layers {
         let pair = Pair::read(file, name, layer)?;
         if place.rows.as_ref().is_some_and(|rows| rows.len() != pair.weight[0]) {
