@@ -440,7 +440,7 @@ fn what_has_no_field_is_refused() {
     }
 }
 
-/// 26. The autoencoder is in f32 whatever the precision of training is; a CPU, which tests have, computes in no other, so
+/// Number 26: the autoencoder is in f32 whatever the precision of training is; a CPU, which tests have, computes in no other, so
 /// the plan for a GPU tells.
 #[test]
 fn the_autoencoder_is_in_full_precision() {
