@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Checkpointing, Inferred, Objective};
+use crate::common::errors;
 
 /// Fields of `model.lumina_next`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -30,7 +31,7 @@ const FAMILY: Family = Family::LuminaNext;
 
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
-        LuminaNextConfig::infer(|n| file.shape(n)).map(Network::LuminaNext).map_err(|why| ("P0305", why))
+        LuminaNextConfig::infer(file).map(Network::LuminaNext).map_err(errors::sizes)
     }
 }
 

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Checkpointing, Inferred, Objective};
+use crate::common::errors;
 use crate::common::weights_source::config_usize;
 
 /// Fields of `model.sd3`.
@@ -45,7 +46,7 @@ impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.heads).map(|n| n as usize);
         let heads = own.or(config_usize(file.config.as_ref(), "num_attention_heads")?);
-        MmditConfig::infer(|n| file.shape(n), heads).map(Network::Mmdit).map_err(|why| ("P0305", why))
+        MmditConfig::infer(file, heads).map(Network::Mmdit).map_err(errors::sizes)
     }
 }
 

@@ -120,6 +120,14 @@ impl WeightSet {
         &self.files
     }
 
+    /// Number and count of a shard that was opened by itself, by its usual name: `model-00001-of-00003.safetensors`.
+    pub fn shard(&self) -> Option<(u32, u32)> {
+        let (rest, all) = self.path.file_stem()?.to_str()?.rsplit_once("-of-")?;
+        let (_, number) = rest.rsplit_once('-')?;
+        let value = |digits: &str| digits.parse().ok().filter(|_| digits.len() == 5);
+        Some((value(number)?, value(all)?)).filter(|(_, all)| *all > 1)
+    }
+
     /// Names of all tensors.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
