@@ -8,6 +8,7 @@ pub mod engine;
 pub mod errors;
 pub mod facts;
 pub mod family;
+pub mod latents_fit;
 pub mod lazy;
 pub mod text;
 pub mod texts_fit;
