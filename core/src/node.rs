@@ -229,6 +229,8 @@ pub struct PlanCx<'a> {
     pub inputs: &'a InputFacts,
     /// What this node's own check made known of its outputs.
     pub facts: &'a Facts,
+    /// Optimizer steps of the run and of an epoch, where its driver knows them (`steps`, `steps_per_epoch`).
+    pub length: Option<(u64, u64)>,
 }
 
 /// A node type, as its file writes it.

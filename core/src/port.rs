@@ -103,6 +103,8 @@ pub struct Input {
     /// The node uses the value alone, before its other inputs are there: [`crate::node::Node::prepare`] reads it, `build`
     /// does not get it.
     pub early: bool,
+    /// The node asks what the value is and never for the weights in it, which stay unloaded.
+    pub unloaded: bool,
 }
 
 impl Arity {
@@ -119,23 +121,27 @@ impl Arity {
 impl Input {
     /// A required input used at `rate`.
     pub const fn one(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::One, doc, early: false }
+        Input { name, accepts, rate, arity: Arity::One, doc, early: false, unloaded: false }
     }
     /// An optional input.
     pub const fn optional(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Optional, doc, early: false }
+        Input { name, accepts, rate, arity: Arity::Optional, doc, early: false, unloaded: false }
     }
     /// A list input.
     pub const fn many(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Many, doc, early: false }
+        Input { name, accepts, rate, arity: Arity::Many, doc, early: false, unloaded: false }
     }
     /// Used once, before the node's other inputs are there.
     pub const fn early(self) -> Self {
         Input { rate: Rate::Setup, early: true, ..self }
     }
+    /// Used without its weights.
+    pub const fn unloaded(self) -> Self {
+        Input { unloaded: true, ..self }
+    }
     /// A list input of at least one node.
     pub const fn several(name: &'static str, accepts: &'static [PortType], rate: Rate, doc: &'static str) -> Self {
-        Input { name, accepts, rate, arity: Arity::Several, doc, early: false }
+        Input { name, accepts, rate, arity: Arity::Several, doc, early: false, unloaded: false }
     }
 }
 

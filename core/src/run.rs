@@ -250,6 +250,8 @@ pub struct EventCx<'a> {
     pub made: &'a [Artifact],
     /// Seconds since this process began the run.
     pub elapsed: f64,
+    /// The run goes back to an earlier state: files of what came after it are of no run any more. At `Resume` alone.
+    pub goes_back: bool,
     /// The run's folder.
     pub folder: &'a Path,
     /// Lines and files to tell the user.

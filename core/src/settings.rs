@@ -66,7 +66,8 @@ pub struct Train {
     /// Where to go on. `latest`: from the newest state of the run's folder, if it has one, else from the start; the same
     /// command then begins a run and continues it. A path, from the document's folder: that state (`step-00000100` in the
     /// `state` of a run); in the run's own folder what came after it is dropped, of another run it begins a new folder.
-    /// Default: from the start. `pipe run --resume` is `latest`, whatever stands here.
+    /// Default: from the start. `pipe run --resume` goes on from the newest state whatever stands here, and is an error where
+    /// there is no run to continue.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub resume: Option<String>,
@@ -196,6 +197,14 @@ pub struct Every {
     pub epochs: Option<u64>,
 }
 
+impl Every {
+    /// How often it fires before the last of `total` steps, of which `per_epoch` make an epoch.
+    pub fn between(&self, total: u64, per_epoch: u64) -> u64 {
+        let cadence = SaveState { steps: self.steps, epochs: self.epochs, at_end: true, ..SaveState::default() };
+        cadence.count(0, total, per_epoch).unwrap_or(1).saturating_sub(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +227,14 @@ mod tests {
                 }
             }
         }
+        let every = |steps, epochs| Every { steps, epochs };
+        assert_eq!(every(None, Some(1)).between(500, 4), 124);
+        assert_eq!(
+            every(Some(6), Some(3)).between(24, 4),
+            4,
+            "6, 12 and 18, of which 12 is an epoch's end too, and no 24"
+        );
+        assert_eq!(every(None, None).between(24, 4), 0);
         assert_eq!(SaveState::default().count(0, 10, 1), None, "the clock decides");
         let timed = SaveState { steps: Some(1), minutes: Some(1.0), ..SaveState::default() };
         assert_eq!(timed.count(0, 10, 1), None);

@@ -101,6 +101,19 @@ impl Draft {
         self.nodes.get(name)?.get("type")?.as_str()
     }
 
+    /// Resolutions of the loaders, as sides of squares of their areas.
+    pub fn resolutions(&self) -> Vec<u64> {
+        let side = |value: &Json| match value {
+            Json::Array(sides) => Some(sides.iter().map(Json::as_f64).product::<Option<f64>>()?.sqrt().round() as u64),
+            value => value.as_u64(),
+        };
+        let loaders = self.nodes.values().filter(|node| node.get("type").is_some_and(|ty| ty == "loader.images"));
+        let mut sides: Vec<u64> = loaders.filter_map(|node| side(node.get("resolution")?)).collect();
+        sides.sort_unstable();
+        sides.dedup();
+        sides
+    }
+
     /// Whether a place would take a value.
     pub fn takes(&self, path: &str, value: &Json) -> Result<(), Miss> {
         let place = |what: &str| match value {

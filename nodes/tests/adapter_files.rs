@@ -194,14 +194,26 @@ fn every_kind_can_be_merged() {
         "type: adapter.loha, rank: 2",
         "type: adapter.oft, blocks: 2, layers: all, constraint: 0.5",
         "type: adapter.dylora, rank: 4, unit: 2",
+        "type: adapter.loha, rank: 2, conv: { rank: 2 }, tucker: true, scalar: true",
+        "type: adapter.lokr, rank: 1, conv: { rank: 1 }, factor: 2, tucker: true",
+        "type: adapter.glora, rank: 2, conv: { rank: 2 }, norms: true",
+        "type: adapter.ia3",
+        "type: adapter.ia3, layers: all",
+        "type: adapter.diff, layers: all, norms: true",
+        "type: adapter.diag_oft, layers: all, rescaled: true, constraint: 0.01",
+        "type: adapter.boft, layers: all, block_size: 10, rescaled: true",
     ] {
         let folder = tempfile::tempdir().unwrap();
         losses(folder.path(), &SD1.document(4, adapter, "3e-2"));
         let file = folder.path().join("out/checkpoints/case.safetensors").display().to_string();
         // While DyLoRA trains, its rank is drawn anew in each step; its file is a LoRA.
         let reader = if adapter.contains("dylora") { "type: adapter.lora, rank: 4" } else { adapter };
-        let own =
-            SD1.still(&format!("{reader}, weights: {file}").replace(", alpha: 1", "").replace(", constraint: 0.5", ""));
+        let own = SD1.still(
+            &format!("{reader}, weights: {file}")
+                .replace(", alpha: 1", "")
+                .replace(", constraint: 0.5", "")
+                .replace(", constraint: 0.01", ""),
+        );
         apart(&own, &plain, adapter);
         let merged = SD1.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {file} }}]"));
         close(&merged, &own, adapter);
@@ -209,6 +221,31 @@ fn every_kind_can_be_merged() {
             SD1.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {file}, multiplier: 0.5 }}]"));
         apart(&half, &own, adapter);
         apart(&half, &plain, adapter);
+    }
+}
+
+/// (IA)³: what scales inputs is told from what scales outputs by a value, which the check reads.
+#[test]
+fn factors_of_inputs_are_not_those_of_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, fits) in [("ia3", true), ("ia3_inputs", false)] {
+        let reference = WeightFile::open(fixture(&format!("lycoris/{name}.safetensors"))).unwrap();
+        let file = folder.path().join(format!("{name}.safetensors"));
+        let tensors = reference.names().filter_map(|n| {
+            let shape = reference.info(n).unwrap().shape.clone();
+            Some(TensorOut::f32(n.strip_prefix("init.")?, DType::F32, shape, reference.f32(n).unwrap()))
+        });
+        write_safetensors(&file, tensors, &BTreeMap::new()).unwrap();
+        let adapter = format!("type: adapter.ia3, layers: all, weights: {}", file.display());
+        let checked = look(folder.path(), &SD1.document(2, &adapter, "1e-2"));
+        let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
+        match fits {
+            true => assert!(faults.is_empty(), "{faults:?}"),
+            false => assert!(matches!(faults[..], [("P0305", _)]), "{faults:?}"),
+        }
+        // Merged, both are what they are.
+        let merged = SD1.still(&format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {} }}]", file.display()));
+        apart(&merged, &SD1.still("type: adapter.lora, rank: 2"), name);
     }
 }
 

@@ -88,6 +88,44 @@ fn twenty_steps_of_every_kind() {
             "\"factor\": \"3\"",
         ),
         ("dora", "type: adapter.dora, rank: 2, conv: { rank: 2 }", "lycoris.kohya", "\"dora_wd\": \"True\""),
+        (
+            "loha_more",
+            "type: adapter.loha, rank: 2, conv: { rank: 2 }, scalar: true",
+            "lycoris.kohya",
+            "\"use_scalar\": \"True\"",
+        ),
+        (
+            "lokr_more",
+            "type: adapter.lokr, rank: 2, conv: { rank: 2 }, scalar: true",
+            "lycoris.kohya",
+            "\"use_scalar\": \"True\"",
+        ),
+        (
+            "locon_more",
+            "type: adapter.lora, rank: from_file, scalar: true",
+            "lycoris.kohya",
+            "\"use_scalar\": \"True\"",
+        ),
+        (
+            "glora",
+            "type: adapter.glora, rank: 2, conv: { rank: 2 }, scalar: true",
+            "lycoris.kohya",
+            "\"algo\": \"glora\"",
+        ),
+        ("ia3", "type: adapter.ia3, layers: all", "lycoris.kohya", "\"algo\": \"ia3\""),
+        ("diag_oft", "type: adapter.diag_oft, layers: all", "lycoris.kohya", "\"algo\": \"diag-oft\""),
+        (
+            "diag_oft_rescaled",
+            "type: adapter.diag_oft, layers: all, rescaled: true",
+            "lycoris.kohya",
+            "\"rescaled\": \"True\"",
+        ),
+        (
+            "boft",
+            "type: adapter.boft, layers: all, block_size: 10, rescaled: true",
+            "lycoris.kohya",
+            "\"algo\": \"boft\"",
+        ),
         ("oft", "type: adapter.oft, blocks: 2, layers: all", "networks.oft", "\"enable_conv\": \"True\""),
         (
             "lora_fa",
@@ -354,6 +392,41 @@ fn metrics_have_the_rate_of_the_step() {
     for (step, rate) in steps.iter().zip([0.0025, 0.005, 0.0075, 0.01]) {
         let found = step.as_object().unwrap().iter().find(|(name, _)| name.starts_with("lr")).unwrap();
         near(found.1.as_f64().unwrap(), rate, 1e-6, found.0);
+    }
+}
+
+/// rs_lora: the file has α·√r, so that a reader that knows α/r alone computes the same; and so it is read again. Norms are
+/// in the same file.
+#[test]
+fn scales_by_roots_for_every_reader() {
+    for kind in ["lora", "loha", "lokr", "dora", "glora"] {
+        let folder = tempfile::tempdir().unwrap();
+        let adapter = format!("type: adapter.{kind}, rank: 4, alpha: 3, rs_lora: true, norms: true");
+        // After one step at this rate a change of scale shows.
+        let learnt = losses(&train(folder.path(), &document(2, &adapter, "learning_rate: 3e-2, weight_decay: 0.0")));
+        let file = saved(folder.path());
+        let alphas: Vec<f32> =
+            file.names().filter(|n| n.ends_with(".alpha")).map(|n| file.f32(n).unwrap()[0]).collect();
+        assert!(alphas.len() > 100 && alphas.iter().all(|a| (a / 6.0 - 1.0).abs() < 1e-6 || *a == 4.0), "{kind}");
+        assert!(file.names().any(|n| n.ends_with(".w_norm")), "{kind}");
+        let metadata = &file.header().metadata;
+        assert!(metadata["ss_network_args"].contains("\"rs_lora\": \"True\""));
+        let again = |adapter: String| {
+            let folder = tempfile::tempdir().unwrap();
+            losses(&train(folder.path(), &document(3, &adapter, "learning_rate: 0.0")))
+        };
+        let path = file.path().display().to_string();
+        let own = again(format!("type: adapter.{kind}, rank: 4, norms: true, weights: {path}"));
+        let merged = again(format!("type: adapter.lora, rank: 2, base_weights: [{{ path: {path} }}]"));
+        for k in 0..3 {
+            near(merged[k], own[k], 3e-5, kind);
+        }
+        // In the second step of training the file's weights were one step away.
+        assert!((learnt[1] / own[1] - 1.0).abs() > 1e-6, "{kind} learns");
+        if kind == "lora" {
+            let found = again(format!("type: adapter.lora, rank: from_file, weights: {path}"));
+            near(found[1], own[1], 1e-6, "norms of the file");
+        }
     }
 }
 

@@ -181,6 +181,8 @@ optimizers! {
     prodigy: "prodigy, d0: 1e-4, use_bias_correction: true, slice_p: 3, schedule: { type: cosine_with_min_lr, min_ratio: 0.1 }";
     dadapt_adam: "dadapt_adam, d0: 1e-4, decouple: true, weight_decay: 0.01";
     dadapt_adam_preprint: "dadapt_adam_preprint, d0: 1e-4";
+    dadapt_adan: "dadapt_adan, d0: 1e-4";
+    dadapt_adan_ip: "dadapt_adan_ip, d0: 1e-4, no_prox: true";
     dadapt_adagrad: "dadapt_adagrad, d0: 1e-4, momentum: 0.9";
     dadapt_lion: "dadapt_lion, d0: 1e-4";
     dadapt_sgd: "dadapt_sgd, d0: 1e-4, momentum: 0.9, schedule: { type: constant, warmup: { steps: 3 } }";
@@ -198,6 +200,31 @@ fn weights_in_bf16_continue_too() {
     for optimizer in ["adamw, learning_rate: 1e-3", "prodigy, d0: 1e-4", "adamw_8bit, learning_rate: 1e-3"] {
         continues_with(optimizer, &adapter);
     }
+}
+
+/// Frozen weights that rest in fewer bits are the same after a stop; in another type the run is another.
+#[test]
+fn a_lora_on_rounded_weights_continues() {
+    for storage in ["bf16", "f8_e4m3"] {
+        let model = format!("weights: FIXTURE, storage: {storage}");
+        continues_with("adamw, learning_rate: 1e-3", &[(ADAPTERS[0].0, &model)]);
+    }
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let text = |storage: &str| {
+        document("adamw, learning_rate: 1e-3", (ADAPTERS[0].0, &format!("weights: FIXTURE{storage}")), "")
+    };
+    let mut learned = Vec::new();
+    for storage in ["", ", storage: f16", ", storage: f8_e4m3"] {
+        let name = format!("out{}", learned.len());
+        go(folder, &name, &text(storage), false, Some((3, 1))).unwrap();
+        let other = if storage.is_empty() { ", storage: bf16" } else { "" };
+        assert_eq!(go(folder, &name, &text(other), true, None).unwrap_err().code, "P0908", "{storage}");
+        go(folder, &name, &text(storage), true, None).unwrap();
+        learned.push(contents(&state(folder, &name, STEPS)).0);
+    }
+    assert!(learned[0] != learned[1] && learned[1] != learned[2], "what is rounded shows");
 }
 
 /// Updates far smaller than a step of bf16 add up with stochastic rounding, and are lost with rounding to the nearest.
@@ -242,7 +269,7 @@ fn small_updates_of_bf16_weights_are_not_lost() {
 }
 
 /// Every other adapter: each kind, and what LoRA can be told of its layers, with everything that draws numbers.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 17] = [
     "adapter.lora, rank: 4, lora_plus: 16, dropout: 0.1, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.lora, rank: 4, frozen_down: true, dropout: 0.1",
     "adapter.lora, rank: 4, alpha: 2, conv: { rank: 2 }, scale_weight_norms: 0.05, block_rates: { down: 0.5 }, \
@@ -252,6 +279,12 @@ const KINDS: [&str; 11] = [
     "adapter.lokr, rank: 2, factor: 2, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.dora, rank: 2, rank_dropout: 0.2, module_dropout: 0.1",
     "adapter.oft, blocks: 2, layers: all, module_dropout: 0.1",
+    "adapter.lora, rank: 4, rs_lora: true, scalar: true, norms: true, conv: { rank: 2 }, scale_weight_norms: 0.05",
+    "adapter.lokr, rank: 2, scalar: true, norms: true",
+    "adapter.glora, rank: 2, scalar: true, conv: { rank: 2 }, lora_plus: 4, module_dropout: 0.1",
+    "adapter.ia3, module_dropout: 0.1",
+    "adapter.diag_oft, layers: all, rescaled: true, module_dropout: 0.1",
+    "adapter.boft, layers: all, block_size: 10, constraint: 0.01, module_dropout: 0.1",
     "adapter.diff, layers: all, norms: true, module_dropout: 0.1",
     "adapter.dylora, rank: 4, unit: 2, module_dropout: 0.1",
     "adapter.dylora, rank: 4, unit: 1, algorithm: sd_scripts",

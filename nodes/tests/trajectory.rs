@@ -154,6 +154,7 @@ fn whole_table(from: &Path, to: &Path) {
         let (mut shape, mut values) = (file.info(name).unwrap().shape.clone(), file.f32(name).unwrap());
         let rows = match name {
             "shared.weight" => 32128,
+            "embed_tokens.weight" => 1100,
             _ if name.ends_with("token_embedding.weight") => 49408,
             _ => shape[0],
         };
@@ -173,12 +174,15 @@ fn twenty_steps_of_text_encoders() {
     let clip_l = |family: &str| format!("type: encoder.clip_l, family: {family}, {heads}");
     let clip_g = || format!("type: encoder.clip_g, {heads}");
     let t5 = || "type: encoder.t5xxl, max_tokens: 24".to_string();
+    let tokenizer = fixture("gemma_small/tokenizer.json").display().to_string();
+    let gemma = || format!("type: encoder.gemma, max_tokens: 24, tokenizer: {tokenizer}, config: {{ head_dim: 8 }}");
     let sd1: Run = ("sd1", "sd1", "diffusers_dir", "", 2, "diffusion");
     for (run, texts) in [
         (sd1, vec![("clip_l", clip_l("sd1"))]),
         (RUNS[0], vec![("clip_h", format!("type: encoder.clip_h, {heads}"))]),
         (RUNS[1], vec![("clip_l", clip_l("sdxl")), ("clip_g", clip_g())]),
         (RUNS[2], vec![("clip_l", clip_l("sd3")), ("clip_g", clip_g()), ("t5", t5())]),
+        (RUNS[10], vec![("gemma", gemma())]),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let fixtures = format!("lora_trajectory_text_{}", run.0);

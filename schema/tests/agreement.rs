@@ -7,17 +7,13 @@ use std::path::Path;
 
 use common::{cases, exotic, generate, mutate};
 use pipe_core::check::check_text;
+use pipe_core::codes::is_structural;
 use pipe_core::document::Syntax;
 use pipe_core::registry::Registry;
 use pipe_core::testing;
 use pipe_schema::json_schema;
 use proptest::prelude::*;
 use serde_json::Value as Json;
-
-/// Codes of what a schema can see: fields, types of nodes, names, unfilled ports.
-fn is_structural(code: &str) -> bool {
-    (code.starts_with("P01") && code != "P0199") || ["P0018", "P0201", "P0207", "P0214", "P0215"].contains(&code)
-}
 
 /// Structural faults that the checker finds.
 fn faults(registry: &Registry, text: &str, syntax: Syntax, sets: &[String]) -> Vec<String> {

@@ -70,6 +70,30 @@ fn resizing_keeps_the_best_approximation() {
     }
 }
 
+/// Norms that learnt beside a LoRA stay as they are; a file of other kinds alone is refused.
+#[test]
+fn norms_beside_pairs_are_kept() {
+    let dir = dir();
+    let wide = open(tools("wide.safetensors"));
+    let norm = "lora_unet_down_blocks_0_resnets_0_norm1";
+    let values = || (0..8).map(|i| i as f32).collect::<Vec<f32>>();
+    let shift = |ending: &str| TensorOut::f32(format!("{norm}.{ending}"), DType::F32, [8], values());
+    let own = wide
+        .names()
+        .map(|name| TensorOut::f32(name, DType::F32, wide.info(name).unwrap().shape.clone(), wide.f32(name).unwrap()));
+    let path = dir.path().join("both.safetensors");
+    write_safetensors(&path, own.chain([shift("w_norm"), shift("b_norm")]), &BTreeMap::new()).unwrap();
+    pipe(&dir, &["resize", "both.safetensors", "--output", "small.safetensors", "--rank", "2"]).expect(0);
+    let small = open(dir.path().join("small.safetensors"));
+    for ending in ["w_norm", "b_norm"] {
+        assert_eq!(small.f32(&format!("{norm}.{ending}")).unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+    }
+    let first = layers(&small).into_iter().next().unwrap();
+    assert_eq!(small.info(&format!("{first}.lora_down.weight")).unwrap().shape[0], 2);
+    let refused = pipe(&dir, &["resize", &tools("full.safetensors"), "--output", "x.safetensors", "--rank", "2"]);
+    assert!(refused.expect(1).err.contains("is no pair of low-rank factors"));
+}
+
 #[test]
 fn a_difference_is_extracted() {
     let (dir, wanted) = (dir(), json("extract.json"));

@@ -14,6 +14,10 @@ at a rate of 0 and saved in each layout. Then
                      and the output is that of the fixture. diffusers knows kohya's names for SD1,
                      SD2, SDXL and FLUX; those of SD3 and Lumina 2 are renamed by layouts.py
 
+diffusers 0.42.1 draws with Lumina-Next's folder, and its class reads neither single files (it has no
+`from_single_file`) nor LoRAs (no `load_lora_weights`, no `add_adapter`). There the names of the single
+file are turned by layouts.py and loaded strictly, and the LoRA goes onto the network through peft.
+
 Exits with 0 if everything agrees.
 """
 
@@ -29,10 +33,10 @@ from common import CONTEXT, FIXTURES, randomise, tiny_unet, tiny_vae
 from layouts import swap_halves
 from make_flow_lora import ALPHA, RANK
 from make_flux import CONTEXT as FLUX_CONTEXT, POOLED as FLUX_POOLED, predict as flux_predict, tiny_flux, unpack
-from make_lumina import CAPTION, lumina2_table, predict as lumina_predict, tiny_lumina2
+from make_lumina import CAPTION, forward_next, lumina2_table, predict as lumina_predict, tiny_lumina2, tiny_lumina_next
 from make_sd2_lora import CONTEXT as SD2_CONTEXT, predict as sd2_predict, tiny_sd2_unet
 from make_sd3 import LAYERS, tiny_sd3
-from layouts import sd3 as sd3_layout
+from layouts import lumina_next as lumina_next_layout, sd3 as sd3_layout, to_diffusers
 from make_sdxl_lora import predict as sdxl_predict
 from make_sdxl_unet import tiny_sdxl_unet
 from make_text_lora import clip, t5
@@ -83,6 +87,32 @@ def gemma2(width):
     return randomise(Gemma2Model(config), seed=713)
 
 
+def gemma1(width):
+    from transformers import GemmaConfig, GemmaModel
+
+    config = GemmaConfig(
+        vocab_size=1100,
+        hidden_size=width,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=8,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        max_position_embeddings=256,
+        attn_implementation="eager",
+    )
+    return randomise(GemmaModel(config), seed=714)
+
+
+def next_of_published_size():
+    """diffusers' pipeline scales rotations by how far an image is from this size, which no weight tells."""
+    model = tiny_lumina_next()
+    model.register_to_config(sample_size=128)
+    return model
+
+
 class Family:
     """A small model: its denoiser, text encoders in order, and how documents and pipelines call them.
 
@@ -92,7 +122,8 @@ class Family:
         self.name, self.denoiser, self.texts, self.nodes = name, denoiser, texts, nodes
         self.label = label or name
         self.loss, self.fixture, self.call, self.config = loss, fixture, call, config
-        self.vae = tiny_vae(4 if loss == "diffusion" else 16)
+        # Lumina-Next has SDXL's.
+        self.vae = tiny_vae(4 if loss == "diffusion" or name == "lumina_next" else 16)
 
 
 def families():
@@ -169,6 +200,15 @@ def families():
             "lora_trajectory_lumina2",
             dict(guided, max_sequence_length=24, cfg_normalization=False),
         ),
+        Family(
+            "lumina_next",
+            next_of_published_size(),
+            [gemma1(CAPTION)],
+            [gemma],
+            "flow",
+            "lora_trajectory_lumina_next",
+            guided,
+        ),
     ]
 
 
@@ -181,7 +221,7 @@ def write(model, folder):
         state = {k if k.startswith(("text_model.", "text_projection")) else "text_model." + k: v for k, v in state.items()}
     if kind == "T5EncoderModel":
         state.pop("encoder.embed_tokens.weight", None)
-    in_diffusers = hasattr(model, "from_single_file") or kind in ("UNet2DConditionModel", "AutoencoderKL")
+    in_diffusers = hasattr(model, "from_single_file") or isinstance(model, diffusers.ModelMixin)
     config = dict(model.config) if in_diffusers else model.config.to_diff_dict()
     config = {k: v for k, v in config.items() if not k.startswith("_")}
     if in_diffusers:
@@ -204,7 +244,7 @@ def documents(pipe, family, folder):
     parts |= {f"text{i}": text for i, text in enumerate(family.texts)}
     for name, part in parts.items():
         write(part, folder / name)
-    if family.name == "lumina2":
+    if family.name.startswith("lumina"):
         (folder / "tokenizer.json").write_bytes((FIXTURES / "gemma_small" / "tokenizer.json").read_bytes())
         family.nodes = [node + f", tokenizer: {folder / 'tokenizer.json'}" for node in family.nodes]
     fixture = FIXTURES / family.fixture
@@ -297,8 +337,23 @@ def patched(family):
     classes[name]["checkpoint_mapping_fn"] = resized(convert, sizes)
 
 
+def by_names(family, path, folder, want):
+    """A single file that diffusers' class cannot read: the authors' names as diffusers', all of them."""
+    assert not hasattr(type(family.denoiser), "from_single_file"), "diffusers reads it now: check that"
+    prefix = "model.diffusion_model."
+    state = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
+    denoiser = copy.deepcopy(family.denoiser)
+    table = lumina_next_layout(len(denoiser.layers))
+    turned = to_diffusers(table, state, denoiser.state_dict())
+    denoiser.load_state_dict(turned, strict=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, transformer=denoiser)
+    compare(f"{family.name} single file by layouts.py, transformer", draw(pipeline, family), want)
+
+
 def check_single_file(family, path, folder, want):
     """The whole pipeline where diffusers reads it from one file, else the denoiser and the autoencoder."""
+    if family.name == "lumina_next":
+        return by_names(family, path, folder, want)
     kind = type(DiffusionPipeline.from_pretrained(folder))
     if family.name in ("sd1", "sd2", "sdxl"):
         pipeline = kind.from_single_file(str(path), config=str(folder), local_files_only=True, safety_checker=None)
@@ -326,14 +381,40 @@ def renamed(state, table, denoiser):
             continue
         down, up = state.pop(f"{name}.lora_down.weight"), state.pop(f"{name}.lora_up.weight")
         down = down * float(state.pop(f"{name}.alpha")) / down.shape[0]
-        ups = [swap_halves(up)] if source.swap else up.split([modules[path].out_features for path in source.paths])
+        if source.tied:
+            ups = [up] * len(source.paths)
+        else:
+            ups = [swap_halves(up)] if source.swap else up.split([modules[path].out_features for path in source.paths])
         for path, rows in zip(source.paths, ups):
             out |= {f"transformer.{path}.lora_A.weight": down.contiguous(), f"transformer.{path}.lora_B.weight": rows.contiguous()}
     assert not state, sorted(state)[:5]
     return out
 
 
+def check_lora_by_peft(family, pipeline, path):
+    """On a network whose class takes no adapters: peft's own layers around those that the file names."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    denoiser = copy.deepcopy(pipeline.transformer)
+    assert not hasattr(denoiser, "add_adapter") and not hasattr(pipeline, "load_lora_weights"), "check diffusers' own way"
+    state = renamed(load_file(path), lumina_next_layout(len(denoiser.layers)), denoiser)
+    state = {k.removeprefix("transformer."): v for k, v in state.items()}
+    targets = sorted({k.rsplit(".lora_", 1)[0] for k in state})
+    rank = next(iter(v for k, v in state.items() if ".lora_A." in k)).shape[0]
+    # The scale is in the factors.
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), denoiser)
+    result = set_peft_model_state_dict(denoiser, state)
+    unexpected = list(getattr(result, "unexpected_keys", []))
+    loaded = sum("default" in getattr(m, "lora_A", {}) for m in denoiser.modules())
+    verdict(f"{family.name} LoRA modules by peft", loaded == len(targets) and not unexpected, f"{loaded} of {len(targets)}")
+    io = load_file(FIXTURES / family.fixture / "io.safetensors")
+    with torch.no_grad():
+        compare(f"{family.name} LoRA output", forward_next(denoiser, io)["out"], io["out_with_lora"])
+
+
 def check_lora(family, pipeline, path):
+    if family.name == "lumina_next":
+        return check_lora_by_peft(family, pipeline, path)
     io, state = load_file(FIXTURES / family.fixture / "io.safetensors"), load_file(path)
     wanted = sum(key.endswith("lora_down.weight") for key in state)
     if family.name == "flux":

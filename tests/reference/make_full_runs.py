@@ -1,6 +1,7 @@
 """Five steps of full fine-tuning on each family's tiny network, with the batches of its LoRA run.
 
-Otherwise as the LoRA runs: squared error over everything, clipping to 1, AdamW at 1e-4.
+Otherwise as the LoRA runs: squared error over everything, clipping to 1, AdamW at 1e-4. `fused_*` update each tensor as
+soon as its gradient is there, clipped by itself.
 """
 
 import copy
@@ -22,6 +23,8 @@ from safetensors.torch import load_file
 import torch
 
 STEPS, LR, KEPT = 5, 1e-4, 12
+# Between the norms of the tensors' gradients.
+MAX_NORM_ALONE = 0.05
 
 
 def flow(sign):
@@ -47,13 +50,52 @@ def run(model, replay, output, noise, target):
     return torch.stack(losses), torch.stack(norms)
 
 
-def make(name, model, output, noise, target, rename):
+def run_fused(model, replay, output, noise, target, rename):
+    """As `run`, with PyTorch's recipe of an optimizer step in the backward pass.
+
+    The authors keep some matrices of diffusers' as one tensor, which is clipped and updated when all its parts are there.
+    """
+    named = dict(model.named_parameters())
+    numbers = {name: i for i, name in enumerate(model.state_dict())}
+    marked = rename({name: torch.full_like(value, numbers[name]) for name, value in model.state_dict().items()})
+    whole = [[p for n, p in named.items() if numbers[n] in set(mark.unique().tolist())] for mark in marked.values()]
+    group_of = {p: group for group in whole for p in group}
+    optimizers = {p: torch.optim.AdamW([p], lr=LR, **ADAMW) for p in named.values()}
+    squares, clipped = [], []
+
+    def hook(p):
+        group = group_of[p]
+        if any(q.grad is None for q in group):
+            return
+        norm = torch.nn.utils.clip_grad_norm_(group, MAX_NORM_ALONE)
+        squares.append(norm.detach() ** 2)
+        clipped.append(bool(norm > MAX_NORM_ALONE))
+        for q in group:
+            optimizers[q].step()
+            optimizers[q].zero_grad()
+
+    for p in named.values():
+        p.register_post_accumulate_grad_hook(hook)
+    losses, norms = [], []
+    for k in range(STEPS):
+        x = rows(replay, k)
+        loss = torch.nn.functional.mse_loss(output(model, noise(x), x), target(x))
+        loss.backward()
+        norms.append(torch.stack(squares).sum().sqrt())
+        squares.clear()
+        losses.append(loss.detach())
+    assert 0.1 < sum(clipped) / len(clipped) < 0.9, sum(clipped) / len(clipped)
+    return torch.stack(losses), torch.stack(norms)
+
+
+def make(name, model, output, noise, target, rename, run=run):
     """`rename` gives the weights by the names `pipe` has for them: diffusers' of U-Nets, the authors' of transformers."""
     replay = load_file(FIXTURES / f"lora_trajectory_{name}" / "replay.safetensors")
     before = {k: v.clone() for k, v in rename(model.state_dict()).items()}
     double = copy.deepcopy(model).double()
-    losses, norms = run(model.train(), replay, output, noise, target)
-    exact = run(double.train(), cast(replay, torch.float64), output, noise, target)
+    more = [rename] if run is run_fused else []
+    losses, norms = run(model.train(), replay, output, noise, target, *more)
+    exact = run(double.train(), cast(replay, torch.float64), output, noise, target, *more)
     after, exactly = rename(model.state_dict()), rename(double.state_dict())
 
     def error(keys):
@@ -68,11 +110,13 @@ def make(name, model, output, noise, target, rename):
     assert loss < LOSS_ERROR and norm < NORM_ERROR and len(sound) > len(after) / 2
     stored = {"losses": losses, "grad_norms": norms}
     stored |= {f"before.{k}": before[k] for k in kept} | {f"after.{k}": after[k] for k in kept}
-    save_tensors(FIXTURES / "full_runs" / f"{name}.safetensors", stored)
+    file = f"fused_{name}" if run is run_fused else name
+    save_tensors(FIXTURES / "full_runs" / f"{file}.safetensors", stored)
 
 
 def main():
     make("sd2", tiny_sd2_unet(), sd2_predict, noisy, velocity, dict)
+    make("sd2", tiny_sd2_unet(), sd2_predict, noisy, velocity, dict, run_fused)
     make("sdxl", tiny_sdxl_unet(), sdxl_predict, noisy, epsilon, dict)
     for name, medium35 in [("sd3", False), ("sd35m", True)]:
         table = sd3(LAYERS, int(medium35))
@@ -82,6 +126,9 @@ def main():
         table = flux_table(model)
         output = flux_output if dev else schnell_output
         make(name, model, output, *flow(1), lambda state: to_original(table, state))
+    model = tiny_flux(True)
+    table = flux_table(model)
+    make("flux", model, flux_output, *flow(1), lambda state: to_original(table, state), run_fused)
     model = tiny_lumina2()
     table = lumina2_table(model)
     make("lumina2", model, lumina_output, *flow(-1), lambda state: to_original(table, state))

@@ -150,14 +150,17 @@ def ddpm():
     base = randn(1, c, h, w, seed=704)
     ratios, discount = [2.9, 2.1, 3.3, 2.6, 2.05, 3.9], 0.4
     total = base.clone()
+    # An offset comes first: the levels are added to it, and all is divided by the standard deviation.
+    both = base + strength * xi[:1]
     for i, r in enumerate(ratios):
         hn, wn = max(1, int(h / r**i)), max(1, int(w / r**i))
         level = randn(1, c, hn, wn, seed=705 + i)
         out[f"pyramid.level{i}"] = level[0]
-        total += torch.nn.functional.interpolate(level, size=(h, w), mode="bilinear") * discount**i
+        enlarged = torch.nn.functional.interpolate(level, size=(h, w), mode="bilinear") * discount**i
+        total, both = total + enlarged, both + enlarged
         if hn == 1 or wn == 1:
             break
-    out |= {"pyramid.base": base[0], "pyramid.ratios": torch.tensor(ratios), "pyramid.out": (total / total.std())[0]}
+    out |= {"pyramid.base": base[0], "pyramid.ratios": torch.tensor(ratios), "pyramid.out": (total / total.std())[0], "both.out": (both / both.std())[0]}
     save("ddpm.safetensors", out)
 
 

@@ -1,6 +1,6 @@
 """Short training runs of the adapters beyond plain LoRA on the tiny SD1-shaped U-Net, convolutions included.
 
-LoHa, LoKr and DoRA are lycoris-lora's modules. OFT, DyLoRA and LoRA-FA have no package here; their formulas are written
+LoHa, LoKr, DoRA, (IA)^3, GLoRA, Diag-OFT, BOFT and norms are lycoris-lora's modules. OFT, DyLoRA and LoRA-FA have no package here; their formulas are written
 out below, with the equations in their docstrings. Steps, optimizer and clipping are those of make_lora_trajectory.
 """
 
@@ -131,8 +131,17 @@ class Lycoris:
         with torch.no_grad():
             for key, parameter in sorted(self.module.named_parameters()):
                 noise = torch.randn(parameter.shape, generator=g)
-                if key == "dora_scale":
+                if key in ("dora_scale", "rescale"):
                     parameter.mul_(1 + 0.05 * noise)
+                elif key == "scalar":
+                    # Files hold the product: a factor of 1 is the same before and behind them.
+                    parameter.fill_(1.0)
+                elif key == "oft_blocks":
+                    parameter.copy_(noise * 0.03)
+                elif key == "weight":
+                    parameter.copy_(noise * 0.1)
+                elif key.split(".")[0] in ("a1", "a2", "b1", "b2"):
+                    parameter.copy_(noise * 0.25 * parameter[0].numel() ** -0.25)
                 elif key.startswith("lora_down"):
                     parameter.copy_(noise * 2 * parameter[0].numel() ** -0.5)
                 elif key.startswith("lora_up"):
@@ -141,7 +150,11 @@ class Lycoris:
                     parameter.copy_(noise * (0.3 if key in ("lokr_w2", "lokr_w2_b", "hada_w2_a") else 0.5) * parameter.shape[-1] ** -0.25)
 
     def state(self):
-        return {key: value.detach().float() for key, value in self.module.state_dict().items()}
+        state = self.module.state_dict()
+        if self.options.get("rs_lora") and hasattr(self.module, "a1"):
+            # GLoRA's files have the plain alpha, which a reader would divide by the rank: here the one that is right for it.
+            state["alpha"] = torch.tensor(self.module.scale * self.module.lora_dim)
+        return {key: value.detach().float() for key, value in state.items()}
 
     def trained(self):
         return dict(self.module.named_parameters())
@@ -151,7 +164,13 @@ def kinds():
     from lycoris.modules.locon import LoConModule
     from lycoris.modules.loha import LohaModule
     from lycoris.modules.lokr import LokrModule
+    from lycoris.modules.boft import ButterflyOFTModule
+    from lycoris.modules.diag_oft import DiagOFTModule
+    from lycoris.modules.glora import GLoRAModule
+    from lycoris.modules.ia3 import IA3Module
 
+    # The constraint holds from the first step on: where it begins to hold, gradients have a jump.
+    more = {"rs_lora": True, "use_scalar": True}
     return {
         "loha": Lycoris(LohaModule, {}),
         "loha_tucker": Lycoris(LohaModule, {"use_tucker": True}),
@@ -159,6 +178,16 @@ def kinds():
         "lokr_tucker": Lycoris(LokrModule, {"use_tucker": True}),
         "lokr_both": Lycoris(LokrModule, {"rank": 1, "decompose_both": True, "factor": 3}),
         "dora": Lycoris(LoConModule, {"weight_decompose": True}),
+        "locon_more": Lycoris(LoConModule, more),
+        "loha_more": Lycoris(LohaModule, more),
+        # Of two whole factors LyCORIS trains another scale with rs_lora than it reads again.
+        "lokr_more": Lycoris(LokrModule, {"use_scalar": True}),
+        "ia3": Lycoris(IA3Module, {}),
+        "ia3_inputs": Lycoris(IA3Module, {"train_on_input": True}),
+        "glora": Lycoris(GLoRAModule, more),
+        "diag_oft": Lycoris(DiagOFTModule, {"rank": 4}),
+        "diag_oft_rescaled": Lycoris(DiagOFTModule, {"rank": 4, "rescaled": True, "constraint": 0.002}),
+        "boft": Lycoris(ButterflyOFTModule, {"rank": 10, "rescaled": True, "constraint": 0.002}),
         "oft": Rotation,
         "lora_fa": Pair,
         "dylora": Nested,

@@ -20,8 +20,9 @@ import torch
 from bitsandbytes import functional as bnb
 from bitsandbytes.backends.cpu import ops as bnb_cpu
 from came_pytorch import CAME
-from dadaptation import DAdaptAdaGrad, DAdaptAdam, DAdaptLion, DAdaptSGD
+from dadaptation import DAdaptAdaGrad, DAdaptAdam, DAdaptAdan, DAdaptLion, DAdaptSGD
 from dadaptation.experimental.dadapt_adam_preprint import DAdaptAdamPreprint
+from dadaptation.experimental.dadapt_adan_ip import DAdaptAdanIP
 from lion_pytorch import Lion
 from prodigyopt import Prodigy
 from schedulefree import AdamWScheduleFree, RAdamScheduleFree, SGDScheduleFree
@@ -212,6 +213,14 @@ def estimating():
         "dadapt_adagrad_momentum", {"type": "dadapt_adagrad", "momentum": 0.9, "weight_decay": 0.1, "d0": 1e-3, "growth_rate": 1.3},
         lambda p: DAdaptAdaGrad(p, momentum=0.9, weight_decay=0.1, growth_rate=1.3, **fast), rate=1.0,
     )
+    for name, make in (("dadapt_adan", DAdaptAdan), ("dadapt_adan_ip", DAdaptAdanIP)):
+        run(name, {"type": name, "growth_rate": 1.3}, lambda p: make(p, growth_rate=1.3), rate=1.0)
+        run(
+            f"{name}_options",
+            {"type": name, "betas": [0.9, 0.8, 0.95], "weight_decay": 0.1, "no_prox": True, "growth_rate": 1.2, "d0": 1e-3},
+            lambda p: make(p, betas=(0.9, 0.8, 0.95), weight_decay=0.1, no_prox=True, growth_rate=1.2, **fast),
+            rate=0.5, warmup=5,
+        )
 
 
 def averages(optimizer, parameters, keep):

@@ -78,7 +78,30 @@ def make(name, model, seed):
     save_tensors(folder / "io.safetensors", io)
 
 
+# Width, side of the trained square in patches, and the sides of what is cut out of the middle of the grid.
+SCALED = [(16, 4, 4, 6), (16, 6, 9, 5), (24, 5, 7, 7)]
+
+
+def scaled_positions(width, p):
+    """Computed positions as sd-scripts' `enable_scaled_pos_embed` has them: [g, g, width], g = floor(1.5 p)."""
+    from diffusers.models.embeddings import get_2d_sincos_pos_embed_from_grid
+
+    g = p * 3 // 2
+    axis = 16 / p * (torch.arange(g, dtype=torch.float64) - (g - p) / 2)
+    # The first half of an embedding is that of the column.
+    columns, rows = torch.meshgrid(axis, axis, indexing="xy")
+    table = get_2d_sincos_pos_embed_from_grid(width, torch.stack([columns, rows]), output_type="pt")
+    return table.float().reshape(g, g, width)
+
+
+def middle(table, h, w):
+    top, left = (table.shape[0] - h) // 2, (table.shape[1] - w) // 2
+    return table[top : top + h, left : left + w].contiguous()
+
+
 def main():
+    tables = {f"{d}.{p}.{h}.{w}": middle(scaled_positions(d, p), h, w) for d, p, h, w in SCALED}
+    save_tensors(FIXTURES / "sd3" / "scaled_positions.safetensors", tables)
     make("sd3", tiny_sd3(), seed=331)
     make("sd35m", tiny_sd3(medium35=True), seed=341)
 

@@ -1,10 +1,11 @@
 """LoRA runs that train text encoders: CLIP-L beside SD1, OpenCLIP-H beside SD2, CLIP-L and bigG beside SDXL, these and T5
-beside SD3.
+beside SD3, Gemma beside Lumina.
 
 The replay has captions (UTF-8, filled up with zeros) in place of embeddings; their ids are
-those of clip_tokens.json and t5_tokens.json. The encoders have the published vocabularies,
+those of clip_tokens.json, t5_tokens.json and gemma_small/tokens.json. The encoders have the published vocabularies,
 with a table that repeats its first ROWS rows: only those are stored. Adapters are on all
-layers of the encoders and on a few of the denoiser, which a run takes from the file.
+layers of the encoders and on a few of the denoiser, which a run takes from the file. Gemma's last layer has none:
+its output is read before it, so that nothing of it would ever learn.
 """
 
 import copy
@@ -14,6 +15,7 @@ from common import CONTEXT, FIXTURES, clip_key, randn, randomise, save_tensors, 
 from layouts import sd3
 from make_flow_lora import ALPHA, RANK, FusedLora, Part, noisy as flow_noisy
 from make_lora_trajectory import schedule
+from make_lumina import CAPTION, lumina2_table, predict as lumina_predict, tiny_lumina2
 from make_sd2_lora import CONTEXT as SD2_CONTEXT, tiny_sd2_unet, velocity as ddpm_velocity
 from make_sd3 import LAYERS, tiny_sd3
 from make_sdxl_unet import original_name, tiny_sdxl_unet
@@ -74,6 +76,30 @@ def t5(width, seed):
     return repeated(T5EncoderModel(config), seed)
 
 
+def gemma(width, seed):
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=1100,
+        hidden_size=width,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        attn_logit_softcapping=None,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        attn_implementation="eager",
+    )
+    return repeated(Gemma2Model(config), seed)
+
+
 def repeated(model, seed):
     """Random values; row i of the token table is that of i mod ROWS."""
     randomise(model, seed)
@@ -91,7 +117,7 @@ def published(model):
             key = key if key.startswith("text_projection") else clip_key(key)
         elif key == "encoder.embed_tokens.weight":
             continue
-        table = key.endswith(("token_embedding.weight", "shared.weight"))
+        table = key.endswith(("token_embedding.weight", "shared.weight", "embed_tokens.weight"))
         out[key] = value[:ROWS] if table else value
     return out
 
@@ -115,7 +141,8 @@ class Text:
         """Adapters of all linear layers inside the encoder's layers."""
         model, modules = self.model.to(dtype), dict(self.model.named_modules())
         for path, layer in modules.items():
-            if not isinstance(layer, torch.nn.Linear) or path == "text_projection":
+            unread = "Gemma" in type(model).__name__ and path.startswith(f"layers.{model.config.num_hidden_layers - 1}.")
+            if not isinstance(layer, torch.nn.Linear) or path == "text_projection" or unread:
                 continue
             key = clip_key(path) if "CLIP" in type(model).__name__ else path
             name = self.prefix + "_" + key.replace(".", "_")
@@ -169,6 +196,14 @@ def sd3_output(model, texts, sample, x):
     return model(sample, torch.cat([both, t], 1), torch.cat([first, second], -1), x["timesteps"]).sample
 
 
+def lumina_output(model, texts, sample, x):
+    """The stream before Gemma's last layer, under a mask."""
+    ids = x["ids.0"]
+    mask = x["mask.0"]
+    states = texts[0].model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+    return lumina_predict(model, sample, x["sigmas"], states[-2], mask)
+
+
 def ddpm_noisy(x):
     return schedule().add_noise(x["latents"], x["noise"], x["timesteps"])
 
@@ -181,6 +216,7 @@ def make(name, denoiser, texts, output, noisy, target, replay, seed, size, encod
         row[: len(line)] = torch.tensor(list(line), dtype=torch.int64)
     save_tensors(folder / "replay.safetensors", {**replay, "captions": stored})
     ids = {f"ids.{i}": text.ids for i, text in enumerate(texts)}
+    ids |= {f"mask.{i}": (text.ids != 0).to(torch.int64) for i, text in enumerate(texts)}
 
     def run(dtype):
         copies, factors = [copy.deepcopy(text) for text in texts], {}
@@ -232,6 +268,13 @@ def on_sd3(copied, factors, dtype):
     return lora.model
 
 
+def on_lumina(copied, factors, dtype):
+    model = copied(tiny_lumina2()).to(dtype)
+    lora = FusedLora(model, lumina2_table(model), lambda n: n.startswith("layers.1.attention"))
+    factors |= lora.factors
+    return lora.model
+
+
 def main():
     clip_ids = ids_of("clip_tokens.json", CAPTIONS, 77, 49407)
     # OpenCLIP pads with 0.
@@ -274,6 +317,16 @@ def main():
     ]
     velocity = lambda x: x["noise"] - x["latents"]  # noqa: E731
     make("sd3", on_sd3, texts, sd3_output, flow_noisy, velocity, replay, 678, 1.0, ["clip_l", "clip_g", "t5"])
+
+    replay = {
+        "latents": randn(8, 16, 8, 6, seed=681),
+        "noise": randn(8, 16, 8, 6, seed=682),
+        "sigmas": sigmas,
+        "timesteps": 1000 * sigmas,
+    }
+    texts = [Text("lora_te", gemma(CAPTION, 685), ids_of("gemma_small/tokens.json", CAPTIONS, TOKENS, 0))]
+    backwards = lambda x: x["latents"] - x["noise"]  # noqa: E731
+    make("lumina2", on_lumina, texts, lumina_output, flow_noisy, backwards, replay, 688, 1.6, ["gemma"])
 
 
 if __name__ == "__main__":

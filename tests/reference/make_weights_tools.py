@@ -1,6 +1,6 @@
 """What the commands on weight files must give: merged weights, best approximations, names.
 
-Base is the tiny SD1-shaped U-Net of `diffusers_dir`. LoHa, LoKr, DoRA and LoCon are lycoris-lora's modules, PEFT's names
+Base is the tiny SD1-shaped U-Net of `diffusers_dir`. LoHa, LoKr, DoRA, LoCon, GLoRA, (IA)^3, Diag-OFT and BOFT are lycoris-lora's modules, PEFT's names
 are peft's own, singular values torch's; LoRA, OFT and whole differences are written out.
 """
 
@@ -60,6 +60,10 @@ def lycoris(kind, chosen, seed):
     from lycoris.modules.locon import LoConModule
     from lycoris.modules.loha import LohaModule
     from lycoris.modules.lokr import LokrModule
+    from lycoris.modules.boft import ButterflyOFTModule
+    from lycoris.modules.diag_oft import DiagOFTModule
+    from lycoris.modules.glora import GLoRAModule
+    from lycoris.modules.ia3 import IA3Module
 
     make, options = {
         "loha": (LohaModule, {}),
@@ -70,6 +74,11 @@ def lycoris(kind, chosen, seed):
         "locon": (LoConModule, {"use_tucker": True}),
         "dora": (LoConModule, {"weight_decompose": True}),
         "dora_inputs": (LoConModule, {"weight_decompose": True, "wd_on_out": False}),
+        "glora": (GLoRAModule, {}),
+        "ia3": (IA3Module, {}),
+        "ia3_inputs": (IA3Module, {"train_on_input": True}),
+        "diag_oft": (DiagOFTModule, {"lora_dim": 4, "constraint": 0.02, "rescaled": True}),
+        "boft": (ButterflyOFTModule, {"lora_dim": 10, "rescaled": True}),
     }[kind]
     g, tensors, merged = gen(seed), {}, {}
     for name, (_, leaf) in chosen.items():
@@ -77,7 +86,7 @@ def lycoris(kind, chosen, seed):
         with torch.no_grad():
             for key, parameter in sorted(module.named_parameters()):
                 noise = torch.randn(parameter.shape, generator=g)
-                parameter.copy_(parameter * (1 + 0.05 * noise) if key == "dora_scale" else 0.3 * noise)
+                parameter.copy_(parameter * (1 + 0.05 * noise) if key in ("dora_scale", "rescale") else 0.3 * noise)
             if kind.startswith("lo") and kind != "locon":
                 # As their forward has it; the get_merged_weight of LoHa and LoKr multiplies by the scale twice.
                 whole = leaf.weight + module.get_weight(leaf.weight.shape) * module.scalar
@@ -131,7 +140,7 @@ def merges(unet):
             expected[f"{kind}.{path(unet, chosen[layer][1])}.{ending}"] = weight.float()
 
     chosen = {name: (kind, unet.get_submodule(path_of)) for name, (kind, path_of) in paths(8).items()}
-    for seed, kind in enumerate(["loha", "loha_tucker", "lokr", "lokr_both", "lokr_tucker", "locon", "dora", "dora_inputs"]):
+    for seed, kind in enumerate(["loha", "loha_tucker", "lokr", "lokr_both", "lokr_tucker", "locon", "dora", "dora_inputs", "glora", "ia3", "ia3_inputs", "diag_oft", "boft"]):
         add(kind, *lycoris(kind, chosen, 900 + seed), chosen)
     even = {name: leaf for name, leaf in chosen.items() if leaf[1].weight.shape[0] % 2 == 0}
     add("oft", *rotation(even, 920), even)

@@ -174,6 +174,13 @@ fn ending(tensor: Tensor, several: bool) -> String {
         Tensor::DiffBias => "diff_b",
         Tensor::Blocks(part) if several => return format!("oft_blocks.{part}"),
         Tensor::Blocks(_) => "oft_blocks",
+        Tensor::Rescale => "rescale",
+        Tensor::Factors => "weight",
+        Tensor::OnInput => "on_input",
+        Tensor::A1 => "a1.weight",
+        Tensor::A2 => "a2.weight",
+        Tensor::B1 => "b1.weight",
+        Tensor::B2 => "b2.weight",
     };
     name.to_owned()
 }
@@ -218,7 +225,9 @@ fn to_kohya(
         && whole(place)
         && (layer.has(Tensor::Alpha) || !layer.has(Tensor::Down))
     {
-        let new = if layer.has(Tensor::Blocks(0)) { new.replacen("lora_", "oft_", 1) } else { new.to_owned() };
+        // LyCORIS' rotations are called as its other kinds.
+        let turns = layer.has(Tensor::Blocks(0)) && !name.starts_with("lora_");
+        let new = if turns { new.replacen("lora_", "oft_", 1) } else { new.to_owned() };
         copy(tensors, file, name, layer, Some(&new))?;
         return Ok(vec![new]);
     }

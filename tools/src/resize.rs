@@ -151,7 +151,17 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
     }
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| file.dtype()));
     let mut kept = Kept { layers: file.layers.len(), ..Kept::default() };
+    let pairs = file.layers.values().any(|layer| layer.has(Tensor::Down));
     for (name, layer) in &file.layers {
+        // Norms that learnt beside a LoRA stay as they are.
+        if pairs && layer.is(&[], &[Tensor::Diff, Tensor::DiffBias]) && !layer.has(Tensor::Alpha) {
+            for (tensor, own) in &layer.0 {
+                let shape = file.shape(layer, *tensor).unwrap_or_default().to_vec();
+                tensors.push(own.clone(), shape, &file.values(layer, *tensor)?);
+            }
+            kept.layers -= 1;
+            continue;
+        }
         let mut pair = Pair::read(file, name, layer)?;
         // Without a tensor for α the scale would be another with another rank.
         if !layer.has(Tensor::Alpha) {

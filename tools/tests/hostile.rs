@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const ENDINGS: [&str; 22] = [
+const ENDINGS: [&str; 29] = [
     "lora_down.weight",
     "lora_up.weight",
     "lora_mid.weight",
@@ -33,11 +33,26 @@ const ENDINGS: [&str; 22] = [
     "diff_b",
     "oft_blocks",
     "oft_blocks.1",
+    "rescale",
+    "weight",
+    "on_input",
+    "a1.weight",
+    "a2.weight",
+    "b1.weight",
+    "b2.weight",
 ];
 
 /// Kinds whose tensors stand together, so that some of them fit.
-const GROUPS: [&[usize]; 6] =
-    [&[0, 1, 2, 3, 4], &[5, 6, 7, 8, 9, 10, 3], &[11, 12, 13, 14, 15, 16, 17, 3], &[18, 19], &[20, 21, 3], &[0, 1]];
+const GROUPS: [&[usize]; 8] = [
+    &[0, 1, 2, 3, 4],
+    &[5, 6, 7, 8, 9, 10, 3],
+    &[11, 12, 13, 14, 15, 16, 17, 3],
+    &[18, 19],
+    &[20, 21, 22, 3],
+    &[0, 1],
+    &[23, 24],
+    &[25, 26, 27, 28, 3],
+];
 
 fn tensors() -> impl Strategy<Value = Vec<(usize, Vec<usize>)>> {
     let shape = vec(select(vec![0usize, 1, 2, 2, 2, 3, 4, 1 << 40]), 0..5);
@@ -62,7 +77,7 @@ proptest! {
         let path = dir.path().join("a.safetensors");
         let tensor = |(ending, shape): &(usize, Vec<usize>)| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i as f32).sin()).collect();
-            TensorOut::f32(format!("x.{}", ENDINGS[*ending]), DType::F32, shape.clone(), values)
+            TensorOut::f32(format!("lora_x.{}", ENDINGS[*ending]), DType::F32, shape.clone(), values)
         };
         write_safetensors(&path, list.iter().map(tensor), &BTreeMap::new()).unwrap();
         let Ok(file) = AdapterFile::open(&path) else { return Ok(()) };

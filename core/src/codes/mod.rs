@@ -34,6 +34,12 @@ pub fn find(name: &str) -> Option<&'static Code> {
     all().find(|entry| entry.code.eq_ignore_ascii_case(name))
 }
 
+/// Whether a code is of a fault that a schema can see: fields, types of nodes, names, unfilled ports. `P0199` is not: a
+/// config that passes the check and cannot be read.
+pub fn is_structural(code: &str) -> bool {
+    (code.starts_with("P01") && code != "P0199") || ["P0018", "P0201", "P0207", "P0214", "P0215"].contains(&code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0901",
         "the loss is not finite",
-        "The loss became infinite or not-a-number, so the weights would be lost with the next step. The run stopped before it; the last saved state and checkpoints are untouched. Usual causes, in order: a learning rate that is too high, f16 without loss scaling (use bf16 or f32), a damaged image or latent in the batch named.",
+        "The loss became infinite or not-a-number, so the weights would be lost with the next step. The run stopped before it; the last saved state and checkpoints are untouched. With `fused_backward` a loss is looked at before the backward pass and each gradient before the step of its own tensor; tensors behind it have stepped by then, in memory alone. Usual causes, in order: a learning rate that is too high, f16 without loss scaling (use bf16 or f32), a damaged image or latent in the batch named.",
     ),
     code(
         "P0902",

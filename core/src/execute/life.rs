@@ -31,6 +31,8 @@ pub(super) struct Life<'a> {
     begun: Instant,
     /// When and at which step the latest state was saved.
     saved: (Instant, Option<u64>),
+    /// The run went back to an earlier state of its folder.
+    goes_back: bool,
     /// Seconds of the steps whose numbers the driver has not given yet.
     clock: Vec<f64>,
     /// Steps that loggers have not heard of.
@@ -53,7 +55,23 @@ impl<'a> Life<'a> {
         let position = nodes.driver.position();
         let saved = (Instant::now(), None);
         let (clock, records, report, artifacts) = Default::default();
-        Life { nodes, settings, identity, folder, log, stop, begun, saved, clock, records, position, report, artifacts }
+        let goes_back = false;
+        Life {
+            nodes,
+            settings,
+            identity,
+            folder,
+            log,
+            stop,
+            begun,
+            saved,
+            goes_back,
+            clock,
+            records,
+            position,
+            report,
+            artifacts,
+        }
     }
 
     /// Lives. Listeners hear of the end in every case, also of an end by failure.
@@ -94,6 +112,7 @@ impl<'a> Life<'a> {
         let own = saved.path.parent() == Some(&self.folder.join("state"));
         self.saved = (Instant::now(), own.then_some(saved.step));
         let later = state::forget_after(self.folder, saved.step);
+        self.goes_back = later > 0;
         if later > 0 {
             self.log.say(&format!("going back to step {}: {later} later states are removed", saved.step));
         }
@@ -220,6 +239,7 @@ impl<'a> Life<'a> {
                     measured: &mut measured,
                     made: &all,
                     elapsed: self.begun.elapsed().as_secs_f64(),
+                    goes_back: self.goes_back && moment == Moment::Resume,
                     folder: self.folder,
                     artifacts: &mut made,
                 };

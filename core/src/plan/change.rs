@@ -1,8 +1,10 @@
 //! What would make a run fit: changes of the document, tried in the order of what they cost.
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
-//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; moments of 8 bits
-//! are rounded; a smaller rank or resolution learns something else. Each is planned anew, so that what it needs is known.
+//! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; gradients that
+//! are freed on the way back are clipped one by one; moments of 8 bits are rounded; what is offloaded is copied twice;
+//! weights of 8 bits are rounded; a smaller rank or resolution learns
+//! something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -32,7 +34,9 @@ pub fn changes(
         return;
     }
     let fits = |plan: &Plan, misfit: &Misfit| plan.fits(misfit.memory).is_ok();
-    for groups in candidates(registry, checked) {
+    let fused = of_nodes(registry, checked, fusing);
+    let fused = if fused.is_empty() || replan(&fused).is_none() { Vec::new() } else { fused };
+    for groups in candidates(registry, checked, fused) {
         // What fits already needs no more on top, and no more of the same.
         let fields: Vec<&str> = groups.iter().flatten().map(|set| field(set)).collect();
         let less = |one: &Fitting| one.fits && one.change.sets.iter().all(|set| fields.contains(&field(set)));
@@ -67,33 +71,45 @@ fn field(set: &str) -> &str {
 
 /// Changes worth trying, each a few groups of overrides that belong together: each kind alone, then with the cheaper
 /// ones.
-fn candidates(registry: &Registry, checked: &Checked) -> Vec<Vec<Vec<String>>> {
+fn candidates(registry: &Registry, checked: &Checked, fused: Vec<String>) -> Vec<Vec<Vec<String>>> {
     let batches = batches(checked);
     let mut base: Vec<Vec<String>> = batches.last().cloned().into_iter().collect();
     let mut out: Vec<Vec<Vec<String>>> = batches.into_iter().map(|sets| vec![sets]).collect();
+    // Those that not every run can have go with the cheaper ones, and not with what follows.
+    let (all, some) = (true, false);
     let kinds = [
-        of_nodes(registry, checked, checkpointing),
-        of_nodes(registry, checked, caching),
-        of_nodes(registry, checked, previewing),
-        without_previews(checked),
-        of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1)),
+        (all, of_nodes(registry, checked, checkpointing)),
+        (all, of_nodes(registry, checked, caching)),
+        (all, of_nodes(registry, checked, previewing)),
+        (all, without_previews(checked)),
+        (all, fused),
+        (all, of_nodes(registry, checked, |kind, _| stepping(registry, kind))),
+        (some, of_nodes(registry, checked, offloading)),
+        (some, of_nodes(registry, checked, rounding)),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 2))),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 4))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1))),
     ];
-    for sets in kinds.into_iter().filter(|sets| !sets.is_empty()) {
+    for (joins, sets) in kinds.into_iter().filter(|(_, sets)| !sets.is_empty()) {
         out.push(vec![sets.clone()]);
         // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
         let within =
             |old: &str, set: &str| field(old) == field(set) || field(old).starts_with(&format!("{}.", field(set)));
-        for group in &mut base {
-            group.retain(|old| !sets.iter().any(|set| within(old, set)));
+        // What steps in each pass does not add up several.
+        let steps = sets.iter().any(|set| field(set).ends_with(FUSED));
+        let clashes = |old: &str, set: &str| within(old, set) || (steps && old.starts_with("train."));
+        let mut joined = base.clone();
+        for group in &mut joined {
+            group.retain(|old| !sets.iter().any(|set| clashes(old, set)));
         }
-        base.retain(|group| !group.is_empty());
-        base.push(sets);
-        if base.len() > 1 {
-            out.push(base.clone());
+        joined.retain(|group| !group.is_empty());
+        joined.push(sets);
+        if joined.len() > 1 {
+            out.push(joined.clone());
+        }
+        if joins {
+            base = joined;
         }
     }
     out
@@ -127,6 +143,28 @@ fn checkpointing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
         kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"blocks\"");
     let set = config.get("checkpointing").is_some_and(|value| value == "blocks");
     if has && !set { vec![("checkpointing", "blocks".into())] } else { Vec::new() }
+}
+
+/// Field of optimizers that free gradients on the way back.
+const FUSED: &str = "fused_backward";
+
+fn fusing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.schema["properties"].get(FUSED).is_some();
+    let set = config.get(FUSED).is_some_and(|value| value == true);
+    if has && !set { vec![(FUSED, "true".into())] } else { Vec::new() }
+}
+
+/// What is kept for the backward pass, in the host's memory: only where that is another than the device's.
+fn offloading(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has =
+        kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"offload\"");
+    if has { vec![("checkpointing", "offload".into())] } else { Vec::new() }
+}
+
+/// Frozen weights of a model in 8 bits.
+fn rounding(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.about.type_name.starts_with("model.") && kind.schema["properties"].get("storage").is_some();
+    if has { vec![("storage", "f8_e4m3".into())] } else { Vec::new() }
 }
 
 fn caching(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {

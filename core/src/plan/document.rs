@@ -28,6 +28,9 @@ pub struct Plan {
     pub peak_phase: String,
     /// Phases in the order they first happen.
     pub phases: Vec<Phase>,
+    /// Bytes in the host's memory, beside those of the device.
+    #[serde(skip_serializing_if = "super::none")]
+    pub host: u64,
     /// Bytes in the cache folder when the run ends.
     pub cache_disk: u64,
     /// Bytes of the run's own files when it ends.
@@ -101,11 +104,14 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     let schedule = Schedule::new(graph);
     let mut plan = Plan::default();
     let mut plans: Vec<NodePlan> = vec![NodePlan::default(); graph.dag.node_count()];
+    let driver = graph.driver.map(|index| &checked.nodes[&graph.dag[index].name].facts);
+    let of_run = |name: &str| driver.and_then(|facts| facts.u64(name));
+    let length = of_run("steps").zip(of_run("steps_per_epoch"));
     for index in &schedule.order {
         let node = &graph.dag[*index];
         let state = &checked.nodes[&node.name];
         let (name, inputs, facts) = (node.name.as_str(), &state.inputs, &state.facts);
-        let cx = PlanCx { name, settings, base_dir: &checked.base_dir, inputs, facts };
+        let cx = PlanCx { name, settings, base_dir: &checked.base_dir, inputs, facts, length };
         if state.ok {
             plans[index.index()] = graph.kind(registry, *index).node.plan(&state.config, &cx);
         }
@@ -160,7 +166,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         let label = if graph.driver == Some(*index) { "save state".into() } else { format!("event {name}") };
         // What was used early is not used again.
         let kind = graph.kind(registry, *index);
-        let later = |port: &str| kind.input(port).is_none_or(|input| !input.early);
+        let later = |port: &str| kind.input(port).is_none_or(|input| !input.early && !input.unloaded);
         let ports = graph.dag[*index].inputs.iter().filter(|(port, _)| later(port));
         let needs = ports.flat_map(|(_, links)| links).map(|link| link.node);
         let mut bytes = resident.clone();
@@ -183,6 +189,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     for index in &schedule.order {
         let node = &graph.dag[*index];
         let numbers = std::mem::take(&mut plans[index.index()]);
+        plan.host = plan.host.saturating_add(numbers.host);
         plan.cache_disk = plan.cache_disk.saturating_add(numbers.cache_disk);
         plan.disk = plan.disk.saturating_add(numbers.disk);
         plan.disk_passing = plan.disk_passing.max(numbers.disk_passing);

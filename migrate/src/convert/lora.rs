@@ -27,11 +27,13 @@ impl Job<'_> {
         }
         self.what_learns(&text);
         if self.script.adapter {
-            match self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
-                true => self.rotation(),
-                false => self.rank(),
+            if self.is_module("oft") && self.draft.type_of("lora") == Some("adapter.oft") {
+                self.rotation();
+            } else if !self.without_rank() {
+                self.rank();
             }
             self.network_args();
+            self.dylora_unit();
             self.left_over();
             self.start();
             self.limits();
@@ -95,9 +97,6 @@ impl Job<'_> {
         if self.flag("network_train_unet_only") {
             self.tell("network_train_unet_only", Kind::Mapped, Some(text), "no text encoder is named");
         }
-        if let Some(why) = self.scope.left_out {
-            self.note("--network_train_unet_only (not given)", "", Kind::Refused, None, why);
-        }
         if only_text || frozen {
             self.only_text(only_text);
         }
@@ -114,13 +113,16 @@ impl Job<'_> {
                 (None, false) => self.tell(name, Kind::Mapped, Some(text), ""),
             }
         }
-        if let Some(steps) = self.int("stop_text_encoder_training") {
-            if steps < 0 {
-                self.tell("stop_text_encoder_training", Kind::Mapped, Some(text), "no text encoder is named");
-            } else {
-                let note = "sd-scripts crashes when the step is reached";
-                self.write("stop_text_encoder_training", "nodes.full.text_until", json!({ "steps": steps }), note);
-            }
+        let name = "stop_text_encoder_training";
+        match self.int(name) {
+            Some(0) => self.tell(
+                name,
+                Kind::Changed,
+                Some(text),
+                "no text encoder is named; sd-scripts crashes in the first step",
+            ),
+            Some(steps) if steps < 0 => self.tell(name, Kind::Mapped, Some(text), "no text encoder is named"),
+            _ => {}
         }
     }
 
@@ -282,7 +284,7 @@ impl Job<'_> {
     fn kept_in_f32(&mut self) {
         for name in ["full_bf16", "full_fp16"] {
             if self.has(name) {
-                let note = "the adapter's weights are kept in f32, which costs little and is more exact";
+                let note = "the adapter's weights and their gradients are kept in f32: they are few, so that halves save little, and updates smaller than a step of theirs would be lost";
                 self.tell(name, Kind::Changed, None, note);
             }
         }
@@ -293,6 +295,11 @@ impl Job<'_> {
         let path = "nodes.full.storage";
         for (name, kind) in [("full_bf16", "bf16"), ("full_fp16", "f16")] {
             if !self.flag(name) {
+                continue;
+            }
+            if name == "full_fp16" {
+                let note = "weights that learn are not kept in f16, in which gradients vanish without a scaled loss; `storage: bf16` takes as little memory";
+                self.tell(name, Kind::Refused, None, note);
                 continue;
             }
             if !self.draft.product().has_field("adapter.full", "rounding") {

@@ -41,10 +41,6 @@ impl Job<'_> {
 
     fn noise(&mut self) {
         self.pyramid();
-        let offset = !self.value("noise_offset").is_none_or(off);
-        if offset && self.draft.get("nodes.loss.multires_noise").is_some() {
-            return;
-        }
         self.strength("noise_offset", "noise_offset_random_strength");
         if let Some(value) = self.value("adaptive_noise_scale").cloned() {
             if self.value("noise_offset").is_none_or(off) {
@@ -56,7 +52,7 @@ impl Job<'_> {
         }
     }
 
-    /// Noise of several resolutions; it does not go with an offset.
+    /// Noise of several resolutions.
     fn pyramid(&mut self) {
         let levels = self.value("multires_noise_iterations").cloned().unwrap_or_default();
         if off(&levels) {
@@ -69,23 +65,9 @@ impl Job<'_> {
             return;
         }
         let (name, path) = ("multires_noise_iterations", "nodes.loss.multires_noise.iterations");
-        let written = match self.draft.put(path, levels) {
-            Ok(()) => {
-                self.tell(name, Kind::Changed, Some(path), self.note_of(name));
-                true
-            }
-            Err(miss) => {
-                self.missing(name, &miss);
-                false
-            }
-        };
-        if written && self.value("noise_offset").is_some_and(|offset| !off(offset)) {
-            let note = "not beside `--multires_noise_iterations`: both shift whole channels";
-            for name in ["noise_offset", "noise_offset_random_strength", "adaptive_noise_scale"] {
-                if self.has(name) {
-                    self.tell(name, Kind::Refused, None, note);
-                }
-            }
+        match self.draft.put(path, levels) {
+            Ok(()) => self.tell(name, Kind::Changed, Some(path), self.note_of(name)),
+            Err(miss) => self.missing(name, &miss),
         }
         if self.has("multires_noise_discount") {
             let discount = self.effective("multires_noise_discount");

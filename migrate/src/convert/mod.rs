@@ -8,6 +8,7 @@ mod loader;
 mod logging;
 mod lora;
 mod loss;
+mod lycoris;
 mod model;
 mod modules;
 mod network_args;

@@ -47,12 +47,22 @@ const ALGORITHMS: &[Module] = &[
     of("loha", "adapter.loha"),
     of("lokr", "adapter.lokr"),
     of("dora", "adapter.dora"),
-    of("dylora", "adapter.dylora"),
+    Module {
+        name: "dylora",
+        node: "adapter.dylora",
+        field: None,
+        note: "the published algorithm: α is divided by the ranks that act; LyCORIS divides by its slices",
+    },
     of("diag-oft", "adapter.diag_oft"),
     of("boft", "adapter.boft"),
     of("ia3", "adapter.ia3"),
     of("glora", "adapter.glora"),
-    of("full", "adapter.full_difference"),
+    Module {
+        name: "full",
+        node: "adapter.diff",
+        field: None,
+        note: "weight decay pulls towards the base model; in LyCORIS it pulls whole weights towards zero",
+    },
 ];
 
 /// Every module the reference has, and the algorithms of LyCORIS.

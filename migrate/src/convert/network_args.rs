@@ -107,6 +107,9 @@ impl Job<'_> {
 
     fn one_arg(&mut self, arg: &Arg) {
         let dropouts = ["rank_dropout", "module_dropout"];
+        if self.lycoris_arg(arg) {
+            return;
+        }
         match (arg.opt.name, arg.opt.fate) {
             ("dropout", _) => self.tell_arg(arg, Kind::Ignored, None, "the modules read `--network_dropout` only"),
             (name, _) if dropouts.contains(&name) && self.ranks_of_file() => {
@@ -186,6 +189,9 @@ impl Job<'_> {
         let (dim, alpha) = (of("conv_dim"), of("conv_alpha"));
         done.extend(["conv_dim", "conv_alpha"]);
         let (rank_path, path) = ("nodes.lora.conv.rank", "nodes.lora.conv.alpha");
+        if self.conv_without_rank(dim, alpha) {
+            return;
+        }
         if self.ranks_of_file() {
             for arg in dim.into_iter().chain(alpha) {
                 self.tell_arg(arg, Kind::Ignored, None, OF_FILE);

@@ -77,9 +77,10 @@ impl Job<'_> {
         let args = self.optimizer_args(own.then_some(optimizer));
         let relative = optimizer.node == "optimizer.adafactor" && self.adafactor(&args);
         self.rates(optimizer, own, relative);
+        self.text_encoder_stop();
         self.clipping();
         self.schedule(optimizer, own, relative);
-        self.fused();
+        self.fused(optimizer);
     }
 
     /// `--optimizer_args` by the optimizer's table; what was read, for the rules between them.
@@ -295,6 +296,21 @@ impl Job<'_> {
         }
     }
 
+    /// The step from which text encoders stay as they are.
+    fn text_encoder_stop(&mut self) {
+        let name = "stop_text_encoder_training";
+        let Some(steps) = self.int(name).filter(|steps| *steps > 0) else { return };
+        let path = "nodes.optimizer.stop_text_encoder_training";
+        let total = (!self.has("max_train_epochs")).then(|| self.effective("max_train_steps").as_i64()).flatten();
+        if self.scope.trained.is_empty() {
+            self.tell(name, Kind::Ignored, None, "no text encoder learns");
+        } else if total.is_some_and(|total| steps >= total) {
+            self.tell(name, Kind::Ignored, None, "the run ends before it");
+        } else {
+            self.change(name, path, json!({ "steps": steps }), "sd-scripts crashes when the step is reached");
+        }
+    }
+
     fn clipping(&mut self) {
         let value = self.effective("max_grad_norm");
         let path = "nodes.optimizer.max_grad_norm";
@@ -306,12 +322,33 @@ impl Job<'_> {
     }
 
     /// Stepping each tensor as soon as its gradient is known.
-    fn fused(&mut self) {
-        for (name, how) in [("fused_backward_pass", "tensor"), ("blockwise_fused_optimizers", "block")] {
-            if self.has(name) {
-                let note =
-                    "clipping by the norm of all gradients needs them at once; sd-scripts clips each tensor by itself";
-                self.write(name, "nodes.optimizer.fused", json!(how), note);
+    fn fused(&mut self, optimizer: &Optimizer) {
+        let path = "nodes.optimizer.fused_backward";
+        let passes = self.int("gradient_accumulation_steps").unwrap_or(1);
+        let why = if optimizer.one_rate || optimizer.no_schedule {
+            Some("the optimizer needs the gradients of all tensors at once; the result is that of the usual step")
+        } else if passes > 1 {
+            Some(
+                "the gradients of several passes must be kept until they are added up; in sd-scripts the first group steps in each pass",
+            )
+        } else {
+            None
+        };
+        let options = ["fused_backward_pass", "blockwise_fused_optimizers", "fused_optimizer_groups"];
+        let given: Vec<&'static str> =
+            options.into_iter().filter(|name| self.value(name).is_some_and(|value| !off(value))).collect();
+        for (i, name) in given.into_iter().enumerate() {
+            match why {
+                Some(why) => self.tell(name, Kind::Refused, None, why),
+                None if i == 0 => {
+                    let note =
+                        "each tensor by itself, as soon as its gradient is complete; it is clipped by itself too";
+                    self.write(name, path, json!(true), note);
+                }
+                None => {
+                    let note = "one field for both; with both sd-scripts trains the first group alone";
+                    self.tell(name, Kind::Changed, Some(path), note);
+                }
             }
         }
     }

@@ -93,6 +93,14 @@ const DADAPT: Args = &[
     ("d0", "d0"),
     ("growth_rate", "growth_rate"),
 ];
+const DADAPT_ADAN: Args = &[
+    ("betas", "betas"),
+    ("eps", "eps"),
+    ("weight_decay", "weight_decay"),
+    ("no_prox", "no_prox"),
+    ("d0", "d0"),
+    ("growth_rate", "growth_rate"),
+];
 const DADAPT_SGD: Args = &[
     ("momentum", "momentum"),
     ("eps", "eps"),
@@ -140,8 +148,8 @@ pub(crate) const OPTIMIZERS: &[Optimizer] = &[
     of("DAdaptAdamPreprint", "optimizer.dadapt_adam_preprint", DADAPT).one_rate(),
     of("DAdaptAdaGrad", "optimizer.dadapt_adagrad", DADAPT_SGD).one_rate(),
     of("DAdaptAdam", "optimizer.dadapt_adam", DADAPT).one_rate(),
-    of("DAdaptAdan", "optimizer.dadapt_adan", DADAPT).one_rate(),
-    of("DAdaptAdanIP", "optimizer.dadapt_adan_ip", DADAPT).one_rate(),
+    of("DAdaptAdan", "optimizer.dadapt_adan", DADAPT_ADAN).one_rate(),
+    of("DAdaptAdanIP", "optimizer.dadapt_adan_ip", DADAPT_ADAN).one_rate(),
     of("DAdaptLion", "optimizer.dadapt_lion", DADAPT_LION).one_rate(),
     of("DAdaptSGD", "optimizer.dadapt_sgd", DADAPT_SGD).one_rate(),
     of("AdamWScheduleFree", "optimizer.schedule_free_adamw", FREE).no_schedule(),

@@ -34,8 +34,8 @@ impl Job<'_> {
                 match form.as_str() {
                     "safetensors" => self.tell("save_model_as", Kind::Mapped, None, "the only form of an adapter here"),
                     _ => {
-                        let note = "adapters are written as safetensors, which every program reads";
-                        self.tell("save_model_as", Kind::Refused, None, note);
+                        let note = "written as safetensors, which every program that loads such a file reads";
+                        self.tell("save_model_as", Kind::Changed, None, note);
                     }
                 }
             }

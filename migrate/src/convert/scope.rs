@@ -16,8 +16,6 @@ pub(crate) struct Scope {
     pub rate: f64,
     /// Why a text encoder that was asked for does not learn.
     pub refused: Option<&'static str>,
-    /// Why a text encoder that sd-scripts trains without being asked does not learn.
-    pub left_out: Option<&'static str>,
 }
 
 impl Scope {
@@ -50,13 +48,6 @@ impl Scope {
         if job.flag("network_train_unet_only") || module.contains("oft") {
             return;
         }
-        if matches!(job.family, Family::Lumina2 | Family::LuminaNext) {
-            let rate = job.value("text_encoder_lr").and_then(|list| list.get(0)?.as_f64()).unwrap_or(base);
-            self.left_out = (rate > 0.0).then_some(
-                "not available: an adapter of Gemma, which stays as it is here; sd-scripts trains it without `--network_train_unet_only`",
-            );
-            return;
-        }
         let cached = job.flag("cache_text_encoder_outputs") || job.flag("cache_text_encoder_outputs_to_disk");
         if cached && job.family == Family::Sdxl {
             self.refused = Some(
@@ -87,7 +78,7 @@ impl Scope {
         self.rate = base;
         let rate = |name| job.float(name).unwrap_or(base);
         let wanted: Vec<(&'static str, f64)> = match job.script.name {
-            "train_db" if job.int("stop_text_encoder_training").is_none_or(|steps| steps >= 0) => {
+            "train_db" if job.int("stop_text_encoder_training").is_none_or(|steps| steps > 0) => {
                 vec![("clip", rate("learning_rate_te"))]
             }
             "fine_tune" if job.flag("train_text_encoder") => vec![("clip", rate("learning_rate_te"))],

@@ -4,6 +4,7 @@ use super::Fate::*;
 use super::*;
 use crate::script::*;
 
+const DROPOUT: &str = "not in validation; sd-scripts leaves encoders out there too";
 const ENCODERS: Scripts = SD3.or(FLUX);
 
 pub(super) const OPTIONS: &[Opt] = &[
@@ -32,11 +33,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         .changed("sd-scripts applies it only when T5's outputs are cached"),
     flag("apply_t5_attn_mask", FLUX, set("nodes.t5.attention_mask")),
     flag("apply_lg_attn_mask", SD3, Part("nodes.clip_l.attention_mask")),
-    float("clip_l_dropout_rate", "0.0", SD3, unless_zero("nodes.clip_l.dropout")),
-    float("clip_g_dropout_rate", "0.0", SD3, unless_zero("nodes.clip_g.dropout")),
-    float("t5_dropout_rate", "0.0", SD3, unless_zero("nodes.t5.dropout")),
-    float("pos_emb_random_crop_rate", "0.0", SD3, unless_zero("nodes.model.position_random_crop")),
-    flag("enable_scaled_pos_embed", SD3, set("nodes.model.scaled_positions")),
+    float("clip_l_dropout_rate", "0.0", SD3, unless_zero("nodes.model.text_dropout.clip_l")).changed(DROPOUT),
+    float("clip_g_dropout_rate", "0.0", SD3, unless_zero("nodes.model.text_dropout.clip_g")).changed(DROPOUT),
+    float("t5_dropout_rate", "0.0", SD3, unless_zero("nodes.model.text_dropout.t5xxl")).changed(DROPOUT),
+    float("pos_emb_random_crop_rate", "0.0", SD3, unless_zero("nodes.model.position_random_crop"))
+        .changed("not in validation and previews; sd-scripts takes random positions there too"),
+    flag("enable_scaled_pos_embed", SD3, Part("nodes.model.scaled_positions")),
     text("tokenizer_cache_dir", ALL, Ignored("the CLIP and T5 tokenizers are inside the program, Gemma's lies beside its weights")),
     flag("disable_mmap_load_safetensors", ALL.but(SD), Ignored("how a file is read changes nothing in it")),
     text("t5xxl_device", SD3, Ignored("encoders run on the run's device and are freed before the model is loaded")),

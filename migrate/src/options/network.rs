@@ -30,7 +30,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("train_text_encoder", FINE_TUNE.or(TE1_TE2), Part("nodes.full.text")),
     flag("train_t5xxl", SD3.and(FULL), Part("nodes.full.text")),
     flag("use_t5xxl_cache_only", SD3.and(FULL), Part("nodes.cached.text")),
-    int("stop_text_encoder_training", "", TRAIN_DB, Part("nodes.full.text")),
+    int("stop_text_encoder_training", "", TRAIN_DB, Part("nodes.optimizer.stop_text_encoder_training")),
     int("num_last_block_to_freeze", "", SD3.and(FULL), unless_zero("nodes.full.freeze_last_blocks"))
         .changed("counts blocks; sd-scripts counts single tensors, so its 1 freezes one bias"),
 ];

@@ -96,8 +96,11 @@ pub(super) const OPTIONS: &[Opt] = &[
     arg("use_scalar", Type::Text, "False", NET, Part("nodes.lora.scalar")),
     arg("rs_lora", Type::Text, "False", NET, Part("nodes.lora.rs_lora")),
     arg("dora_wd", Type::Text, "False", NET, Part("nodes.lora.type")),
-    arg("train_norm", Type::Text, "False", NET, Part("nodes.lora.train_norm")),
+    arg("train_norm", Type::Text, "False", NET, Part("nodes.lora.norms")),
     arg("bypass_mode", Type::Text, "False", NET, Ignored("how the product is computed changes no result")),
     arg("constraint", Type::Float, "0", NET, unless_zero("nodes.lora.constraint")),
-    arg("block_size", Type::Int, "4", NET, set("nodes.lora.block_size")),
+    arg("rescaled", Type::Text, "False", NET, Part("nodes.lora.rescaled")),
+    arg("block_size", Type::Int, "4", NET, Part("nodes.lora.unit")),
+    arg("wd_on_output", Type::Text, "True", NET, Refused("not available: DoRA with lengths of columns")),
+    arg("unbalanced_factorization", Type::Text, "False", NET, Refused("not available: the large factor of rows first")),
 ];

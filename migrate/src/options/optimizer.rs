@@ -12,7 +12,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     Opt::new("optimizer_args", Type::Texts, "", ALL, Part("nodes.optimizer")),
     flag("use_8bit_adam", ALL, Part("nodes.optimizer.type")),
     flag("use_lion_optimizer", ALL, Part("nodes.optimizer.type")),
-    flag("fused_backward_pass", ALL, Part("nodes.optimizer.fused")).only(GROUPED),
-    int("fused_optimizer_groups", "", GROUPED, unless_zero("nodes.optimizer.fused_groups")).only(SDXL),
-    flag("blockwise_fused_optimizers", BLOCKWISE, Part("nodes.optimizer.fused")),
+    flag("fused_backward_pass", ALL, Part("nodes.optimizer.fused_backward")).only(GROUPED),
+    int("fused_optimizer_groups", "", GROUPED, Part("nodes.optimizer.fused_backward")).only(SDXL),
+    flag("blockwise_fused_optimizers", BLOCKWISE, Part("nodes.optimizer.fused_backward")),
 ];

@@ -4,6 +4,7 @@ mod commands;
 mod common;
 mod coverage;
 mod files;
+mod lycoris;
 mod pages;
 mod robust;
 mod rules;

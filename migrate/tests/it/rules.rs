@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 pub const SDXL: &str =
     "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_module networks.lora";
-const FLUX: &str =
+pub const FLUX: &str =
     "flux_train_network.py --pretrained_model_name_or_path flux1-dev.safetensors --network_module networks.lora_flux";
 
 /// Script and options, places and what stands there.
@@ -98,6 +98,23 @@ fn values() {
         ),
         ("@ --sample_prompts p.txt --sample_every_n_epochs 1", "nodes.preview.prompts_file", json!("p.txt")),
         ("sdxl_train.py --full_bf16 --mixed_precision bf16", "nodes.full.storage", json!("bf16")),
+        // Memory.
+        ("@ --fp8_base", "nodes.model.storage", json!("f8_e4m3")),
+        ("@ --fp8_base", "nodes.clip_l.storage", json!("f8_e4m3")),
+        ("@ --fp8_base --network_train_unet_only", "nodes.clip_l.storage", Json::Null),
+        ("@ --fp8_base_unet", "nodes.model.storage", json!("f8_e4m3")),
+        ("@ --fp8_base_unet", "nodes.clip_l.storage", Json::Null),
+        ("flux_train_network.py --blocks_to_swap 18", "nodes.model.swap_blocks", json!(18)),
+        ("flux_train_network.py --split_mode", "nodes.model.swap_blocks", json!(18)),
+        ("flux_train_network.py --blocks_to_swap 0", "nodes.model.swap_blocks", Json::Null),
+        ("flux_train.py --double_blocks_to_swap 6 --single_blocks_to_swap 8", "nodes.model.swap_blocks", Json::Null),
+        ("flux_train_network.py --cpu_offload_checkpointing", "nodes.model.checkpointing", json!("offload")),
+        (
+            "flux_train.py --cpu_offload_checkpointing --gradient_checkpointing",
+            "nodes.model.checkpointing",
+            json!("offload"),
+        ),
+        ("lumina_train.py --cpu_offload_checkpointing", "nodes.model.checkpointing", json!("blocks")),
         // Rates.
         (
             "@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5",
@@ -116,6 +133,13 @@ fn values() {
             json!(2e-5),
         ),
         ("train_db.py --stop_text_encoder_training -1", "nodes.full.text", Json::Null),
+        ("train_db.py --stop_text_encoder_training 0", "nodes.full.text", Json::Null),
+        (
+            "train_db.py --stop_text_encoder_training 300",
+            "nodes.optimizer.stop_text_encoder_training",
+            json!({ "steps": 300 }),
+        ),
+        ("train_db.py --stop_text_encoder_training 1600", "nodes.optimizer.stop_text_encoder_training", Json::Null),
         ("train_db.py", "nodes.full.text", json!("clip")),
         ("fine_tune.py", "nodes.full.text", Json::Null),
         // Optimizers and their arguments.
@@ -167,7 +191,12 @@ fn values() {
         ("@ --vae v.safetensors", "nodes.vae.scaling_factor", json!(0.13025)),
         ("@", "nodes.vae.scaling_factor", Json::Null),
         ("sd3_train.py --vae v.safetensors", "nodes.vae.shift_factor", json!(0.0609)),
-        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", Json::Null),
+        ("lumina_train_network.py --network_module networks.lora_lumina", "nodes.lora.text", json!("gemma")),
+        (
+            "lumina_train_network.py --network_module networks.lora_lumina --network_train_unet_only",
+            "nodes.lora.text",
+            Json::Null,
+        ),
         (
             "lumina_train_network.py --network_module networks.lora_lumina --network_args attn_dim=8 refiner_dim=2",
             "nodes.lora.patterns",
@@ -289,8 +318,14 @@ fn kinds() {
         ("@ --unet_lr 0 --text_encoder_lr 1e-4", "--unet_lr", Kind::Changed),
         ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
         ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
+        ("@ --save_model_as ckpt", "--save_model_as", Kind::Changed),
+        ("flux_train.py --blocks_to_swap 18", "--blocks_to_swap", Kind::Refused),
+        ("sdxl_train.py --full_fp16 --mixed_precision fp16", "--full_fp16", Kind::Refused),
+        ("@ --full_bf16 --mixed_precision bf16", "--full_bf16", Kind::Changed),
+        ("flux_train_network.py --cpu_offload_checkpointing", "--cpu_offload_checkpointing", Kind::Changed),
+        ("@ --lowram", "--lowram", Kind::Ignored),
         ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
-        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Refused),
+        ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Mapped),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),
         ("@ --gradient_accumulation_steps 4", "--gradient_accumulation_steps", Kind::Changed),
         ("@ --network_module networks.lora_fa --scale_weight_norms 1", "--scale_weight_norms", Kind::Refused),

@@ -3,23 +3,10 @@
 use pipe_ops::op;
 use pipe_ops::{Cx, Var};
 
+use crate::net::Net;
 use crate::network::Network;
 use crate::segment::{Builder, Slot};
-use crate::text::TextOut;
-
-/// Text encoders by what they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TextKind {
-    /// CLIP ViT-L, or SD 2.x's OpenCLIP ViT-H.
-    Clip,
-    /// OpenCLIP ViT-bigG.
-    ClipG,
-    /// T5 v1.1.
-    T5,
-    /// Gemma.
-    Gemma,
-}
+use crate::text::{TextKind, TextOut};
 
 /// What a denoiser reads of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,23 +47,36 @@ pub fn assemble(
         }
         Network::Mmdit(c) => {
             let (context, pooled) = (c.context, c.pooled);
-            let present = [TextKind::Clip, TextKind::ClipG, TextKind::T5].map(|k| outs(k).is_some());
+            let kinds = [TextKind::Clip, TextKind::ClipG, TextKind::T5];
+            let present = kinds.map(|k| outs(k).is_some());
             if present == [false; 3] {
                 return Err(TextKind::Clip);
             }
-            let hidden: Vec<Slot> =
-                [TextKind::Clip, TextKind::ClipG, TextKind::T5].iter().filter_map(|&k| Some(outs(k)?.hidden)).collect();
+            let (of_hidden, hidden): (Vec<TextKind>, Vec<Slot>) =
+                kinds.into_iter().filter_map(|k| Some((k, outs(k)?.hidden))).unzip();
             let context = b.push("joined text", &[], &hidden, move |net, x| {
-                sd3_context(net.cx, present, x, context, net.inputs.timesteps.len())
+                sd3_context(net.cx, present, &kept(net, &of_hidden, x), context, net.inputs.timesteps.len())
             });
-            let vectors: Vec<Slot> =
-                [TextKind::Clip, TextKind::ClipG].iter().filter_map(|&k| outs(k)?.pooled).collect();
+            let (of_vectors, vectors): (Vec<TextKind>, Vec<Slot>) =
+                kinds[..2].iter().filter_map(|&k| Some((k, outs(k)?.pooled?))).unzip();
             let pooled = b.push("joined pooled text", &[], &vectors, move |net, x| {
-                sd3_pooled(net.cx, present, x, pooled, net.inputs.timesteps.len())
+                sd3_pooled(net.cx, present, &kept(net, &of_vectors, x), pooled, net.inputs.timesteps.len())
             });
             Ok(Conditions { context, pooled: Some(pooled) })
         }
     }
+}
+
+/// The encoders' outputs `[B, ..]` without those of samples that do without an encoder in this pass.
+fn kept(net: &Net, kinds: &[TextKind], x: &[Var]) -> Vec<Var> {
+    let of = |(kind, x): (&TextKind, &Var)| {
+        let Some(keep) = net.inputs.text_keep.get(kind) else { return x.clone() };
+        let span = x.value.len() / keep.len();
+        let mask = keep.iter().flat_map(|&keep| std::iter::repeat_n(keep, span)).collect();
+        let mask = net.cx.device.tensor(mask, x.shape(), x.value.dtype());
+        op::mul_const(net.cx, x, &mask)
+    };
+    kinds.iter().zip(x).map(of).collect()
 }
 
 fn zeros(cx: &Cx, shape: &[usize]) -> Var {
@@ -133,6 +133,47 @@ mod tests {
     use crate::net::Inputs;
     use crate::pass::{Policy, Setting};
     use pipe_ops::Tensor;
+
+    /// A sample without an encoder has zeros where that encoder's numbers were, and keeps the others.
+    #[test]
+    fn sd3_without_an_encoder() {
+        let network = Network::Mmdit(MmditConfig { context: 20, pooled: 12, ..MmditConfig::sd3_medium() });
+        let mut b = Builder::new();
+        b.part("transformer");
+        let mut given = Vec::new();
+        let mut add = |b: &mut Builder, shape: &[usize], value: f32| {
+            let slot = b.input();
+            given.push((slot, Tensor::host(vec![value; shape.iter().product()], shape), false));
+            slot
+        };
+        let l = TextOut { hidden: add(&mut b, &[2, 3, 5], 1.0), pooled: Some(add(&mut b, &[2, 5], 1.0)) };
+        let g = TextOut { hidden: add(&mut b, &[2, 3, 7], 2.0), pooled: Some(add(&mut b, &[2, 7], 2.0)) };
+        let t5 = TextOut { hidden: add(&mut b, &[2, 4, 20], 3.0), pooled: None };
+        let outs = |kind| match kind {
+            TextKind::Clip => Some(l),
+            TextKind::ClipG => Some(g),
+            TextKind::T5 => Some(t5),
+            TextKind::Gemma => None,
+        };
+        let Ok(Conditions { context, pooled: Some(pooled) }) = assemble(&mut b, &network, &outs) else {
+            panic!("refused")
+        };
+        let model = b.finish();
+        let text_keep = [(TextKind::Clip, vec![0.0, 1.0]), (TextKind::T5, vec![1.0, 0.0])].into();
+        let inputs = Inputs { timesteps: vec![0.0; 2], text_keep, ..Default::default() };
+        let none = crate::Weights::default();
+        let setting =
+            Setting { model: &model, weights: vec![&none], train: None, inputs: &inputs, policy: Policy::Keep };
+        let pass = setting.forward(&Cx::cpu(), given, &[context, pooled], false);
+        // Rows of one sample: CLIP-L's columns, bigG's, zeros; then T5's.
+        let sample = |l: f32, t5: f32| {
+            let clip = [vec![l; 5], vec![2.0; 7], vec![0.0; 8]].concat();
+            [clip.repeat(3), vec![t5; 80]].concat()
+        };
+        assert_eq!(pass.output(context).to_vec(), [sample(0.0, 3.0), sample(1.0, 0.0)].concat());
+        let vector = |l: f32| [vec![l; 5], vec![2.0; 7]].concat();
+        assert_eq!(pass.output(pooled).to_vec(), [vector(0.0), vector(1.0)].concat());
+    }
 
     /// Every subset of SD3's encoders gives tensors of the model's widths, with real values where they belong.
     #[test]

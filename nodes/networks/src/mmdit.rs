@@ -2,6 +2,8 @@
 //!
 //! `forward(x [B, C, H, W], t = 1000·σ, context [B, S, 4096], pooled [B, 2048]) -> velocity ε − z [B, C, H, W]`.
 
+mod positions;
+
 use pipe_ops::Var;
 use pipe_ops::op::{self, AttentionArgs, PatchOrder};
 
@@ -9,6 +11,8 @@ use crate::embed::sinusoidal;
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
 use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
+
+pub use positions::Options;
 
 /// Width of the sinusoidal time embedding.
 const TIME: usize = 256;
@@ -38,6 +42,9 @@ pub struct MmditConfig {
     pub qk_norm: bool,
     /// The first blocks with a second, image-only attention (3.5 Medium: 13).
     pub dual: usize,
+    /// What a document changes of positions and text.
+    #[serde(default)]
+    pub options: Options,
 }
 
 impl MmditConfig {
@@ -72,6 +79,7 @@ impl MmditConfig {
             positions,
             qk_norm: qk.is_some(),
             dual: r.count("joint_blocks.{}.x_block.attn2."),
+            options: Options::default(),
         })
     }
 
@@ -87,6 +95,7 @@ impl MmditConfig {
             positions,
             qk_norm,
             dual,
+            options: Options::default(),
         }
     }
     /// SD3 Medium.
@@ -189,15 +198,6 @@ impl MmditConfig {
             let [height, width] = net.inputs.latent;
             op::unpatchify(net.cx, &y, height / p, width / p, p, PatchOrder::ChannelLast)
         })
-    }
-
-    /// The centre `h × w` of the position table: `[h·w, D]`.
-    fn positions_of(&self, net: &Net, h: usize, w: usize) -> Var {
-        let (m, d) = (self.positions, self.width);
-        let table = net.weight("pos_embed");
-        let rows = op::narrow(net.cx, &op::reshape(net.cx, &table, &[m, m, d]), 0, (m - h) / 2, h);
-        let crop = op::narrow(net.cx, &rows, 1, (m - w) / 2, w);
-        op::reshape(net.cx, &crop, &[h * w, d])
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a network function is written with.
 
-use pipe_ops::{Cx, DType, Tensor, Var, op};
+use std::collections::{BTreeMap, HashMap};
 
-use crate::text::{TextInput, TextInputs};
+use pipe_ops::{Cx, DType, Stored, Tensor, Var, op};
+
+use crate::text::{TextInput, TextInputs, TextKind};
 use crate::trainables::{Module, Trainables};
 use crate::weights::Weights;
 use crate::wrap::Layer;
@@ -22,6 +24,10 @@ pub struct Inputs {
     pub text_mask: Vec<Vec<f32>>,
     /// Tokens of each text encoder that runs inside the model, by component.
     pub text: TextInputs,
+    /// Where SD3's positions lie in their table, as parts of the room above and left; nothing: in the middle.
+    pub crop: Option<[f32; 2]>,
+    /// What each sample's embeddings of a text encoder are multiplied by (SD3), where not all by 1.
+    pub text_keep: BTreeMap<TextKind, Vec<f32>>,
     /// Counts forward passes of the run; keys dropout. Recomputing a segment draws the same.
     pub pass: u64,
     /// Dropouts act only in training.
@@ -36,6 +42,8 @@ pub struct Net<'a> {
     pub part: &'a str,
     /// Its frozen weights.
     pub weights: &'a Weights,
+    /// Those of this segment that rest in the host's memory, copied to the device; without, each is copied when used.
+    pub fetched: Option<&'a HashMap<String, Stored>>,
     /// What learns; `None` runs the base alone.
     pub train: Option<&'a Trainables>,
     /// Non-tensor inputs.
@@ -48,6 +56,24 @@ impl Net<'_> {
     /// Tokens of this component.
     pub fn text(&self) -> &TextInput {
         self.inputs.text.get(self.part).unwrap_or(&NO_TEXT)
+    }
+
+    /// Whether the component stays as it is for now.
+    fn is_still(&self) -> bool {
+        self.train.is_some_and(|train| train.still.contains(self.part))
+    }
+
+    /// Whether dropouts act.
+    pub(crate) fn training(&self) -> bool {
+        self.inputs.training && !self.is_still()
+    }
+
+    /// A tensor that learns, by its key: a leaf, unless the component stays as it is for now.
+    pub(crate) fn learning(&self, key: &str, master: Tensor) -> Var {
+        match &self.cx.tape {
+            Some(tape) if !self.is_still() => tape.leaf(key, master),
+            _ => Var::constant(master),
+        }
     }
 
     /// RMS norm `path`.
@@ -93,15 +119,32 @@ impl Net<'_> {
                 return self.leaf(&key, master);
             }
         }
-        match self.weights.get(name) {
-            Some(tensor) => self.shifted(name, tensor),
-            None => panic!("`{name}` of {} was not verified before use", self.part),
+        self.shifted(name, self.frozen(name))
+    }
+
+    fn frozen(&self, name: &str) -> Var {
+        match (self.stored(name), self.weights.get(name)) {
+            (Some(stored), _) => Var::stored(self.cx, stored.clone()),
+            (None, Some(tensor)) => Var::constant(tensor.clone()),
+            (None, None) => panic!("`{name}` of {} was not verified before use", self.part),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Option<&Stored> {
+        self.fetched.and_then(|fetched| fetched.get(name)).or_else(|| self.weights.stored(name))
+    }
+
+    /// Rows `ids` of the table `name [V, D]`: `[ids.len(), D]`. Of a table at rest no more than these are cast.
+    pub fn embedding(&self, name: &str, ids: &[u32]) -> Var {
+        let learns = self.train.is_some_and(|t| t.tensors.contains_key(&Trainables::key(self.part, name)));
+        match self.stored(name).filter(|_| !learns) {
+            Some(stored) => Var::constant(stored.rows(&self.cx.device, ids, self.cx.compute)),
+            None => op::embedding(self.cx, &self.weight(name), ids),
         }
     }
 
     /// A frozen weight with what an adapter adds to it.
-    fn shifted(&self, name: &str, tensor: &Tensor) -> Var {
-        let base = Var::constant(tensor.clone());
+    fn shifted(&self, name: &str, base: Var) -> Var {
         let Some((train, (path, kind))) = self.train.zip(name.rsplit_once('.')) else { return base };
         let Some(adapter) = train.adapters.get(&Trainables::key(self.part, path)) else { return base };
         let Module::Shift { weight, bias } = &adapter.module else { return base };
@@ -110,7 +153,7 @@ impl Net<'_> {
         if self.module_dropped(train, adapter, path) {
             return base;
         }
-        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), tensor.shape()))
+        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), base.shape()))
     }
 
     /// A weight that may be absent (biases).
@@ -122,11 +165,7 @@ impl Net<'_> {
     fn leaf(&self, key: &str, master: &Tensor) -> Var {
         // A weight kept in less than f32 gets its gradient in the type it is computed in, not rounded once more.
         let kept = if master.dtype() == DType::F32 { master.clone() } else { master.cast(self.cx.compute) };
-        let var = match &self.cx.tape {
-            Some(tape) => tape.leaf(key, kept),
-            None => Var::constant(kept),
-        };
-        op::cast(self.cx, &var, self.cx.compute)
+        op::cast(self.cx, &self.learning(key, kept), self.cx.compute)
     }
 
     /// Linear layer `path` with its adapter: `x [.., in]` → `[.., out]`.

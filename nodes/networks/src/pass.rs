@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-use pipe_ops::{Cx, Tape, Tensor, Var, op};
+use pipe_ops::{Cx, Offloaded, Stored, Tape, Tensor, Var, op};
 
 use crate::net::{Inputs, Net};
 use crate::segment::{Model, Slot};
-use crate::trainables::Trainables;
+use crate::trainables::{Trainables, under};
 use crate::weights::Weights;
 
 /// What backward starts from, for each segment.
@@ -22,6 +22,8 @@ pub enum Policy {
     Keep,
     /// Keep only segments' inputs and compute the rest again.
     Recompute,
+    /// The same, with the inputs in the host's memory until they are needed.
+    Offload,
 }
 
 /// What a pass runs with.
@@ -41,6 +43,7 @@ pub struct Setting<'a> {
 enum Record {
     Kept { tape: Tape, inputs: Vec<Var>, outputs: Vec<Var> },
     Inputs(Vec<Tensor>),
+    Away(Vec<Offloaded>),
 }
 
 /// A finished forward pass.
@@ -51,8 +54,15 @@ pub struct Pass {
 }
 
 impl Setting<'_> {
-    fn net<'b>(&'b self, cx: &'b Cx, part: usize) -> Net<'b> {
-        Net { cx, part: &self.model.parts[part], weights: self.weights[part], train: self.train, inputs: self.inputs }
+    fn net<'b>(&'b self, cx: &'b Cx, part: usize, fetched: Option<&'b HashMap<String, Stored>>) -> Net<'b> {
+        let (train, inputs) = (self.train, self.inputs);
+        Net { cx, part: &self.model.parts[part], weights: self.weights[part], fetched, train, inputs }
+    }
+
+    /// Weights of segment `i` that rest in the host's memory, on the device.
+    fn fetch(&self, cx: &Cx, i: usize) -> HashMap<String, Stored> {
+        let segment = &self.model.segments[i];
+        self.weights[segment.part].fetched(&segment.weights, &cx.device)
     }
 
     /// Whether segment `i` has trainable weights.
@@ -89,7 +99,7 @@ impl Setting<'_> {
         for &slot in wanted {
             readers[slot] += 1;
         }
-        let mut records = Vec::new();
+        let (mut records, mut away) = (Vec::new(), HashMap::new());
         for (i, segment) in model.segments.iter().enumerate() {
             if !needed[i] {
                 continue;
@@ -111,16 +121,17 @@ impl Setting<'_> {
             let follows = record && (self.learns(i) || segment.inputs.iter().any(|&s| tracked[s]));
             let outputs: Vec<Tensor> = if follows && self.policy == Policy::Keep {
                 let tape = Tape::new();
-                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape);
+                // The tape outlives the segment, so it must not hold what is copied to the device for it.
+                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape, None);
                 let tensors = outputs.iter().map(|v| v.value.clone()).collect();
                 records.push((i, Record::Kept { tape, inputs: vars, outputs }));
                 tensors
             } else {
                 let vars: Vec<Var> = inputs.iter().cloned().map(Var::constant).collect();
-                let plain = cx.without_tape();
-                let outputs = (segment.forward)(&self.net(&plain, segment.part), &vars);
+                let (plain, fetched) = (cx.without_tape(), self.fetch(cx, i));
+                let outputs = (segment.forward)(&self.net(&plain, segment.part, Some(&fetched)), &vars);
                 if follows {
-                    records.push((i, Record::Inputs(inputs)));
+                    records.push((i, self.record(cx, i, inputs, &mut away)));
                 }
                 outputs.into_iter().map(|v| v.value).collect()
             };
@@ -135,7 +146,27 @@ impl Setting<'_> {
         Pass { outputs, records, tracked }
     }
 
-    fn run(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool], tape: &Tape) -> (Vec<Var>, Vec<Var>) {
+    /// What is kept of a segment that is computed again. A tensor that several read is copied to the host once.
+    fn record(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, away: &mut HashMap<Slot, Offloaded>) -> Record {
+        if self.policy != Policy::Offload {
+            return Record::Inputs(inputs);
+        }
+        let slots = &self.model.segments[i].inputs;
+        let one = |(tensor, slot): (Tensor, &Slot)| {
+            away.entry(*slot).or_insert_with(|| Offloaded::of(&tensor, &cx.device)).clone()
+        };
+        Record::Away(inputs.into_iter().zip(slots).map(one).collect())
+    }
+
+    fn run(
+        &self,
+        cx: &Cx,
+        i: usize,
+        inputs: Vec<Tensor>,
+        tracked: &[bool],
+        tape: &Tape,
+        fetched: Option<&HashMap<String, Stored>>,
+    ) -> (Vec<Var>, Vec<Var>) {
         let segment = &self.model.segments[i];
         let vars: Vec<Var> = inputs
             .into_iter()
@@ -143,8 +174,15 @@ impl Setting<'_> {
             .map(|(tensor, &slot)| if tracked[slot] { tape.input(tensor) } else { Var::constant(tensor) })
             .collect();
         let recording = cx.with_tape(tape);
-        let outputs = (segment.forward)(&self.net(&recording, segment.part), &vars);
+        let outputs = (segment.forward)(&self.net(&recording, segment.part, fetched), &vars);
         (vars, outputs)
+    }
+
+    /// Runs segment `i` a second time, now with a tape.
+    fn again(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool]) -> (Tape, Vec<Var>, Vec<Var>) {
+        let (tape, fetched) = (Tape::new(), self.fetch(cx, i));
+        let (inputs, outputs) = self.run(cx, i, inputs, tracked, &tape, Some(&fetched));
+        (tape, inputs, outputs)
     }
 
     /// Walks back from gradients of slots. Trainable gradients are added to `leaves`; gradients of
@@ -157,37 +195,73 @@ impl Setting<'_> {
         wanted: &[Slot],
         leaves: &mut HashMap<String, Tensor>,
     ) -> HashMap<Slot, Tensor> {
-        let mut grads: HashMap<Slot, Tensor> = seeds.into_iter().collect();
-        let Pass { outputs, mut records, tracked } = pass;
-        drop(outputs);
-        while let Some((i, record)) = records.pop() {
-            let segment = &self.model.segments[i];
-            let out_grads: Vec<Option<Tensor>> = segment.outputs.iter().map(|s| grads.remove(s)).collect();
+        let mut back = Back::new(pass, seeds);
+        while back.step(self, cx, leaves) {}
+        back.slots(wanted)
+    }
+}
+
+/// The way back over a pass, one segment at a time: between two, weights may change whose gradient no segment that is
+/// still to come adds to.
+pub struct Back {
+    grads: HashMap<Slot, Tensor>,
+    records: Vec<(usize, Record)>,
+    tracked: Vec<bool>,
+}
+
+impl Back {
+    /// At the end of a pass, with gradients of its slots.
+    pub fn new(pass: Pass, seeds: Vec<(Slot, Tensor)>) -> Self {
+        let Pass { records, tracked, .. } = pass;
+        Back { grads: seeds.into_iter().collect(), records, tracked }
+    }
+
+    /// Walks back over the next segment that a gradient reaches, and adds those of its trainable weights to `leaves`.
+    /// False at the end. `setting` is that of the forward pass.
+    pub fn step(&mut self, setting: &Setting, cx: &Cx, leaves: &mut HashMap<String, Tensor>) -> bool {
+        while let Some((i, record)) = self.records.pop() {
+            let segment = &setting.model.segments[i];
+            let out_grads: Vec<Option<Tensor>> = segment.outputs.iter().map(|s| self.grads.remove(s)).collect();
             if out_grads.iter().all(Option::is_none) {
                 continue;
             }
             let (tape, inputs, outputs) = match record {
                 Record::Kept { tape, inputs, outputs } => (tape, inputs, outputs),
-                Record::Inputs(inputs) => {
-                    let tape = Tape::new();
-                    let (inputs, outputs) = self.run(cx, i, inputs, &tracked, &tape);
-                    (tape, inputs, outputs)
+                Record::Inputs(inputs) => setting.again(cx, i, inputs, &self.tracked),
+                Record::Away(away) => {
+                    let inputs = away.iter().map(|one| one.tensor(&cx.device)).collect();
+                    drop(away);
+                    setting.again(cx, i, inputs, &self.tracked)
                 }
             };
             let seeds = outputs.into_iter().zip(out_grads).filter_map(|(v, g)| g.map(|g| (v, g))).collect();
             let input_grads = tape.backward(cx, seeds, &inputs, leaves);
             for (&slot, grad) in segment.inputs.iter().zip(input_grads) {
                 if let Some(grad) = grad {
-                    let sum = match grads.remove(&slot) {
+                    let sum = match self.grads.remove(&slot) {
                         Some(old) => op::add_tensors(cx, old, grad),
                         None => grad,
                     };
-                    grads.insert(slot, sum);
+                    self.grads.insert(slot, sum);
                 }
             }
+            return true;
         }
-        grads.retain(|slot, _| wanted.contains(slot));
-        grads
+        false
+    }
+
+    /// Whether a segment that is still to come may add to the gradient of a network's own weight.
+    pub fn awaits(&self, model: &Model, key: &str) -> bool {
+        self.records.iter().any(|(i, _)| {
+            let segment = &model.segments[*i];
+            segment.weights.iter().any(|w| under(&model.parts[segment.part], w, key))
+        })
+    }
+
+    /// Gradients of slots, at the end.
+    pub fn slots(mut self, wanted: &[Slot]) -> HashMap<Slot, Tensor> {
+        self.grads.retain(|slot, _| wanted.contains(slot));
+        self.grads
     }
 }
 

@@ -6,6 +6,20 @@ use pipe_ops::{Cx, DType, Tensor, Var, op};
 
 use crate::segment::{Builder, Slot};
 
+/// Text encoders by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextKind {
+    /// CLIP ViT-L, or SD 2.x's OpenCLIP ViT-H.
+    Clip,
+    /// OpenCLIP ViT-bigG.
+    ClipG,
+    /// T5 v1.1.
+    T5,
+    /// Gemma.
+    Gemma,
+}
+
 /// Token ids of a batch for one text encoder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextInput {
@@ -78,7 +92,6 @@ pub(crate) fn push_weights(b: &mut Builder, hidden: Slot) -> Slot {
 /// Rows of the token table as `[rows, length, D]`.
 pub(crate) fn embed(net: &crate::Net, table: &str) -> Var {
     let text = net.text();
-    let table = net.weight(table);
-    let x = op::embedding(net.cx, &table, &text.flat());
-    op::reshape(net.cx, &x, &[text.rows(), text.length(), table.dim(1)])
+    let x = net.embedding(table, &text.flat());
+    op::reshape(net.cx, &x, &[text.rows(), text.length(), x.dim(1)])
 }

@@ -1,6 +1,6 @@
 //! The tensors that learn: adapter factors, or a network's own weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_ops::Tensor;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ pub struct Dropouts {
     pub module: f32,
     /// Inverted dropout on the rank-space activations of [`Module::LowRank`].
     pub neuron: f32,
-    /// [`Module::LowRank`]: probability of leaving out one rank of one sample, rescaled by `1/(1−p)`. LoHa, LoKr and
-    /// DoRA: of leaving one row out of ΔW, not rescaled, as LyCORIS does.
+    /// [`Module::LowRank`]: probability of leaving out one rank of one sample, rescaled by `1/(1−p)`. LoHa, LoKr
+    /// and DoRA: of leaving one row out of ΔW, not rescaled, as LyCORIS does.
     pub rank: f32,
 }
 
@@ -84,6 +84,31 @@ pub enum Module {
         blocks: Vec<String>,
         /// Longest `‖Q‖` for each output row.
         constraint: f32,
+        /// Key of what each row is multiplied by then.
+        rescale: Option<String>,
+    },
+    /// BOFT (Liu et al. 2023): `W' = R_m·…·R_1·W`; the i-th rotation mixes rows that stand `2^i·n/2` apart.
+    Butterfly {
+        /// Key of the parameters `[m, K, n, n]`.
+        blocks: String,
+        /// Longest `‖Q‖` of all together for each output row.
+        constraint: f32,
+        /// Key of what each row is multiplied by then.
+        rescale: Option<String>,
+    },
+    /// (IA)³ (Liu et al. 2022): `W' = W·(1 + w)` by rows or columns.
+    Scale {
+        /// `w`, a value for each.
+        weight: String,
+        /// For each input.
+        on_input: bool,
+    },
+    /// GLoRA (Chavan et al. 2023) in LyCORIS' form: `ΔW = scale·(W·a1·a2 + b1·b2)`.
+    General {
+        /// `[in, r, 1 ..]` and `[r, in, 1 ..]`.
+        a: (String, String),
+        /// `[out, r, 1 ..]` and `[r, in, ..]`.
+        b: (String, String),
     },
 }
 
@@ -94,6 +119,8 @@ pub struct Adapter {
     pub module: Module,
     /// What its output is multiplied by, `α/r`.
     pub scale: f32,
+    /// Key of a number `[1]` that its change is multiplied by as well.
+    pub scalar: Option<String>,
     /// Dropouts.
     pub dropouts: Dropouts,
 }
@@ -109,6 +136,8 @@ pub struct Trainables {
     pub adapters: HashMap<String, Adapter>,
     /// GGPO's noise on the weights of adapted layers.
     pub noise: Option<Noise>,
+    /// Components that stay as they are for now: no gradient flows into them, and their dropouts rest.
+    pub still: BTreeSet<String>,
     /// Seed of dropout streams.
     pub seed: u64,
 }
@@ -126,10 +155,16 @@ impl Trainables {
     pub fn factor(&self, key: &str) -> Option<&Tensor> {
         self.tensors.get(key).or_else(|| self.frozen.get(key))
     }
-    /// Whether a key that starts with `prefix.` (or is `prefix`) learns.
+    /// Whether a key that starts with `prefix.` (or is `prefix`) learns now.
     pub fn touches(&self, part: &str, prefix: &str) -> bool {
-        let full = Trainables::key(part, prefix);
-        let under = |key: &str| key.strip_prefix(&full).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.adapters.keys().any(|k| under(k)) || self.tensors.keys().any(|k| under(k))
+        let mut keys = self.adapters.keys().chain(self.tensors.keys());
+        !self.still.contains(part) && keys.any(|key| under(part, prefix, key))
     }
+}
+
+/// Whether `key` is `part.prefix` or starts with `part.prefix.`.
+pub(crate) fn under(part: &str, prefix: &str, key: &str) -> bool {
+    let rest =
+        key.strip_prefix(part).and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(prefix));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -17,7 +17,7 @@ use pipe_ops::{Cx, DType, Device, op};
 /// All weights as trainables, so that every gradient is asked for.
 fn full(part: &str, file: &ComponentWeights, shapes: &[(String, Vec<usize>)]) -> Trainables {
     Weights::verify(file, shapes, |_| false).unwrap();
-    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let tensors = shapes.iter().map(|(n, _)| (Trainables::key(part, n), weights.get(n).unwrap().clone())).collect();
     Trainables { tensors, ..Default::default() }
 }
@@ -220,7 +220,7 @@ fn lora_output_is_that_of_diffusers() {
     let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
     let config = unet_config(&file);
     let shapes = config.shapes();
-    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let lora = Io::open("lora_trajectory/final.safetensors");
     let mut train = Trainables::default();
     for target in pipe_data::lora_names::discover(shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())), false) {
@@ -233,7 +233,7 @@ fn lora_output_is_that_of_diffusers() {
             train.tensors.insert(factor.clone(), lora.tensor(factor));
         }
         let module = pipe_networks::Module::LowRank(vec![(down, up)]);
-        let adapter = pipe_networks::Adapter { module, scale, dropouts: Default::default() };
+        let adapter = pipe_networks::Adapter { module, scale, scalar: None, dropouts: Default::default() };
         train.adapters.insert(Trainables::key("unet", &target.path), adapter);
     }
     assert_eq!(train.adapters.len(), 192);

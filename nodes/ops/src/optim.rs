@@ -72,6 +72,12 @@ pub fn square_and_clip(cx: &Cx, grads: &[&Tensor], max: Option<f64>) -> Option<(
     Some((Tensor::from_burn(square), factor))
 }
 
+/// Numbers `[1]` of a burn device as one list `[n]`; nothing without any.
+pub fn joined(numbers: &[Tensor]) -> Option<Tensor> {
+    let parts: Vec<burn::Tensor<1>> = numbers.iter().map(Tensor::flatten_burn).collect();
+    (!parts.is_empty()).then(|| Tensor::from_burn(burn::Tensor::cat(parts, 0)))
+}
+
 /// Σ over all tensors of Σ g².
 pub fn sum_squares(cx: &Cx, grads: &[&Tensor]) -> f64 {
     match cx.device {

@@ -64,6 +64,7 @@ fn sums() {
     compare("modulate", &[&[2, 3, 5], &[2, 5], &[2, 5]], |cx, x| op::modulate(cx, &x[0], &x[1], Some(&x[2])));
     compare("modulate without shift", &[&[2, 3, 5], &[2, 5]], |cx, x| op::modulate(cx, &x[0], &x[1], None));
     compare("gate", &[&[2, 3, 5], &[2, 5]], |cx, x| op::gate(cx, &x[0], &x[1]));
+    compare("gate of one channel", &[&[5, 70, 1], &[5, 1]], |cx, x| op::gate(cx, &x[0], &x[1]));
     compare("weighted sum", &[&[2, 3, 5]], |cx, x| {
         let w = cx.device.tensor(vec![0.5, 0.5, 0.0, 0.2, 0.3, 0.5], &[2, 3], DType::F32);
         op::weighted_sum(cx, &x[0], &w)

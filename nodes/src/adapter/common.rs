@@ -26,7 +26,9 @@ use crate::common::denoiser::Denoiser;
 use crate::common::errors;
 use crate::common::facts::read;
 use crate::common::family;
+use crate::common::lazy::Lazy;
 use crate::common::trainable::{Adapted, AdapterAbout, Held, Method, Subject, Trainable, TrainedText};
+use crate::common::weights_source::Source;
 use crate::optimizer::KeyRate;
 
 /// Fields of every adapter.
@@ -116,7 +118,7 @@ pub fn check(recipe: &impl Recipe, cx: &mut CheckCx) -> Facts {
     if vae_of(cx.inputs).is_some() {
         cx.error("P0401", "model", "an autoencoder takes no adapter", Some("use `adapter.full`".into()));
     }
-    check_texts(cx);
+    check_texts(cx, false);
     let common = recipe.common();
     let header = start::header(cx, common.weights.as_ref());
     let facts = pass_on(cx.inputs).with("method", "adapter");
@@ -246,24 +248,24 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
     let content = content(cx, common)?;
     let mut changes = base::read(list, &parts, |path: &str| cx.path(path))?;
     let device = model.engine.device.clone();
-    let mut with_base = |weights: Arc<Weights>, component: Component, unload: &dyn Fn()| {
-        let mut weights = weights;
-        for layers in changes.remove(&component).unwrap_or_default() {
-            let merged = adapters::merge::merged(&model.engine.cx(), &weights, &layers);
-            weights = Arc::new(merged.map_err(|e| RunError::new("P0305", e).at("base_weights"))?);
-            unload();
-        }
-        Ok::<_, RunError>(weights)
+    let mut with_base = |lazy: &Lazy<Weights>, source: &Source, component: Component| {
+        let weights = lazy.get()?;
+        let Some(lists) = changes.remove(&component) else { return Ok::<_, RunError>(weights) };
+        let exact = source.exact(component)?;
+        let exact = |name: &str, shape: &[usize]| exact(name, shape).map_err(|e| e.message);
+        let merged = adapters::merge::merged(&model.engine.cx(), &weights, &lists, &exact);
+        lazy.unload();
+        Ok(Arc::new(merged.map_err(|e| RunError::new("P0305", e).at("base_weights"))?))
     };
-    let weights = with_base(model.weights.get()?, model.component(), &|| model.weights.unload())?;
+    let weights = with_base(&model.weights, &model.source, model.component())?;
     let mut texts = Vec::new();
     for encoder in encoders {
-        let weights = with_base(encoder.weights.get()?, encoder.component, &|| encoder.weights.unload())?;
+        let weights = with_base(&encoder.weights, &encoder.source, encoder.component)?;
         texts.push(TrainedText { encoder, weights });
     }
     let of_base = |part: &str, name: &str| {
         let text = texts.iter().find(|t| family::part(t.encoder.component) == part);
-        text.map_or(&weights, |t| &t.weights).get(name).map(Tensor::to_vec)
+        text.map_or(&weights, |t| &t.weights).values(name)
     };
     let mut train = adapters::create(&targets, recipe.dropouts(), cx.settings.seed, &device, &initial, &of_base);
     if let Some([sigma, beta]) = recipe.perturbation() {
@@ -328,7 +330,8 @@ pub fn describe(
 ) -> AdapterAbout {
     let conv = |t: &Target| t.weight.get(2).is_some_and(|k| *k > 1);
     let alpha = |of_conv: bool, given: Option<f64>, rank: u64| {
-        let mut layers = targets.iter().filter(|t| !t.part.starts_with("text_encoder") && conv(t) == of_conv);
+        let own = |t: &&Target| t.has_alpha() && !t.part.starts_with("text_encoder") && conv(t) == of_conv;
+        let mut layers = targets.iter().filter(own);
         match common.weights {
             // An α belongs to a rank: that of a layer with the usual one, where there is one.
             Some(_) => {

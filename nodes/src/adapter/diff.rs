@@ -1,7 +1,7 @@
 //! `adapter.diff`: whole layers learn, and what they learnt is saved as a difference.
 
 use pipe_core::node::About;
-use pipe_data::lora_names::{Wanted, norms};
+use pipe_data::lora_names::Wanted;
 use pipe_data::weights::Component;
 use pipe_networks::Dropouts;
 use pipe_networks::adapters::{Kind, Rate, Target};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, dropout_args};
+use super::extras::{idle_norms, norm_targets};
 use super::file::AdapterFile;
 use super::targeting::{Fault, layers};
 use crate::common::family;
@@ -31,7 +32,7 @@ pub struct Config {
 /// Which layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Layers {
+pub(super) enum Layers {
     /// Every layer that a LoRA without further settings adapts.
     #[default]
     Linear,
@@ -49,16 +50,13 @@ impl Recipe for Config {
 
     fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = Vec::new();
-        let denoiser = parts.family.denoiser();
-        let unet = denoiser == Component::Unet;
+        let unet = parts.family.denoiser() == Component::Unet;
         if self.layers == Layers::All && !unet {
             let message = format!("`all` is the same as `linear`: {} has no residual blocks", parts.family);
             faults.push(Fault::idle("layers", message, Some("say `linear`".into())));
         }
-        if self.norms && !unet {
-            let message =
-                format!("`norms` has no effect: LyCORIS' files have no names for the norms of {}", parts.family);
-            faults.push(Fault::idle("norms", message, Some("leave it out".into())));
+        if self.norms {
+            faults.extend(idle_norms(parts));
         }
         let conv = self.layers == Layers::All;
         let target = |component: Component, path: String, name: String, weight: Vec<usize>, kind: Kind| Target {
@@ -70,6 +68,7 @@ impl Recipe for Config {
             alpha: 1.0,
             kind,
             rate: Rate::default(),
+            scalar: false,
         };
         let mut targets = Vec::new();
         for (component, shapes) in parts.components() {
@@ -78,13 +77,9 @@ impl Recipe for Config {
                 let kind = Kind::Difference { bias: bias(&layer.path) };
                 targets.push(target(component, layer.path, layer.name, weight, kind));
             }
-            if self.norms && component == denoiser && unet {
-                let named = shapes.iter().map(|(name, shape)| (name.as_str(), shape));
-                for norm in norms(parts.family, named, conv) {
-                    let kind = Kind::Norm { bias: bias(&norm.path) };
-                    targets.push(target(component, norm.path, norm.name, vec![norm.channels], kind));
-                }
-            }
+        }
+        if self.norms {
+            targets.extend(norm_targets(parts, conv));
         }
         (targets, faults)
     }

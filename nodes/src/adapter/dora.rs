@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::extras::Ranked;
 use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
@@ -17,24 +18,12 @@ use crate::common::trainable::AdapterAbout;
 /// Fields of `adapter.dora`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r. Default 16.
-    #[serde(default)]
-    #[schemars(range(min = 1, max = 4096))]
-    rank: Option<u64>,
-    /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 0.99))]
-    rank_dropout: f64,
+    #[serde(flatten)]
+    ranked: Ranked,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
     common: Common,
-}
-
-impl Config {
-    fn rank(&self) -> u64 {
-        self.rank.unwrap_or(16)
-    }
 }
 
 /// The node type.
@@ -48,20 +37,22 @@ impl Recipe for Config {
     fn resolve(&self, parts: &Parts, _start: Option<&AdapterFile>) -> (Vec<Target>, Vec<Fault>) {
         let mut faults = idle(&self.targeting, &self.common, parts);
         let kind = |_: &LoraTarget, _: Component| Kind::Decomposed;
-        let plan = Plan { rank: self.rank(), given: self.rank.is_some(), unit: 1, kind: &kind };
-        let (targets, more) = self.targeting.resolve(parts, &plan);
+        let plan = Plan { rank: self.ranked.rank(), given: self.ranked.rank.is_some(), unit: 1, kind: &kind };
+        let (mut targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
+        faults.extend(self.ranked.extras.apply(parts, (&self.targeting, &self.common), &mut targets));
         (targets, faults)
     }
 
     fn dropouts(&self) -> Dropouts {
-        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.rank_dropout as f32 }
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.ranked.rank_dropout as f32 }
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
+        let mut about = describe(Some("lycoris.kohya"), self.ranked.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "lora".into());
         about.args.insert("dora_wd".into(), "True".into());
+        self.ranked.extras.describe(&mut about);
         dropout_args(&mut about, self.dropouts());
         about
     }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use pipe_core::run::RunError;
-use pipe_data::lora_names::{Piece, Spellings, Wanted, norms, split_tensor};
+use pipe_data::lora_names::{Piece, Spellings, Wanted, split_tensor};
 use pipe_data::weights::{Component, Header, WeightFile};
 
 use super::Parts;
+use super::extras::norm_targets;
 use super::targeting::layers;
 use crate::common::errors;
 
@@ -55,7 +56,7 @@ struct Part {
     swapped: bool,
 }
 
-/// The layers of a model by kohya's names, `oft_` ones included.
+/// The layers of a model by kohya's names, `oft_` ones and norms included.
 pub(super) fn model_layers(parts: &Parts) -> HashMap<String, Layer> {
     let all = Wanted { conv: true, embedders: true };
     let mut out = HashMap::new();
@@ -65,6 +66,10 @@ pub(super) fn model_layers(parts: &Parts) -> HashMap<String, Layer> {
                 out.insert(name, Layer { component, path: layer.path.clone(), shape: shape.clone() });
             }
         }
+    }
+    for norm in norm_targets(parts, true) {
+        let component = Component::Unet;
+        out.insert(norm.name, Layer { component, path: norm.path, shape: norm.weight });
     }
     out
 }
@@ -93,13 +98,7 @@ impl AdapterFile {
                 found.into_iter().map(|(layer, shape)| (layer.path, (layer.name, shape))).collect();
             spellings.push((spelled, by_path));
         }
-        let denoiser = parts.components().into_iter().filter(|(component, _)| *component == Component::Unet);
-        let norms: BTreeSet<String> = denoiser
-            .flat_map(|(_, shapes)| {
-                let named = shapes.iter().map(|(name, shape)| (name.as_str(), shape));
-                norms(parts.family, named, true).into_iter().map(|norm| norm.name).collect::<Vec<_>>()
-            })
-            .collect();
+        let norms: BTreeSet<String> = norm_targets(parts, true).into_iter().map(|norm| norm.name).collect();
         let mut groups = Groups::new();
         for key in header.tensors.keys() {
             match split_tensor(key) {
@@ -125,7 +124,8 @@ impl AdapterFile {
                         file.tensors.insert(format!("{layer}.{ending}"), (shape, Made::Same((*key).to_owned())));
                     }
                 } else if is_text(layer) {
-                    file.texts = true;
+                    // Gemma's output is read before its last layer: what a file has for that changes nothing.
+                    file.texts |= parts.texts.iter().all(|(component, _)| *component != Component::Gemma);
                 } else {
                     file.unknown.extend(tensors.values().map(|key| (*key).to_owned()));
                 }
@@ -173,6 +173,8 @@ impl AdapterFile {
             return Err(RunError::new("P0305", format!("the file has no `{name}`")));
         };
         match made {
+            // (IA)³ says whether it scales inputs by a whole number.
+            Made::Same(key) if name.ends_with(".on_input") => Ok(number(file, key)?.into_iter().collect()),
             Made::Same(key) => get(key),
             Made::Down(parts) => {
                 let mut values = Vec::new();

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::common::{Common, Recipe, adapter_node, coreless, describe, dropout_args, idle};
+use super::extras::Ranked;
 use super::file::AdapterFile;
 use super::targeting::{Fault, Plan, Targeting};
 use crate::common::trainable::AdapterAbout;
@@ -17,10 +18,8 @@ use crate::common::trainable::AdapterAbout;
 /// Fields of `adapter.lokr`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Config {
-    /// Rank r of the large factor, where it is a product. Default 16.
-    #[serde(default)]
-    #[schemars(range(min = 1, max = 4096))]
-    rank: Option<u64>,
+    #[serde(flatten)]
+    ranked: Ranked,
     /// Size of the small factor of each dimension, where it divides it. Default: as near to a square as divisors allow.
     #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
@@ -31,10 +30,6 @@ pub struct Config {
     /// Neither factor is a product; the scale is 1. Default false.
     #[serde(default)]
     full_matrix: bool,
-    /// Probability of leaving a row out of ΔW, as LyCORIS' rank dropout. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 0.99))]
-    rank_dropout: f64,
     /// 3×3 convolutions: the large factor has a core of `rank × rank` kernels (LyCORIS' `use_tucker`), which takes fewer values. Default false.
     #[serde(default)]
     tucker: bool,
@@ -42,12 +37,6 @@ pub struct Config {
     targeting: Targeting,
     #[serde(flatten)]
     common: Common,
-}
-
-impl Config {
-    fn rank(&self) -> u64 {
-        self.rank.unwrap_or(16)
-    }
 }
 
 /// The node type.
@@ -66,8 +55,13 @@ impl Recipe for Config {
             full: self.full_matrix,
             tucker: self.tucker,
         };
-        let plan = Plan { rank: self.rank(), given: self.rank.is_some() && !self.full_matrix, unit: 1, kind: &kind };
-        let (targets, more) = self.targeting.resolve(parts, &plan);
+        let plan = Plan {
+            rank: self.ranked.rank(),
+            given: self.ranked.rank.is_some() && !self.full_matrix,
+            unit: 1,
+            kind: &kind,
+        };
+        let (mut targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
         faults.extend(coreless(self.tucker, &targets));
         if self.full_matrix && self.decompose_both {
@@ -78,7 +72,8 @@ impl Recipe for Config {
         // rank of `false` that layers are not.
         if self.full_matrix {
             let ranks = self.targeting.sizes().into_iter().filter(|(_, size)| size.get().is_some());
-            let mut fields: Vec<String> = self.rank.iter().map(|_| "rank".to_owned()).collect();
+            let mut fields: Vec<String> = self.ranked.rank.iter().map(|_| "rank".to_owned()).collect();
+            fields.extend(self.ranked.extras.rs_lora.then(|| "rs_lora".to_owned()));
             fields.extend(ranks.map(|(field, _)| field));
             fields.extend(self.targeting.alphas());
             fields.retain(|field| faults.iter().all(|fault| fault.field != *field));
@@ -87,15 +82,16 @@ impl Recipe for Config {
                 faults.push(Fault::idle(&field, message, Some("leave one of them out".into())));
             }
         }
+        faults.extend(self.ranked.extras.apply(parts, (&self.targeting, &self.common), &mut targets));
         (targets, faults)
     }
 
     fn dropouts(&self) -> Dropouts {
-        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.rank_dropout as f32 }
+        Dropouts { module: self.common.module_dropout as f32, neuron: 0.0, rank: self.ranked.rank_dropout as f32 }
     }
 
     fn about(&self, _parts: &Parts, targets: &[Target]) -> AdapterAbout {
-        let mut about = describe(Some("lycoris.kohya"), self.rank(), &self.targeting, &self.common, targets);
+        let mut about = describe(Some("lycoris.kohya"), self.ranked.rank(), &self.targeting, &self.common, targets);
         about.args.insert("algo".into(), "lokr".into());
         about.args.insert("factor".into(), self.factor.map_or("-1".into(), |f| f.to_string()));
         let flags =
@@ -105,6 +101,7 @@ impl Recipe for Config {
                 about.args.insert(name.into(), "True".into());
             }
         }
+        self.ranked.extras.describe(&mut about);
         dropout_args(&mut about, self.dropouts());
         about
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::Parts;
 use super::blocks::Blocks;
 use super::common::{Common, Recipe, adapter_node, describe, dropout_args, idle};
+use super::extras::{Extras, norm_targets};
 use super::file::AdapterFile;
 use super::layer_rates::LayerRates;
 use super::targeting::{Fault, Plan, Targeting, layers};
@@ -48,6 +49,8 @@ pub struct Config {
     /// the adapted layers. The noise is as large as the weights and drawn on the CPU, which takes long with large models.
     #[serde(default)]
     perturbation: Option<Perturbation>,
+    #[serde(flatten)]
+    extras: Extras,
     #[serde(flatten)]
     targeting: Targeting,
     #[serde(flatten)]
@@ -149,6 +152,8 @@ impl Config {
         if !targets.is_empty() {
             rates.finish(" that the file adapts", &mut faults);
         }
+        let there = |norm: &Target| norm.rank_in_file(|key| file.shape(key).map(<[usize]>::to_vec)).is_some();
+        targets.extend(norm_targets(parts, true).into_iter().filter(there));
         (targets, faults)
     }
 
@@ -185,7 +190,12 @@ impl Recipe for Config {
             let message = "`perturbation` has no effect with `sigma` and `beta` at 0".to_owned();
             faults.push(Fault::idle("perturbation", message, Some("leave it out".into())));
         }
-        let (targets, more) = match self.rank {
+        let mut extras = self.extras;
+        if extras.scalar && self.perturbation.is_some() {
+            let message = "`scalar` does not go with `perturbation`, whose noise looks at the factors alone".to_owned();
+            faults.push(Fault::wrong("scalar", message, Some("leave one of them out".into())));
+        }
+        let (mut targets, more) = match self.rank {
             Some(Rank::Of(FromFile::FromFile)) => {
                 let t = &self.targeting;
                 let mut fields: Vec<String> = [
@@ -196,6 +206,7 @@ impl Recipe for Config {
                     ("text_ranks", t.text_ranks.is_some()),
                     ("include", t.include.is_some()),
                     ("exclude", t.exclude.is_some()),
+                    ("norms", self.extras.norms),
                 ]
                 .into_iter()
                 .filter(|(_, set)| *set)
@@ -212,6 +223,7 @@ impl Recipe for Config {
                     let message = "`rank: from_file` needs `weights`".to_owned();
                     faults.push(Fault::wrong("rank", message, Some("name the file, or give a rank".into())));
                 }
+                extras.norms = false;
                 start.map(|file| self.file_targets(parts, file)).unwrap_or_default()
             }
             rank => {
@@ -225,6 +237,7 @@ impl Recipe for Config {
         };
         faults.extend(more);
         faults.extend(self.idle_split(parts, &targets));
+        faults.extend(extras.apply(parts, (&self.targeting, &self.common), &mut targets));
         (targets, faults)
     }
 
@@ -247,8 +260,15 @@ impl Recipe for Config {
             // The largest stands for all.
             Some(Rank::Of(_)) => targets.iter().map(|t| t.rank as u64).max().unwrap_or(0),
         };
-        let module = self.frozen_down.then_some("networks.lora_fa");
+        let module = match self.frozen_down {
+            true => Some("networks.lora_fa"),
+            false => self.extras.any().then_some("lycoris.kohya"),
+        };
         let mut about = describe(module, rank, &self.targeting, &self.common, targets);
+        if module == Some("lycoris.kohya") {
+            about.args.insert("algo".into(), "lora".into());
+        }
+        self.extras.describe(&mut about);
         dropout_args(&mut about, self.dropouts());
         about.norm_limit = self.scale_weight_norms;
         for (name, value) in ["ggpo_sigma", "ggpo_beta"].into_iter().zip(self.perturbation().into_iter().flatten()) {

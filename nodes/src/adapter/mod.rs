@@ -2,14 +2,20 @@
 
 mod base;
 mod blocks;
+pub mod boft;
 pub mod common;
+pub mod diag_oft;
 pub mod diff;
 pub mod dora;
 pub mod dylora;
 mod expressions;
+mod extras;
 mod file;
+mod form;
 pub mod full;
 mod full_blocks;
+pub mod glora;
+pub mod ia3;
 mod layer_rates;
 pub mod loha;
 pub mod lokr;
@@ -65,8 +71,8 @@ pub(crate) fn vae_of(inputs: &InputFacts) -> Option<VaeConfig> {
     read(&inputs.one("model")?.facts, "vae")
 }
 
-/// Text encoders that the family does not have, or has twice.
-pub(crate) fn check_texts(cx: &mut CheckCx) {
+/// Text encoders that the family does not have, or has twice; `whole` is whether all of their weights would learn.
+pub(crate) fn check_texts(cx: &mut CheckCx, whole: bool) {
     let texts: Vec<TextFacts> = texts_of_port(cx.inputs, "text");
     let Some(parts) = Parts::of(cx.inputs) else { return };
     for (i, text) in texts.iter().enumerate() {
@@ -74,9 +80,10 @@ pub(crate) fn check_texts(cx: &mut CheckCx) {
         if !parts.family.has(component) {
             let message = format!("{} has no {}", parts.family, component.name());
             cx.error("P0401", "text", message, None);
-        } else if component == Component::Gemma {
-            let message = "Gemma stays as it is in Lumina's training";
-            cx.error("P0401", "text", message, Some("leave `text` out and cache its outputs".into()));
+        } else if whole && component == Component::Gemma {
+            let message = "Gemma is not trained as a whole";
+            let help = "leave `text` out and cache its outputs, or train an adapter on it: `adapter.lora`";
+            cx.error("P0401", "text", message, Some(help.into()));
         } else if texts[..i].iter().any(|t| t.kind == text.kind) {
             cx.error("P0401", "text", format!("two of the text encoders are a {}", component.name()), None);
         }

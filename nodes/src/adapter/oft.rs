@@ -99,6 +99,7 @@ impl Recipe for Config {
                 alpha: self.constraint.unwrap_or(1e-3) as f32,
                 kind: Kind::Rotation { parts: rows },
                 rate: Rate::default(),
+                scalar: false,
             });
         }
         (targets, faults)

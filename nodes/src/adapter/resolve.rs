@@ -103,6 +103,7 @@ impl Targeting {
                     alpha: sizes.alpha(layer, size) as f32,
                     kind: (plan.kind)(layer, *component),
                     rate: rate.rate,
+                    scalar: false,
                 });
             }
         }

@@ -23,7 +23,7 @@ pub(super) fn header(cx: &mut CheckCx, path: Option<&String>) -> Option<Header> 
     }
 }
 
-/// Compares the file with the adapter, by its header; of layers in parts by its values as well. `own_ranks` is false
+/// Compares the file with the adapter, by its header; of layers in parts and of (IA)³ by its values as well. `own_ranks` is false
 /// where the ranks are the file's.
 pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &[Target], own_ranks: bool) {
     if let Some(problem) = misfit(file, targets) {
@@ -39,7 +39,7 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
         let help = "give the adapter the text encoders (`text: …`) to have them trained as well";
         cx.warn("P0402", "weights", message, Some(help.into()));
     }
-    let split: Vec<Target> = targets.iter().filter(|t| in_parts(t)).cloned().collect();
+    let split: Vec<Target> = targets.iter().filter(|t| by_values(t)).cloned().collect();
     if split.is_empty() {
         return;
     }
@@ -52,8 +52,14 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
     }
 }
 
-fn in_parts(target: &Target) -> bool {
-    matches!(&target.kind, Kind::Lora { parts, .. } if !parts.is_empty())
+/// Whether its α is the constraint of a rotation.
+fn turns(target: &Target) -> bool {
+    matches!(target.kind, Kind::Rotation { .. } | Kind::Diagonal { .. } | Kind::Butterfly { .. })
+}
+
+/// Whether only its values tell that a file fits.
+fn by_values(target: &Target) -> bool {
+    matches!(&target.kind, Kind::Lora { parts, .. } if !parts.is_empty()) || matches!(target.kind, Kind::Scale { .. })
 }
 
 /// How a file differs from the modules and ranks asked for.
@@ -118,13 +124,23 @@ fn unpacked(
         values.insert(name, tensor);
     }
     let Some(pieces) = target.unpack(values) else {
-        let message = format!("the up factor of `{}` is not one of split parts", target.name);
-        return Err(RunError::new("P0305", message).at("weights").help("leave `split_qkv` out for this file"));
+        let (message, help) = match target.kind {
+            Kind::Scale { .. } => {
+                let message =
+                    format!("the file has factors of inputs for `{}` where those of outputs learn, or", target.name);
+                (format!("{message} the other way round"), "set `layers` as it was when the file was trained")
+            }
+            _ => {
+                let message = format!("the up factor of `{}` is not one of split parts", target.name);
+                (message, "leave `split_qkv` out for this file")
+            }
+        };
+        return Err(RunError::new("P0305", message).at("weights").help(help));
     };
     target.alpha = match file.alpha(opened, &target.alpha_name())? {
         Some(alpha) => target.alpha_from_file(alpha),
         // Without α the scale is 1; a rotation keeps the constraint it is given.
-        None if matches!(target.kind, Kind::Rotation { .. }) => target.alpha,
+        None if turns(target) => target.alpha,
         None => target.rank as f32,
     };
     Ok(pieces)

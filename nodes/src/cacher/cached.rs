@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use pipe_core::run::RunError;
 use pipe_data::captions::{self, CaptionOptions};
@@ -47,6 +47,8 @@ pub struct Cached {
     pub(super) seed: u64,
     pub(super) batch: usize,
     pub(super) order: Mutex<Option<(u64, Order)>>,
+    /// Every image once, in a fixed order.
+    pub(super) plain: OnceLock<Vec<Vec<usize>>>,
     /// Number, sum and sum of squares of the latent means made in this run.
     pub(super) statistics: (u64, f64, f64),
 }
@@ -214,8 +216,17 @@ impl Cached {
 
     /// The images set aside for validation, in batches that never mix buckets.
     pub(super) fn held_out_batches(&self) -> Vec<Vec<usize>> {
+        self.batches_of(self.held_out.iter().copied())
+    }
+
+    /// The images that are trained on, each once, in batches that never mix buckets.
+    fn plain(&self) -> &[Vec<usize>] {
+        self.plain.get_or_init(|| self.batches_of(self.uses().map(|(image, _)| image)))
+    }
+
+    fn batches_of(&self, images: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
         let mut buckets: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-        for &i in &self.held_out {
+        for i in images {
             buckets.entry(self.items[i].sample.fit.bucket).or_default().push(i);
         }
         let batches = |list: Vec<usize>| list.chunks(self.batch).map(<[usize]>::to_vec).collect::<Vec<_>>();
@@ -223,7 +234,7 @@ impl Cached {
     }
 
     /// A batch of images as they are: whole captions, not mirrored.
-    pub(super) fn plain_batch(&self, images: &[usize]) -> Result<Batch, RunError> {
+    pub(super) fn batch_of(&self, images: &[usize]) -> Result<Batch, RunError> {
         let plain = |&image: &usize| {
             let Item { folder, sample } = &self.items[image];
             (Use { image, sample, folder: &self.folders[*folder] }, false, sample.caption.clone())
@@ -260,6 +271,14 @@ impl BatchSource for Cached {
             batch.class = Some(class);
         }
         Ok(batch)
+    }
+
+    fn plain_batches(&self) -> u64 {
+        self.plain().len() as u64
+    }
+
+    fn plain_batch(&self, index: u64) -> Result<Batch, RunError> {
+        self.plain().get(index as usize).map_or_else(|| Ok(Batch::default()), |images| self.batch_of(images))
     }
 
     fn text_encoders(&self) -> Vec<Component> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use pipe_core::run::{BuildCx, RunError};
 use pipe_data::images;
@@ -36,6 +36,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         seed: cx.settings.seed,
         batch: cx.settings.train.batch_size as usize,
         order: Mutex::new(None),
+        plain: OnceLock::new(),
         statistics: (0, 0.0, 0.0),
     };
     cached.fill_images(cx, vae, vae_batch)?;

@@ -27,7 +27,7 @@ impl BatchSource for HeldOut {
     }
 
     fn batch(&self, _epoch: u64, index: u64) -> Result<Batch, RunError> {
-        let of = |images: &Vec<usize>| self.cached.plain_batch(images);
+        let of = |images: &Vec<usize>| self.cached.batch_of(images);
         self.batches.get(index as usize).map_or_else(|| Ok(Batch::default()), of)
     }
 

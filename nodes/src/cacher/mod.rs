@@ -267,7 +267,7 @@ pub fn text_cost(text: &TextFacts, compute: DType, chunk: usize) -> (u64, u64) {
     let mut b = pipe_networks::Builder::new();
     let out = text.network.build(&mut b, part, text.take);
     let model = b.finish();
-    let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute);
+    let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute, &text.keeping());
     let base = meter.live();
     meter.reset_peak();
     let (windows, length) = match text.network {
@@ -294,7 +294,7 @@ fn encode_cost(config: &VaeConfig, buckets: &[[u64; 3]], batch: usize) -> (u64, 
     let run = |w: u64, h: u64, b: usize| {
         let meter = Meter::new();
         let cx = Cx::new(Device::Meta(meter.clone()), DType::F32);
-        let weights = pipe_networks::Weights::meta(&config.shapes(), &meter, DType::F32);
+        let weights = pipe_networks::Weights::meta(&config.shapes(), &meter, DType::F32, &Default::default());
         let image = Tensor::meta(&[b, 3, h as usize, w as usize], DType::F32, &meter);
         let base = meter.live();
         meter.reset_peak();

@@ -1,17 +1,17 @@
 //! The autoencoder as a value: encodes images, decodes latents, learns.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use pipe_core::node::Value;
 use pipe_core::run::RunError;
 use pipe_data::weights::Component;
-use pipe_networks::pass::{Policy, Setting};
+use pipe_networks::pass::{Back, Pass, Policy, Setting};
 use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Builder, Inputs, Model, Slot, Trainables, Weights};
 use pipe_ops::{Cx, DType, Tensor, op};
 
 use super::engine::Engine;
+use super::gradients::Gradients;
 use super::lazy::Lazy;
 use super::weights_source::Source;
 
@@ -81,7 +81,9 @@ impl Autoencoder {
     ) -> Result<Arc<Self>, RunError> {
         let fingerprint = format!("{} {scale} {shift}", source.fingerprint(Component::Vae)?);
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
-        let weights = Lazy::new(move || load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32));
+        let weights = Lazy::new(move || {
+            load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32, &Default::default())
+        });
         let network = Network::new(&config);
         Ok(Arc::new(Autoencoder { config, scale, shift, source, fingerprint, weights, engine, network }))
     }
@@ -117,73 +119,72 @@ impl Autoencoder {
         let x = self.engine.device.tensor(raw, latents.shape(), DType::F32);
         Ok(self.run(self.network.latent, x, self.network.decoded)?.to_vec())
     }
-
-    /// Reconstruction with what learns, for [`crate::loss::autoencoder`]: forward, loss and, with
-    /// `leaves`, backward. Gives the mean loss of each sample.
-    pub fn reconstruct(
-        &self,
-        weights: &Weights,
-        train: &Trainables,
-        images: &Tensor,
-        noise: &Tensor,
-        kind: op::Elementwise,
-        kl_weight: f32,
-        scale: f32,
-        leaves: Option<&mut HashMap<String, Tensor>>,
-    ) -> Tensor {
-        let cx = if images.meter().is_some() {
-            Cx::new(pipe_ops::Device::Meta(images.meter().cloned().unwrap_or_default()), DType::F32)
-        } else {
-            self.cx()
-        };
-        reconstruct(&self.network, &cx, weights, train, images, noise, kind, kl_weight, scale, leaves)
-    }
 }
 
-/// See [`Autoencoder::reconstruct`]; also runs with shapes only.
+/// What a reconstruction is measured by.
+pub struct Terms {
+    /// Loss of a pixel.
+    pub kind: op::Elementwise,
+    /// Weight of the Kullback-Leibler term.
+    pub kl_weight: f32,
+    /// Multiplies the loss before the way back.
+    pub scale: f32,
+}
+
+/// Reconstruction with what learns, for [`crate::loss::autoencoder`]: forward, loss and, with `gradients`, backward.
+/// `shown` are images `[B, 3, H, W]` in [−1, 1] and the noise of the latents' draw. Gives the mean loss of each sample.
+/// Also runs with shapes only.
 pub fn reconstruct(
     network: &Network,
     cx: &Cx,
     weights: &Weights,
-    train: &Trainables,
-    images: &Tensor,
-    noise: &Tensor,
-    kind: op::Elementwise,
-    kl_weight: f32,
-    scale: f32,
-    leaves: Option<&mut HashMap<String, Tensor>>,
-) -> Tensor {
-    let inputs = Inputs { training: leaves.is_some(), ..Default::default() };
-    let setting = Setting {
-        model: &network.model,
-        weights: vec![weights],
-        train: Some(train),
-        inputs: &inputs,
-        policy: Policy::Keep,
-    };
-    let record = leaves.is_some();
-    let encode = setting.forward(cx, vec![(network.image, images.clone(), false)], &[network.moments], record);
+    train: &RwLock<Trainables>,
+    shown: (&Tensor, &Tensor),
+    terms: &Terms,
+    gradients: Option<&mut dyn Gradients>,
+) -> Result<Tensor, RunError> {
+    let ((images, noise), Terms { kind, kl_weight, scale }) = (shown, terms);
+    let record = gradients.is_some();
+    let inputs = Inputs { training: record, ..Default::default() };
+    let read = || train.read().unwrap_or_else(|e| e.into_inner());
+    let (model, policy) = (&network.model, Policy::Keep);
+    fn setting<'a>(
+        (model, weights, inputs): (&'a Model, &'a Weights, &'a Inputs),
+        policy: Policy,
+        train: &'a Trainables,
+    ) -> Setting<'a> {
+        Setting { model, weights: vec![weights], train: Some(train), inputs, policy }
+    }
+    let with = (model, weights, &inputs);
+    let forward =
+        |from: (Slot, Tensor, bool), to: Slot| setting(with, policy, &read()).forward(cx, vec![from], &[to], record);
+    let encode = forward((network.image, images.clone(), false), network.moments);
     // The draw between the halves has its own small tape.
     let tape = pipe_ops::Tape::new();
     let moments = tape.input(encode.output(network.moments).clone());
     let latent = op::sample_gaussian(&cx.with_tape(&tape), &moments, Some(noise), kl_weight * scale);
-    let decode = setting.forward(cx, vec![(network.latent, latent.value.clone(), true)], &[network.decoded], record);
-    let weights = vec![scale; images.dim(0)];
-    let (loss, grad) = op::loss_and_grad(
-        cx,
-        kind,
-        decode.output(network.decoded),
-        images,
-        op::Weigh { samples: &weights, ..Default::default() },
-    );
-    if let Some(leaves) = leaves {
-        let mut grads = setting.backward(cx, decode, vec![(network.decoded, grad)], &[network.latent], leaves);
-        if let Some(grad) = grads.remove(&network.latent) {
-            let mut parts = tape.backward(cx, vec![(latent, grad)], &[moments], leaves);
-            if let Some(grad) = parts.pop().flatten() {
-                setting.backward(cx, encode, vec![(network.moments, grad)], &[], leaves);
-            }
+    let decode = forward((network.latent, latent.value.clone(), true), network.decoded);
+    let samples = vec![*scale; images.dim(0)];
+    let weigh = op::Weigh { samples: &samples, ..Default::default() };
+    let (loss, grad) = op::loss_and_grad(cx, *kind, decode.output(network.decoded), images, weigh);
+    let Some(gradients) = gradients else { return Ok(loss) };
+    gradients.begin(&loss, &grad)?;
+    let walk = |pass: Pass, seed: (Slot, Tensor), wanted: &[Slot], gradients: &mut dyn Gradients| {
+        let mut back = Back::new(pass, vec![seed]);
+        let segment = |back: &mut Back, gradients: &mut dyn Gradients| {
+            back.step(&setting(with, policy, &read()), cx, gradients.leaves())
+        };
+        while segment(&mut back, gradients) {
+            gradients.segment(&|key| back.awaits(model, key))?;
+        }
+        Ok(back.slots(wanted))
+    };
+    let mut grads = walk(decode, (network.decoded, grad), &[network.latent], gradients)?;
+    if let Some(grad) = grads.remove(&network.latent) {
+        let mut parts = tape.backward(cx, vec![(latent, grad)], &[moments], gradients.leaves());
+        if let Some(grad) = parts.pop().flatten() {
+            walk(encode, (network.moments, grad), &[], gradients)?;
         }
     }
-    loss
+    Ok(loss)
 }

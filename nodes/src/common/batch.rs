@@ -127,6 +127,14 @@ pub trait BatchSource: Send + Sync {
     fn per_epoch(&self) -> u64;
     /// Batch `index` of `epoch`; the same answer every time.
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError>;
+    /// Batches in which each image is once and as it is, to measure with: the same for every seed.
+    fn plain_batches(&self) -> u64 {
+        self.per_epoch()
+    }
+    /// Batch `index` of those.
+    fn plain_batch(&self, index: u64) -> Result<Batch, RunError> {
+        self.batch(0, index)
+    }
     /// Text encoders whose outputs the batches carry.
     fn text_encoders(&self) -> Vec<Component> {
         Vec::new()
@@ -199,7 +207,7 @@ pub struct TextAbout {
     pub clip_skip: Option<u64>,
     /// Tokens of a caption beyond one window of CLIP.
     pub long_tokens: Option<u64>,
-    /// The model is told which tokens are padding.
+    /// Padding is hidden from attention, in the encoder or in the model.
     pub masked: bool,
 }
 

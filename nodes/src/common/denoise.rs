@@ -1,16 +1,17 @@
 //! One forward pass of a denoiser over a batch, and the way back: what losses and previews share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
 use pipe_data::weights::Component;
-use pipe_networks::pass::Setting;
-use pipe_networks::{Inputs, Slot, Weights};
+use pipe_networks::pass::{Back, Setting};
+use pipe_networks::{Inputs, Slot, TextKind, Weights};
 use pipe_ops::{DType, Tensor};
 
 use super::batch::{Batch, BatchSource, HostTensor, TextRows};
 use super::denoiser::{Denoiser, DenoiserNet, Live};
+use super::gradients::Gradients;
 use super::text::mask_rows;
 use super::trainable::{Held, Subject, Trainable, TrainedText};
 
@@ -25,6 +26,17 @@ pub struct Shot {
     pub guidance: Vec<f32>,
     /// Counts forward passes; keys dropout.
     pub pass: u64,
+    /// What is left to chance, in training.
+    pub chance: Chance,
+}
+
+/// What training leaves to chance in a pass, the base model's passes included.
+#[derive(Clone, Debug, Default)]
+pub struct Chance {
+    /// See [`Inputs::crop`].
+    pub crop: Option<[f32; 2]>,
+    /// See [`Inputs::text_keep`].
+    pub text_keep: BTreeMap<TextKind, Vec<f32>>,
 }
 
 /// A trainable denoiser with its joined network.
@@ -75,26 +87,34 @@ impl Runner {
         }
     }
 
-    /// Forward over a batch, its loss, and, with `leaves`, backward. Gives the losses of the samples.
+    /// Forward over a batch, its loss, and, with `gradients`, backward. Gives the losses of the samples.
     pub fn learn(
         &self,
         batch: &Batch,
         shot: &Shot,
         loss: LossOf,
-        leaves: Option<&mut HashMap<String, Tensor>>,
+        gradients: Option<&mut dyn Gradients>,
     ) -> Result<Tensor, RunError> {
         let (model, ..) = self.subject();
-        let mut inputs = self.inputs(shot, leaves.is_some());
+        let mut inputs = self.inputs(shot, gradients.is_some());
         inputs.sizes = batch.sizes.clone();
         let mut given = self.text_of(batch, &mut inputs)?;
         let cx = model.engine.cx();
         given.push((self.net.x, self.tensor(&shot.noisy), false));
-        let train = self.trainable.read();
-        let setting = self.setting(&inputs, Some(&train));
-        let pass = setting.forward(&cx, given, &[self.net.out], leaves.is_some());
+        let pass = {
+            let train = self.trainable.read();
+            self.setting(&inputs, Some(&train)).forward(&cx, given, &[self.net.out], gradients.is_some())
+        };
         let (each, grad) = loss(pass.output(self.net.out));
-        if let Some(leaves) = leaves {
-            setting.backward(&cx, pass, vec![(self.net.out, grad)], &[], leaves);
+        let Some(gradients) = gradients else { return Ok(each) };
+        gradients.begin(&each, &grad)?;
+        let mut back = Back::new(pass, vec![(self.net.out, grad)]);
+        let segment = |back: &mut Back, gradients: &mut dyn Gradients| {
+            let train = self.trainable.read();
+            back.step(&self.setting(&inputs, Some(&train)), &cx, gradients.leaves())
+        };
+        while segment(&mut back, gradients) {
+            gradients.segment(&|key| back.awaits(&self.net.model, key))?;
         }
         Ok(each)
     }
@@ -153,6 +173,8 @@ impl Runner {
             guidance: shot.guidance.clone(),
             latent: [shot.noisy.shape[2], shot.noisy.shape[3]],
             pass: shot.pass,
+            crop: shot.chance.crop,
+            text_keep: shot.chance.text_keep.clone(),
             training,
             ..Default::default()
         }

@@ -46,6 +46,7 @@ pub fn weights_code(error: &WeightsError) -> &'static str {
         WeightsError::File(error) => file_code(error),
         WeightsError::Missing { .. } | WeightsError::Unexpected(_) => "P0304",
         WeightsError::Shape { .. } => "P0305",
+        WeightsError::NotANumber(_) => "P0303",
     }
 }
 

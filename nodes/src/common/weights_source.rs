@@ -6,7 +6,7 @@ use pipe_core::diagnostic::quote;
 use pipe_core::node::{CheckCx, missing_weights_help};
 use pipe_core::run::RunError;
 use pipe_data::weights::{Component, ComponentWeights, FileError, shown};
-use pipe_networks::Weights;
+use pipe_networks::{Keeping, Weights};
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, DType};
 use serde_json::Value as Json;
@@ -15,6 +15,9 @@ use super::errors;
 
 /// Shapes of a network's tensors.
 pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// Values of a tensor, or why they cannot be read.
+pub type Values = Result<Vec<f32>, RunError>;
 
 /// A file or a seed.
 #[derive(Clone, Debug)]
@@ -37,16 +40,43 @@ impl Source {
         }
     }
 
-    /// Reads the tensors onto the device.
-    pub fn load(&self, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Result<Weights, RunError> {
+    /// Reads the tensors: onto the device in `dtype`, or as they are to be kept.
+    pub fn load(
+        &self,
+        component: Component,
+        shapes: &Shapes,
+        cx: &Cx,
+        dtype: DType,
+        keeping: &Keeping,
+    ) -> Result<Weights, RunError> {
         match self {
             Source::File(path) => {
                 let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
                 Weights::verify(&file, shapes, unused(component, shapes)).map_err(errors::weights_error)?;
-                Weights::load(&file, shapes, cx, dtype).map_err(errors::weights_error)
+                Weights::load(&file, shapes, cx, dtype, keeping).map_err(errors::weights_error)
             }
-            Source::Random { seed } => Ok(random(*seed, component, shapes, cx, dtype)),
+            Source::Random { seed } => {
+                let mut weights = Weights::default();
+                for (name, shape) in shapes {
+                    let values = random(*seed, component, name, shape);
+                    weights.put(name, values, shape, cx, dtype, keeping).map_err(errors::weights_error)?;
+                }
+                Ok(weights)
+            }
         }
+    }
+
+    /// Values of single tensors as the source has them, whatever they are kept in.
+    pub fn exact(&self, component: Component) -> Result<impl Fn(&str, &[usize]) -> Values, RunError> {
+        let file = self.path().map(|path| open_for_run(path, component)).transpose()?;
+        let seed = match self {
+            Source::File(_) => 0,
+            Source::Random { seed } => *seed,
+        };
+        Ok(move |name: &str, shape: &[usize]| match &file {
+            Some(file) => file.f32(name).map_err(|e| errors::file_error(&e, "weights")),
+            None => Ok(random(seed, component, name, shape)),
+        })
     }
 
     /// Names the content: equal fingerprints mean equal weights.
@@ -73,26 +103,21 @@ impl Source {
 
 /// Initial values as the original code draws them: Kaiming uniform weights, zero biases, unit norms;
 /// embeddings N(0, 0.02²); the last convolution of a denoiser is zero.
-fn random(seed: u64, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Weights {
-    let mut weights = Weights::default();
-    for (name, shape) in shapes {
-        let len: usize = shape.iter().product();
-        let mut stream = rng::named_stream(seed, Purpose::Init, 1, name);
-        let is_bias = name.ends_with(".bias");
-        let values = if name.contains("embedding.weight") && component == Component::TextEncoder {
-            rng::normal(&mut stream, len).iter().map(|x| 0.02 * x).collect()
-        } else if is_bias || (component == Component::Unet && name == "conv_out.weight") {
-            vec![0.0; len]
-        } else if shape.len() == 1 {
-            vec![1.0; len]
-        } else {
-            let fan_in: usize = shape[1..].iter().product();
-            let bound = 1.0 / (fan_in as f32).sqrt();
-            rng::uniform(&mut stream, len, -bound, bound)
-        };
-        weights.insert(name.clone(), cx.device.tensor(values, shape, dtype));
+fn random(seed: u64, component: Component, name: &str, shape: &[usize]) -> Vec<f32> {
+    let len: usize = shape.iter().product();
+    let mut stream = rng::named_stream(seed, Purpose::Init, 1, name);
+    let is_bias = name.ends_with(".bias");
+    if name.contains("embedding.weight") && component == Component::TextEncoder {
+        rng::normal(&mut stream, len).iter().map(|x| 0.02 * x).collect()
+    } else if is_bias || (component == Component::Unet && name == "conv_out.weight") {
+        vec![0.0; len]
+    } else if shape.len() == 1 {
+        vec![1.0; len]
+    } else {
+        let fan_in: usize = shape[1..].iter().product();
+        let bound = 1.0 / (fan_in as f32).sqrt();
+        rng::uniform(&mut stream, len, -bound, bound)
     }
-    weights
 }
 
 /// What a check finds at `weights`.

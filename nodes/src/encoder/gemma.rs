@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::errors;
 use crate::common::family;
+use crate::common::storage::StorageType;
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
 
@@ -37,6 +38,10 @@ pub struct Config {
     /// Cap the attention logits as Gemma 2 was trained with. Image models are made and used without. Default false.
     #[serde(default)]
     attention_softcap: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -138,7 +143,7 @@ impl Node for Gemma {
         }
         let length =
             Length { prompted: !config.system_prompt.is_empty(), ..Length::of(config.max_tokens as usize, true) };
-        common::facts(Self::ABOUT.type_name, COMPONENT, &network, family::take(false, 2), length)
+        common::facts(cx, Self::ABOUT.type_name, (COMPONENT, &network), family::take(false, 2), length, config.storage)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -164,6 +169,6 @@ impl Node for Gemma {
             rows(&network, &tokenizer)?;
             Ok(network)
         };
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
+        common::build_file(cx, (&config.weights, config.storage), COMPONENT, |_| take, prompts, infer)
     }
 }

@@ -7,13 +7,14 @@ use std::path::Path;
 use pipe_core::folder::atomic_write;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::rows::{self, Row};
 use crate::loss::buckets;
+use crate::optimizer::PRESERVATION;
 
 /// Fields of `logger.csv`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -42,7 +43,7 @@ impl Node for Csv {
     };
 
     fn inputs() -> Vec<Input> {
-        vec![Input::one("update", &[PortType::Update], Rate::Event, "The optimizer to follow.")]
+        super::inputs()
     }
 
     fn outputs() -> Vec<Output> {
@@ -55,8 +56,7 @@ impl Node for Csv {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let steps = cx.inputs.one("update").and_then(|u| u.facts.u64("steps")).unwrap_or(0);
-        NodePlan { disk: steps / config.every_steps * 160, ..Default::default() }
+        super::plan(cx, config.every_steps, 160)
     }
 
     fn build(config: Config, _cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -74,7 +74,7 @@ struct Table {
 /// Columns of the numbers that not every step has, and of the step itself, before the others.
 fn fixed() -> Vec<String> {
     let by_timestep = (0..buckets::BUCKETS).map(buckets::name);
-    let first = ["step", "epoch", "loss", "loss_average", rows::EPOCH_LOSS].map(String::from);
+    let first = ["step", "epoch", "loss", "loss_average", rows::EPOCH_LOSS, PRESERVATION].map(String::from);
     let validation = ["validation_loss", "validation_divergence"].map(String::from);
     let measured = (0..buckets::BUCKETS).map(|bucket| format!("validation_{}", buckets::name(bucket)));
     first.into_iter().chain(validation).chain(by_timestep).chain(measured).collect()

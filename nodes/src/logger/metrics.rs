@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -44,7 +44,7 @@ impl Node for Metrics {
     };
 
     fn inputs() -> Vec<Input> {
-        vec![Input::one("update", &[PortType::Update], Rate::Event, "The optimizer to follow.")]
+        super::inputs()
     }
 
     fn outputs() -> Vec<Output> {
@@ -57,8 +57,7 @@ impl Node for Metrics {
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
-        let steps = cx.inputs.one("update").and_then(|u| u.facts.u64("steps")).unwrap_or(0);
-        NodePlan { disk: steps / config.every_steps * 320, ..Default::default() }
+        super::plan(cx, config.every_steps, 320)
     }
 
     fn build(config: Config, _cx: &mut BuildCx) -> Result<Built, RunError> {

@@ -192,6 +192,7 @@ mod tests {
             measured: &mut measured,
             made: &[],
             elapsed: 1.0,
+            goes_back: false,
             folder: std::path::Path::new(""),
             artifacts: &mut artifacts,
         };

@@ -76,7 +76,8 @@ impl Node for Validation {
     const ABOUT: About = About {
         type_name: "logger.validation",
         summary: "Measures the loss on held-out images before, during and after training.",
-        details: "Noise and timesteps depend on the seed alone, so the numbers of one run can be compared with each other. Adapter \
+        details: "Noise and timesteps depend on the seed alone, and each image is taken as it is: not mirrored, with its whole \
+                  caption. So the numbers of one run, and with one `seed` those of several, can be compared. Adapter \
                   dropouts are off. Held-out images are another folder, or those that `validation_split` of the loader sets \
                   aside: `batch: cached.validation`. Writes `validation.jsonl`: `step`, `loss`, `relative_to_first`, `best` where \
                   it is the lowest yet, `divergence` (minus the mean of training) and `loss_t000` to `loss_t900` by timestep. \
@@ -120,8 +121,10 @@ impl Node for Validation {
         Facts::new().with("every", serde_json::to_value(every).unwrap_or_default())
     }
 
-    fn plan(_config: &Config, _cx: &PlanCx) -> NodePlan {
-        NodePlan { event_count: 2, ..Default::default() }
+    fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
+        let every = config.every.clone().unwrap_or_default();
+        let between = cx.length.map_or(0, |(total, per_epoch)| every.between(total, per_epoch));
+        NodePlan { event_count: 2 + between, ..Default::default() }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -161,21 +164,16 @@ impl Watch {
     /// noise and timesteps are the same every time.
     fn measure(&self) -> Result<(f64, ByTimestep), RunError> {
         let source = &self.batches.0;
-        let batches = self.most.unwrap_or(u64::MAX).min(source.per_epoch());
+        let batches = self.most.unwrap_or(u64::MAX).min(source.plain_batches());
         if batches == 0 {
             return Err(RunError::new("P0306", "no held-out image can be used").at("batch"));
         }
         let (mut sum, mut count, mut index, mut by) = (0.0, 0u64, 0u64, ByTimestep::default());
-        let total = self.passes * batches * 16;
         for pass in 0..self.passes {
             for i in 0..batches {
-                let mut batch = source.batch(0, i)?;
-                // Captions as they are: the order and dropouts of epoch 0 are fixed by the seed.
+                let mut batch = source.plain_batch(i)?;
                 batch.weights.fill(1.0);
-                let timesteps = (0..batch.len() as u64)
-                    .map(|j| (((pass * 16 * batches + i * 16 + j) * 617 % total) as f32 + 0.5) / total as f32 * 1000.0)
-                    .map(f32::floor)
-                    .collect();
+                let timesteps = (index..index + batch.len() as u64).map(timestep).collect();
                 let at = At {
                     seed: self.seed ^ 0x5EED_0F0A_11DA_7E00,
                     step: pass,
@@ -235,6 +233,13 @@ impl Watch {
     }
 }
 
+/// Timestep of the measurement `index` of all: multiples of the golden ratio, which are spread evenly from the first
+/// few on and never repeat.
+fn timestep(index: u64) -> f32 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    (((index as f64 + 0.5) * GOLDEN).fract() * 1000.0).floor() as f32
+}
+
 /// What was measured before.
 fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -257,12 +262,16 @@ impl Listener for Watch {
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let path = cx.folder.join(FILE);
         if cx.moment == Moment::Resume {
+            // The weights kept as the best may be of a step that is dropped: then the next ones take their place.
+            let best_of =
+                |lines: &[serde_json::Value]| lines.iter().rev().find(|l| l["best"] == true)?["step"].as_u64();
+            let dropped = cx.goes_back && best_of(&lines(&path)).is_some_and(|step| step > cx.position.step);
             super::metrics::keep_until(&path, cx.position.step).map_err(|e| RunError::io("write", &path, &e))?;
             let lines = lines(&path);
             let loss = |line: &serde_json::Value| line["loss"].as_f64();
             self.first = lines.first().and_then(loss);
             let trained = lines.iter().filter(|line| line["step"].as_u64().is_some_and(|step| step > 0));
-            self.lowest = trained.filter_map(loss).min_by(f64::total_cmp);
+            self.lowest = trained.filter_map(loss).min_by(f64::total_cmp).filter(|_| !dropped);
             self.at = lines.last().and_then(|line| line["step"].as_u64());
         }
         if self.looks(cx.moment, cx.position) && self.at != Some(cx.position.step) {
@@ -272,5 +281,23 @@ impl Listener for Watch {
             cx.artifacts.push(Artifact { kind: "validation", path, final_result: true });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::timestep;
+
+    #[test]
+    fn timesteps_are_spread_evenly_however_many_there_are() {
+        for count in [4u64, 16, 617, 2468] {
+            let mut all: Vec<f32> = (0..count).map(timestep).collect();
+            let mean = all.iter().sum::<f32>() / count as f32;
+            assert!((mean - 500.0).abs() < 80.0, "{count}: {mean}");
+            all.sort_by(f32::total_cmp);
+            let widest = all.windows(2).map(|pair| pair[1] - pair[0]).fold(all[0], f32::max);
+            // Three gaps at most, the widest below the golden ratio squared over the count.
+            assert!(widest <= 2.7 * 1000.0 / count as f32 + 1.0, "{count}: {widest}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pipe_core::folder::atomic_write;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
-use pipe_core::port::{Input, Output, PortType, Rate};
+use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, EventCx, Listener, Moment, Position, Progress, RunError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,7 +94,7 @@ impl Node for Wandb {
     };
 
     fn inputs() -> Vec<Input> {
-        vec![Input::one("update", &[PortType::Update], Rate::Event, "The optimizer to follow.")]
+        super::inputs()
     }
 
     fn outputs() -> Vec<Output> {

@@ -1,6 +1,5 @@
 //! `loss.autoencoder`: reconstruction loss for training an autoencoder.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -9,14 +8,15 @@ use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_networks::Weights;
 use pipe_ops::rng::{self, Purpose};
-use pipe_ops::{DType, Tensor, op};
+use pipe_ops::{DType, op};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Loss, LossProgram, Losses};
-use crate::common::autoencoder::Autoencoder;
+use crate::common::autoencoder::{Autoencoder, Terms, reconstruct};
 use crate::common::batch::{Batch, BatchSource, Batches};
 use crate::common::engine::Engine;
+use crate::common::gradients::Gradients;
 use crate::common::trainable::{Held, Subject, Trainable};
 
 /// Fields of `loss.autoencoder`.
@@ -156,7 +156,7 @@ impl LossProgram for Program {
         &self.vae().0.engine
     }
 
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError> {
         let (vae, weights) = self.vae();
         let images =
             batch.images.as_ref().ok_or_else(|| RunError::new("P0401", "the batches carry no images").at("batch"))?;
@@ -176,9 +176,9 @@ impl LossProgram for Program {
             LossType::L2 => op::Elementwise::L2,
             LossType::L1 => op::Elementwise::L1,
         };
-        let train = self.trainable.read();
-        let each =
-            vae.reconstruct(weights, &train, &images, &noise, kind, self.config.kl_weight as f32, at.scale, leaves);
+        let train = &self.trainable.train;
+        let terms = Terms { kind, kl_weight: self.config.kl_weight as f32, scale: at.scale };
+        let each = reconstruct(&vae.network, &vae.cx(), weights, train, (&images, &noise), &terms, gradients)?;
         Ok(Losses { each, weights: vec![1.0; b], timesteps: Vec::new(), preservation: None })
     }
 

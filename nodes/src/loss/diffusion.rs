@@ -1,6 +1,5 @@
 //! `loss.diffusion`: denoising loss of epsilon and v models.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -20,8 +19,9 @@ use super::common::{self, element, latents, seen, strength};
 use super::mask::Mask;
 use super::{At, Loss, LossProgram, Losses, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
-use crate::common::denoise::{Runner, Shot};
+use crate::common::denoise::{Chance, Runner, Shot};
 use crate::common::engine::Engine;
+use crate::common::gradients::{Gradients, again};
 use crate::common::trainable::Trainable;
 
 /// Fields of `loss.diffusion`.
@@ -58,7 +58,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = -100.0, max = 100.0))]
     adaptive_noise_scale: Option<f64>,
-    /// Noise of several resolutions, summed (pyramid noise). Default: off.
+    /// Noise of several resolutions, summed (pyramid noise); beside `noise_offset`, whose noise it is added to. Default: off.
     #[serde(default)]
     multires_noise: Option<Multires>,
     /// γ of input perturbation (Ning et al. 2023): the model sees more noise than it is to predict. 0.1 is usual. Default: off.
@@ -138,10 +138,6 @@ impl Config {
                 cx.error("P0402", field, format!("`{field}` has no effect without `{base}`"), None);
             }
         }
-        if self.noise_offset.is_some() && self.multires_noise.is_some() {
-            let message = "`multires_noise` and `noise_offset` both shift whole channels; use one of them";
-            cx.error("P0403", "multires_noise", message, None);
-        }
         if replayed {
             for field in self.of_draws() {
                 let message = format!("`{field}` has no effect on replayed noise and timesteps");
@@ -216,7 +212,7 @@ struct Draw {
 }
 
 impl Program {
-    /// ε of a sample: normal, with its offset or resolutions.
+    /// ε of a sample: normal, with its offset, then its resolutions, which bring the whole back to a variance of 1.
     fn noise(&self, at: &At, sample: u64, shape: &[usize], x0: &[f32], strength: f64) -> Vec<f32> {
         let (channels, h, w) = (shape[1], shape[2], shape[3]);
         let span = channels * h * w;
@@ -224,7 +220,8 @@ impl Program {
         let mut more = rng::stream(at.seed, Purpose::NoiseOffset, at.step, sample);
         if let Some(offset) = self.config.offset() {
             offset.apply(strength, &rng::normal(&mut more, channels), x0, &mut noise);
-        } else if let Some(multires) = &self.config.multires_noise {
+        }
+        if let Some(multires) = &self.config.multires_noise {
             multires.draw([channels, h, w], &mut noise, &mut more);
         }
         noise
@@ -284,11 +281,12 @@ impl LossProgram for Program {
         &self.runner.subject().0.engine
     }
 
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError> {
         let (model, ..) = self.runner.subject();
         let latents = latents(batch, at)?;
         let Draw { noisy, mut target, timesteps, mut weights, c } = self.draw(batch, at, model.prediction, &latents);
-        let shot = Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass };
+        let shot =
+            Shot { noisy, times: timesteps.clone(), guidance: Vec::new(), pass: at.pass, chance: Chance::default() };
         preserve::targets(&self.runner, batch, &shot, &mut target, Tensor::clone)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);
@@ -297,10 +295,10 @@ impl LossProgram for Program {
         let kind = element(self.config.loss_type);
         let weigh = Weigh { samples: &scaled, c: &c, places: places.as_deref() };
         let mut loss = |out: &Tensor| op::loss_and_grad(&cx, kind, out, &target, weigh);
-        let mut leaves = leaves;
-        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
-        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
-        let preservation = leaves.map(class).transpose()?.flatten();
+        let mut gradients = gradients;
+        let each = self.runner.learn(batch, &shot, &mut loss, again(&mut gradients))?;
+        let class = |gradients| preserve::class(&self.runner, batch, &shot, at.scale, gradients);
+        let preservation = gradients.map(class).transpose()?.flatten();
         Ok(Losses { each, weights, timesteps, preservation })
     }
 

@@ -1,6 +1,5 @@
 //! `loss.flow`: flow matching for SD3, FLUX and Lumina.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
@@ -20,12 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{self, element, latents, seen};
 use super::mask::Mask;
-use super::{At, Loss, LossProgram, Losses, mask, preserve};
+use super::{At, Loss, LossProgram, Losses, chance, mask, preserve};
 use crate::common::batch::{Batch, BatchSource, Batches, HostTensor};
 use crate::common::denoise::{Runner, Shot};
 use crate::common::engine::Engine;
 use crate::common::facts::network_of;
 use crate::common::family;
+use crate::common::gradients::{Gradients, again};
 use crate::common::trainable::Trainable;
 
 /// Fields of `loss.flow`.
@@ -179,6 +179,7 @@ impl Node for FlowLoss {
                 cx.error("P0402", "guidance_scale", message, Some("leave it out".into()));
             }
             common::check_mask(cx, config.mask.is_some(), &batch);
+            chance::check(cx, &model, &batch);
         }
         model
             .with("loss", "flow")
@@ -221,7 +222,12 @@ impl Program {
     fn sigma(&self, batch: &Batch, at: &At, i: usize, tokens: usize) -> f64 {
         match (&batch.replay, &at.timesteps) {
             (Some(replay), _) => replay.timesteps[i] as f64 / 1000.0,
-            (None, Some(fixed)) => (fixed[i % fixed.len()] as f64 / 1000.0).clamp(0.001, 1.0),
+            // Given ones are parts of the range that is trained.
+            (None, Some(fixed)) => {
+                let [min, max] = [self.timesteps.min.unwrap_or(0), self.timesteps.max.unwrap_or(1000)];
+                let part = fixed[i % fixed.len()] as f64 / 1000.0;
+                ((min as f64 + (max.saturating_sub(min)) as f64 * part) / 1000.0).clamp(0.001, 1.0)
+            }
             (None, None) => {
                 let mut stream = rng::stream(at.seed, Purpose::Timestep, at.step, at.first_sample + i as u64);
                 let draw = self.timesteps.random(&mut stream);
@@ -242,7 +248,7 @@ impl LossProgram for Program {
         &self.runner.subject().0.engine
     }
 
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError> {
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError> {
         let direction = self.family.direction();
         let kind = self.config.model_prediction;
         let latents = latents(batch, at)?;
@@ -288,7 +294,8 @@ impl LossProgram for Program {
             ModelPrediction::Raw => f.clone(),
             _ => compared(&cx, f, &x, &slopes),
         };
-        let shot = Shot { noisy, times, guidance, pass: at.pass };
+        let chance = gradients.as_ref().map(|_| chance::of(&model.network, at, b)).unwrap_or_default();
+        let shot = Shot { noisy, times, guidance, pass: at.pass, chance };
         preserve::targets(&self.runner, batch, &shot, &mut target, value)?;
         let places = mask::places(batch, self.config.mask.unwrap_or_default(), &mut weights);
         let target = self.runner.target(target, &shot.noisy.shape);
@@ -302,10 +309,10 @@ impl LossProgram for Program {
                 _ => (each, scale_samples(&cx, &grad, &slopes).cast(out.dtype())),
             }
         };
-        let mut leaves = leaves;
-        let each = self.runner.learn(batch, &shot, &mut loss, leaves.as_deref_mut())?;
-        let class = |leaves| preserve::class(&self.runner, batch, &shot, at.scale, leaves);
-        let preservation = leaves.map(class).transpose()?.flatten();
+        let mut gradients = gradients;
+        let each = self.runner.learn(batch, &shot, &mut loss, again(&mut gradients))?;
+        let class = |gradients| preserve::class(&self.runner, batch, &shot, at.scale, gradients);
+        let preservation = gradients.map(class).transpose()?.flatten();
         let timesteps = sigmas.iter().map(|&sigma| (1000.0 * sigma) as f32).collect();
         Ok(Losses { each, weights, timesteps, preservation })
     }

@@ -10,7 +10,7 @@ use crate::common::batch::Batch;
 pub struct Mask {
     /// What a place outside of the mask still counts: the mask becomes `floor + (1 − floor)·mask`. Default: nothing.
     #[serde(default)]
-    #[schemars(range(min = 0.000001, max = 1.0))]
+    #[schemars(range(min = 0.000001, max = 0.999999))]
     floor: Option<f64>,
     /// Divide by the mean of the mask, so that an image with a small mask counts as much as others. Default false.
     #[serde(default)]

@@ -2,13 +2,13 @@
 
 pub mod autoencoder;
 pub mod buckets;
+mod chance;
 mod common;
 pub mod diffusion;
 pub mod flow;
 mod mask;
 mod preserve;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipe_core::run::RunError;
@@ -16,6 +16,7 @@ use pipe_ops::Tensor;
 
 use crate::common::batch::{Batch, BatchSource};
 use crate::common::engine::Engine;
+use crate::common::gradients::Gradients;
 use crate::common::plain_value;
 use crate::common::trainable::Trainable;
 
@@ -74,8 +75,8 @@ pub trait LossProgram: Send + Sync {
     fn source(&self) -> &Arc<dyn BatchSource>;
     /// Device and types.
     fn engine(&self) -> &Engine;
-    /// Forward and, with `leaves`, backward: gradients are added there.
-    fn pass(&self, batch: &Batch, at: &At, leaves: Option<&mut HashMap<String, Tensor>>) -> Result<Losses, RunError>;
+    /// Forward and, with `gradients`, backward: they go there.
+    fn pass(&self, batch: &Batch, at: &At, gradients: Option<&mut dyn Gradients>) -> Result<Losses, RunError>;
     /// Options of the loss that saved files tell, under their usual `ss_` names.
     fn metadata(&self) -> Vec<(String, String)>;
     /// First and last timestep that are drawn, where the document limits them.

@@ -2,14 +2,13 @@
 //!
 //! The base model is the one without the adapter, with `base_weights` merged; its predictions carry no gradient.
 
-use std::collections::HashMap;
-
 use pipe_core::run::RunError;
 use pipe_ops::op::{self, Elementwise, Weigh};
 use pipe_ops::{DType, Tensor};
 
 use crate::common::batch::Batch;
 use crate::common::denoise::{Runner, Shot};
+use crate::common::gradients::Gradients;
 
 /// Puts the base model's values in place of the targets of preserved samples. `value` makes of an output what is
 /// compared with a target.
@@ -39,7 +38,7 @@ pub fn class(
     batch: &Batch,
     shot: &Shot,
     scale: f32,
-    leaves: &mut HashMap<String, Tensor>,
+    gradients: &mut dyn Gradients,
 ) -> Result<Option<(Tensor, Vec<f32>)>, RunError> {
     let Some(class) = &batch.class else { return Ok(None) };
     let of_class = batch.of_class(class);
@@ -48,6 +47,6 @@ pub fn class(
     let cx = runner.subject().0.engine.cx();
     let weigh = Weigh { samples: &scaled, ..Default::default() };
     let mut loss = |out: &Tensor| op::loss_and_grad(&cx, Elementwise::L2, out, &base, weigh);
-    let each = runner.learn(&of_class, shot, &mut loss, Some(leaves))?;
+    let each = runner.learn(&of_class, shot, &mut loss, Some(gradients))?;
     Ok(Some((each, class.weights.clone())))
 }

@@ -1,47 +1,98 @@
 //! The plan of a training step: the real forward and backward, run with shapes only.
 
 use std::collections::HashMap;
+use std::sync::RwLock;
 
 use pipe_core::node::Facts;
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, bytes_text};
+use pipe_core::run::RunError;
 use pipe_core::settings::Settings;
 use pipe_data::weights::{Component, Family};
 use pipe_networks::adapters::noise::Noise;
 use pipe_networks::adapters::{self, Target};
 use pipe_networks::clip::WINDOW;
-use pipe_networks::pass::{Policy, Setting};
+use pipe_networks::pass::{Back, Policy, Setting};
 use pipe_networks::vae::VaeConfig;
 use pipe_networks::{Dropouts, Inputs, Network, Shapes, TextInput, TextNetwork, Trainables, Weights};
 use pipe_ops::op::{self, Elementwise};
 use pipe_ops::{Cx, DType, Device, Meter, Tensor};
 
 use super::groups::Shape;
+use super::rates::texts;
 use crate::adapter::full::{frozen, learns};
-use crate::common::autoencoder;
+use crate::common::autoencoder::{self, Terms};
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
-use crate::common::facts::{TextFacts, network_of, read, trained_texts};
+use crate::common::facts::{TextFacts, keeping_of, network_of, read, trained_texts};
 use crate::common::family;
+use crate::common::gradients::Gradients;
 use crate::common::write;
 
+/// How a step is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// A gradient is freed as soon as it is complete.
+    pub fused: bool,
+    /// The text encoders that learn stay as they are.
+    pub texts_still: bool,
+}
+
 /// Gradients, activations and FLOPs of one step.
-pub fn step(settings: &Settings, facts: &Facts) -> NodePlan {
+pub fn step(settings: &Settings, facts: &Facts, manner: Manner) -> NodePlan {
+    let Manner { fused, .. } = manner;
     let parameters = facts.u64("parameters").unwrap_or(0);
     let mut plan = NodePlan::default();
     let measured = match facts.str("loss") {
-        Some("autoencoder") => autoencoder_step(settings, facts),
-        _ => denoiser_step(settings, facts),
+        Some("autoencoder") => autoencoder_step(settings, facts, fused),
+        _ => denoiser_step(settings, facts, manner),
     };
-    if let Some((peak, flops)) = measured {
+    if let Some(Measured { peak, flops, most, away }) = measured {
         // Gradients of weights in bf16 are of the compute type.
         let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
         let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
-        let gradients = size * parameters;
+        let gradients = if fused { most } else { size * parameters };
         plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
         plan.step.push(Bytes { category: Category::Activations, bytes: peak.saturating_sub(gradients) });
         plan.step_flops = flops * settings.train.accumulate;
+        if away > 0 {
+            plan.host += away;
+            plan.notes.push(format!("activations: {} wait in host memory for the backward pass", bytes_text(away)));
+        }
     }
     plan
+}
+
+/// What one forward and backward pass took.
+struct Measured {
+    /// Peak bytes beyond weights and trainables.
+    peak: u64,
+    /// FLOPs.
+    flops: u64,
+    /// Most bytes of gradients at once.
+    most: u64,
+    /// Bytes of activations in the host's memory, away from the device.
+    away: u64,
+}
+
+/// Gradients of a plan: all of them, or none longer than it is awaited.
+#[derive(Default)]
+struct Gathered {
+    leaves: HashMap<String, Tensor>,
+    fused: bool,
+    most: u64,
+}
+
+impl Gradients for Gathered {
+    fn leaves(&mut self) -> &mut HashMap<String, Tensor> {
+        &mut self.leaves
+    }
+    fn segment(&mut self, awaits: &dyn Fn(&str) -> bool) -> Result<(), RunError> {
+        self.most = self.most.max(self.leaves.values().map(|t| (t.len() * t.dtype().size()) as u64).sum());
+        if self.fused {
+            self.leaves.retain(|key, _| awaits(key));
+        }
+        Ok(())
+    }
 }
 
 /// The type that what learns is kept in.
@@ -127,8 +178,7 @@ fn trainables(facts: &Facts, subject: &Subject, meter: &std::sync::Arc<Meter>) -
     train
 }
 
-/// Peak bytes beyond weights and trainables, and FLOPs of one forward and backward pass.
-fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<Measured> {
     let subject = Subject::of(facts)?;
     let batch = facts.get("batch_facts")?;
     let size = sizes(facts, "latent_sizes").into_iter().next()?;
@@ -136,7 +186,10 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let b = settings.train.batch_size as usize;
     let meter = Meter::new();
     let cx = Cx::new(Device::Meta(meter.clone()), compute);
-    let train = trainables(facts, &subject, &meter);
+    let mut train = trainables(facts, &subject, &meter);
+    if manner.texts_still {
+        train.still = texts();
+    }
     let full = facts.str("method") == Some("full");
     let frozen = frozen(facts);
     let still = |component: Component, name: &String| component == subject.family.denoiser() && frozen.contains(name);
@@ -146,7 +199,9 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         .map(|(component, mut shapes)| {
             // Of a whole model that learns only buffers are left, and what is to stay as it is.
             shapes.retain(|(name, _)| !full || !learns(name) || still(component, name));
-            let weights = Weights::meta(&shapes, &meter, compute);
+            let text = subject.texts.iter().find(|text| text.component() == component);
+            let keeping = text.map_or_else(|| keeping_of(facts), TextFacts::keeping);
+            let weights = Weights::meta(&shapes, &meter, compute, &keeping);
             (family::part(component), weights)
         })
         .collect();
@@ -158,6 +213,7 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let net = DenoiserNet::new(subject.family, &subject.network, &live, &components).ok()?;
     let base = meter.live();
     meter.reset_peak();
+    let away = meter.away();
     let shape = [b, subject.network.channels(), size[1], size[0]];
     let x = Tensor::meta(&shape, compute, &meter);
     let target = Tensor::meta(&shape, DType::F32, &meter);
@@ -195,7 +251,11 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
             inputs.text_mask = vec![vec![1.0; text.tokens as usize]; b];
         }
     }
-    let policy = if facts.str("checkpointing") == Some("blocks") { Policy::Recompute } else { Policy::Keep };
+    let policy = match facts.str("checkpointing") {
+        Some("blocks") => Policy::Recompute,
+        Some("offload") => Policy::Offload,
+        _ => Policy::Keep,
+    };
     let none = Weights::default();
     let setting = Setting {
         model: &net.model,
@@ -204,13 +264,16 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         inputs: &inputs,
         policy,
     };
-    let mut leaves = HashMap::new();
+    let mut gathered = Gathered { fused: manner.fused, ..Default::default() };
     let mut learn = || {
         let pass = setting.forward(&cx, given.clone(), &[net.out], true);
         let forward = meter.flops();
         let weigh = op::Weigh { samples: &vec![1.0; b], ..Default::default() };
         let (_, grad) = op::loss_and_grad(&cx, Elementwise::L2, pass.output(net.out), &target, weigh);
-        setting.backward(&cx, pass, vec![(net.out, grad)], &[], &mut leaves);
+        let mut back = Back::new(pass, vec![(net.out, grad)]);
+        while back.step(&setting, &cx, gathered.leaves()) {
+            gathered.segment(&|key| back.awaits(&net.model, key)).ok();
+        }
         forward
     };
     let forward = learn();
@@ -221,10 +284,15 @@ fn denoiser_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
         learn();
         more += forward;
     }
-    Some((meter.peak() - base, meter.flops() + more))
+    Some(Measured {
+        peak: meter.peak() - base,
+        flops: meter.flops() + more,
+        most: gathered.most,
+        away: meter.away() - away,
+    })
 }
 
-fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
+fn autoencoder_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Measured> {
     let vae: VaeConfig = read(facts, "vae")?;
     let size = sizes(facts, "image_sizes").into_iter().next()?;
     let b = settings.train.batch_size as usize;
@@ -237,9 +305,10 @@ fn autoencoder_step(settings: &Settings, facts: &Facts) -> Option<(u64, u64)> {
     let images = Tensor::meta(&[b, 3, size[1], size[0]], DType::F32, &meter);
     let f = vae.factor();
     let noise = Tensor::meta(&[b, vae.latent, size[1] / f, size[0] / f], DType::F32, &meter);
-    let mut leaves = HashMap::new();
+    let mut gathered = Gathered { fused, ..Default::default() };
     let none = Weights::default();
-    let kind = Elementwise::L2;
-    autoencoder::reconstruct(&network, &cx, &none, &train, &images, &noise, kind, 1.0, 1.0, Some(&mut leaves));
-    Some((meter.peak() - base, meter.flops()))
+    let terms = Terms { kind: Elementwise::L2, kl_weight: 1.0, scale: 1.0 };
+    let train = RwLock::new(train);
+    autoencoder::reconstruct(&network, &cx, &none, &train, (&images, &noise), &terms, Some(&mut gathered)).ok()?;
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops(), most: gathered.most, away: 0 })
 }

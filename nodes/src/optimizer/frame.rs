@@ -1,6 +1,6 @@
 //! Fields that every optimizer has.
 
-use pipe_train::schedule::Schedule;
+use pipe_train::schedule::{Length, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,18 @@ pub struct Frame {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub text_encoder_3_learning_rate: Option<f64>,
-    /// Largest global L2 norm of the gradients; larger ones are scaled down. `false` turns it off. Default 1.0.
+    /// From here on the text encoders stay as they are, as they were trained so far, and only the rest learns: after so
+    /// many `steps`, or after a part of the run, `ratio`. Default: they learn to the end.
+    #[serde(default)]
+    pub stop_text_encoder_training: Option<Length>,
+    /// Largest L2 norm of all gradients together; larger ones are scaled down. `false` turns it off. With
+    /// `fused_backward` it is that of each tensor's gradient. Default 1.0.
     #[serde(default)]
     pub max_grad_norm: Limit,
+    /// Full fine-tuning: each weight is clipped and updated on the way back as soon as its gradient is complete, and the
+    /// gradient is freed, so that those of the whole model are never in memory at once. Default false.
+    #[serde(default)]
+    pub fused_backward: bool,
     /// Learning rate over time, as a factor of every group's rate. Default constant.
     #[serde(default)]
     pub schedule: Schedule,

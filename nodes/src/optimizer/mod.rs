@@ -12,11 +12,14 @@ mod check_rates;
 mod dadapt_adagrad;
 mod dadapt_adam;
 mod dadapt_adam_preprint;
+mod dadapt_adan;
+mod dadapt_adan_ip;
 mod dadapt_lion;
 mod dadapt_sgd;
 mod device;
 mod estimate;
 mod frame;
+mod fused;
 mod groups;
 mod host;
 mod lion;
@@ -36,6 +39,7 @@ use pipe_core::node::{NodeType, Typed};
 use pipe_train::optim;
 
 pub use node::{Algorithm, OptimizerNode, Update};
+pub(crate) use numbers::PRESERVATION;
 pub use rates::KeyRate;
 
 /// Every optimizer.
@@ -53,6 +57,8 @@ pub fn all() -> Vec<Box<dyn NodeType>> {
         of::<optim::Prodigy>(),
         of::<optim::DAdaptAdam>(),
         of::<optim::DAdaptAdamPreprint>(),
+        of::<optim::DAdaptAdan>(),
+        of::<optim::DAdaptAdanIp>(),
         of::<optim::DAdaptAdaGrad>(),
         of::<optim::DAdaptLion>(),
         of::<optim::DAdaptSgd>(),

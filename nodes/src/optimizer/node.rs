@@ -13,16 +13,18 @@ use pipe_ops::Device;
 use pipe_ops::backend::Kind;
 use pipe_train::Invalid;
 use pipe_train::optim::{AdamW, OptimizerConfig};
+use pipe_train::schedule::Length;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::device::DeviceAdamW;
+use super::estimate::Manner;
 use super::frame::Frame;
 use super::groups::Group;
 use super::host::{HostUpdater, Updater};
-use super::rates::Rates;
+use super::rates::{Rates, is_text};
 use super::stepper::{Recipe, Stepper};
 use super::{check_rates, estimate, groups, state};
 use crate::common::plain_value;
@@ -206,6 +208,56 @@ pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
     cx.error(code, &field, message, invalid.help);
 }
 
+/// Whether the text encoders learn first and then no more.
+fn check_stop(cx: &mut CheckCx, length: &Length, total: u64, groups: Option<&[Group]>) {
+    let field = "stop_text_encoder_training";
+    if let Err(invalid) = length.check() {
+        return complain(cx, invalid.within(field));
+    }
+    if let Some(invalid) = length.none_of(total) {
+        let help = "leave the encoders out of the adapter's `text`";
+        let message = format!("`{field}` {}", invalid.reason.replace("has no effect: ", "is no step: "));
+        return cx.error("P0403", field, message, Some(help.into()));
+    }
+    if length.of(total) >= total {
+        let message = format!("`{field}` has no effect: the run ends after {total} steps");
+        return cx.error("P0402", field, message, Some("leave it out".into()));
+    }
+    let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { return };
+    if !groups.iter().any(|group| is_text(&group.part)) {
+        let message = format!("`{field}` has no effect: no text encoder is trained");
+        let help = "give the adapter the text encoder (`text: …`), or leave it out";
+        cx.error("P0402", field, message, Some(help.into()));
+    } else if groups.iter().all(|group| is_text(&group.part) || group.rate == Some(0.0)) {
+        let message = format!("after step {} nothing would learn: only text encoders do", length.of(total));
+        cx.error("P0403", field, message, Some("end the run there: `train.steps`".into()));
+    }
+}
+
+/// Whether tensors can be updated one by one on the way back.
+fn check_fused(cx: &mut CheckCx, optimizer: &OptimizerConfig, full: bool) {
+    let field = "fused_backward";
+    if !full {
+        let message = "`fused_backward` saves nothing on an adapter, whose gradients are as small as it is";
+        let help = "leave it out; it is for `adapter.full`";
+        return cx.error("P0402", field, message, Some(help.into()));
+    }
+    if let Some(why) = optimizer.waits() {
+        let message = format!("`fused_backward` does not go with {}, which {why}", optimizer.name());
+        let help = "take another optimizer, such as `optimizer.adafactor`, or leave it out";
+        cx.error("P0403", field, message, Some(help.into()));
+    }
+    let passes = cx.settings.train.accumulate;
+    if passes > 1 {
+        let message = format!(
+            "`fused_backward` updates in each backward pass, and here {passes} passes make a step, whose gradients must be \
+             kept until they are added up"
+        );
+        let help = "leave `train.accumulate` out, or `fused_backward`";
+        cx.error("P0403", field, message, Some(help.into()));
+    }
+}
+
 impl<A: Algorithm> Node for OptimizerNode<A> {
     type Config = Config<A>;
 
@@ -252,6 +304,12 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let advice = advice.within("schedule");
             cx.warn("P0402", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
         }
+        if let Some(length) = &config.frame.stop_text_encoder_training {
+            check_stop(cx, length, total, config.groups(&loss.facts).as_deref());
+        }
+        if config.frame.fused_backward {
+            check_fused(cx, &optimizer, loss.facts.str("method") == Some("full"));
+        }
         if cx.settings.train.read_every > 1 {
             let host = crate::planned_kind(cx.settings) == Kind::Cpu;
             let why = match (host, config.algorithm.adamw()) {
@@ -275,7 +333,16 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let groups = config.groups(&loss.facts).unwrap_or_default();
         let planned: Vec<_> = groups.iter().map(|group| group.planned(&optimizer)).collect();
         let state_bytes = planned.iter().map(|group| group.state_bytes).sum();
-        let mut plan = estimate::step(cx.settings, &loss.facts);
+        let manner = Manner { fused: config.frame.fused_backward, texts_still: false };
+        let mut plan = estimate::step(cx.settings, &loss.facts, manner);
+        if let Some(length) = &config.frame.stop_text_encoder_training {
+            // Memory is that of the steps before, time a mean of both.
+            let (before, all) = (length.of(total).min(total), total.max(1));
+            let after = estimate::step(cx.settings, &loss.facts, Manner { texts_still: true, ..manner }).step_flops;
+            let sum = plan.step_flops as u128 * before as u128 + after as u128 * (all - before) as u128;
+            plan.step_flops = (sum / all as u128) as u64;
+            plan.notes.push(format!("text encoders learn in the first {before} of {total} steps"));
+        }
         // A GPU's memory holds only what its own update needs.
         let own = config.algorithm.adamw().is_some() && !half(&loss.facts);
         let away = crate::planned_kind(cx.settings) != Kind::Cpu && !own;
@@ -283,6 +350,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let state = bytes_text(state_bytes);
             let note = "the update runs on the CPU: gradients are read back and weights uploaded in every step";
             plan.notes.push(format!("{note}; the state ({state}) is in host memory"));
+            plan.host += state_bytes;
         } else {
             plan.resident.push(Bytes { category: Category::OptimizerState, bytes: state_bytes });
         }
@@ -327,10 +395,12 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             optimizer,
             rates,
             schedule,
+            text_until: config.frame.stop_text_encoder_training.as_ref().map(|length| length.of(total_steps)),
             max_grad_norm: update.max_grad_norm,
             seed: cx.settings.seed,
             accumulate: cx.settings.train.accumulate,
             defer: cx.settings.train.read_every > 1,
+            fused: config.frame.fused_backward,
         };
         let stepper = Stepper::new(loss, recipe, updater, position);
         Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), ..Default::default() })

@@ -8,22 +8,36 @@ use pipe_ops::Tensor;
 use crate::loss::Losses;
 use crate::loss::buckets::ByTimestep;
 
-/// L2 norm of a step's gradient.
+/// Name of the loss that keeps the base model's output.
+pub const PRESERVATION: &str = "preservation_loss";
+
+/// Squares of the L2 norms of what is clipped by itself: the whole gradient, or each tensor's.
 pub enum Norm {
     /// Read.
-    Known(f64),
-    /// Its square, on the device.
-    Square(Box<Tensor>),
+    Known(Vec<f64>),
+    /// On the device.
+    Device(Box<Tensor>),
 }
 
 impl Norm {
-    /// The norm. Waits for the device.
-    pub fn read(&self) -> f64 {
+    /// The squares. Waits for the device.
+    pub fn squares(&self) -> Vec<f64> {
         match self {
-            Norm::Known(norm) => *norm,
-            Norm::Square(square) => square.to_vec().iter().map(|&x| x as f64).sum::<f64>().sqrt(),
+            Norm::Known(squares) => squares.clone(),
+            Norm::Device(squares) => squares.to_vec().iter().map(|&x| x as f64).collect(),
         }
     }
+}
+
+/// Norm of the whole gradient.
+fn whole(squares: &[f64]) -> f64 {
+    squares.iter().sum::<f64>().sqrt()
+}
+
+/// Norm of the whole gradient after clipping.
+fn clipped(squares: &[f64], max: f64) -> f64 {
+    let square = |square: &f64| (square.sqrt() * clip(square.sqrt(), max)).powi(2);
+    squares.iter().map(square).sum::<f64>().sqrt()
 }
 
 /// A step whose numbers are not read yet.
@@ -52,7 +66,7 @@ struct Known {
     losses: Vec<Vec<f64>>,
     /// Mean of the second loss over the passes, where there is one.
     preservation: Option<f64>,
-    norm: f64,
+    squares: Vec<f64>,
 }
 
 impl Unread {
@@ -70,10 +84,10 @@ impl Unread {
             Known {
                 losses: self.losses.iter().map(Losses::values).collect(),
                 preservation: (!second.is_empty()).then(|| second.iter().sum::<f64>() / passes),
-                norm: self.norm.read(),
+                squares: self.norm.squares(),
             }
         });
-        (mean(&known.losses) + known.preservation.unwrap_or(0.0), known.norm)
+        (mean(&known.losses) + known.preservation.unwrap_or(0.0), whole(&known.squares))
     }
 }
 
@@ -91,13 +105,13 @@ impl Numbers {
         let mut values = self.averages(unread.step, loss, position.steps_per_epoch);
         values.extend(unread.rates);
         values.push(("grad_norm".into(), norm));
+        let known = unread.known.unwrap_or_default();
         if let Some(max) = max_norm {
-            values.push(("grad_norm_clipped".into(), norm * clip(norm, max)));
+            values.push(("grad_norm_clipped".into(), clipped(&known.squares, max)));
         }
         values.extend(unread.limits);
         let mut by = ByTimestep::default();
-        let known = unread.known.unwrap_or_default();
-        values.extend(known.preservation.map(|loss| ("preservation_loss".to_string(), loss)));
+        values.extend(known.preservation.map(|loss| (PRESERVATION.to_string(), loss)));
         known.losses.iter().zip(&unread.losses).for_each(|(values, of)| by.add(values, &of.timesteps));
         values.extend(by.means());
         StepReport { step: unread.step, loss, values, samples: unread.samples }
@@ -143,6 +157,18 @@ pub fn clip(norm: f64, max: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_norm_is_clipped_at_once_or_by_tensor() {
+        // 3, 4 and 12 are 13 together.
+        let each = [9.0, 16.0, 144.0];
+        assert_eq!((whole(&each), whole(&[169.0])), (13.0, 13.0));
+        assert!((clipped(&[169.0], 5.0) - 5.0).abs() < 1e-6, "{}", clipped(&[169.0], 5.0));
+        // Only the third is longer than 5.
+        let expected = (9.0f64 + 16.0 + 25.0).sqrt();
+        assert!((clipped(&each, 5.0) - expected).abs() < 1e-6, "{}", clipped(&each, 5.0));
+        assert_eq!(clipped(&each, 100.0), 13.0);
+    }
 
     #[test]
     fn averages_are_of_the_latest_epoch() {

@@ -1,6 +1,6 @@
 //! Learning rates of parameter groups, before the schedule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipe_core::node::Facts;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,16 @@ pub const TEXT: [(&str, &str); 3] = [
     ("text_encoder_2_learning_rate", "text_encoder_2"),
     ("text_encoder_3_learning_rate", "text_encoder_3"),
 ];
+
+/// Whether a part of the model is a text encoder.
+pub fn is_text(part: &str) -> bool {
+    TEXT.iter().any(|(_, of)| *of == part)
+}
+
+/// The text encoders' parts.
+pub fn texts() -> BTreeSet<String> {
+    TEXT.iter().map(|(_, part)| part.to_string()).collect()
+}
 
 impl Rates {
     /// From an optimizer's fields and the facts of its loss.

@@ -1,20 +1,22 @@
 //! The training loop's body: one optimizer step, and what it needs to continue after a stop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use pipe_core::run::{Driver, Position, RunError, StepReport, StopFlag};
 use pipe_ops::optim::{square_and_clip, sum_squares};
 use pipe_ops::{Cx, DType, Tensor};
-use pipe_train::optim::{Data, OptimizerConfig, View};
+use pipe_train::optim::{Data, OptimizerConfig, Report, View};
 use pipe_train::schedule::Schedule;
 
+use super::fused::{self, Fused};
 use super::groups::{self, Group};
 use super::host::{Scale, Updater};
 use super::numbers::{Norm, Numbers, Unread, clip};
-use super::rates::Rates;
+use super::rates::{Rates, is_text, texts};
 use super::state;
+use crate::common::gradients::Gradients;
 use crate::loss::{At, LossProgram, Losses};
 
 /// How a run steps.
@@ -25,6 +27,8 @@ pub struct Recipe {
     pub rates: Rates,
     /// Rates over time.
     pub schedule: Schedule,
+    /// Steps after which the text encoders stay as they are.
+    pub text_until: Option<u64>,
     /// Largest gradient norm.
     pub max_grad_norm: Option<f64>,
     /// Seed of the draws.
@@ -33,11 +37,12 @@ pub struct Recipe {
     pub accumulate: u64,
     /// Losses and norms may stay on the device for some steps.
     pub defer: bool,
+    /// Each tensor is updated on the way back, as soon as its gradient is complete.
+    pub fused: bool,
 }
 
-/// What the forward and backward passes of a step gave.
-struct Gradients {
-    leaves: HashMap<String, Tensor>,
+/// What the forward passes of a step gave.
+struct Passes {
     losses: Vec<Losses>,
     samples: u64,
     names: Vec<String>,
@@ -68,26 +73,31 @@ impl Stepper {
     }
 
     /// Forward and backward over the batches of the step; the last step of an epoch may have fewer.
-    fn gradients(&self, stop: &StopFlag) -> Result<Gradients, RunError> {
-        let Position { step, steps_per_epoch, .. } = self.position;
-        let (epoch, within) = (step / steps_per_epoch, step % steps_per_epoch);
-        let (source, accumulate, seed) = (self.loss.source(), self.recipe.accumulate, self.recipe.seed);
-        let first = within * accumulate;
-        let last = (first + accumulate).min(source.per_epoch());
-        let scale = 1.0 / (last - first).max(1) as f32;
-        let (mut leaves, mut losses, mut samples, mut names) = (HashMap::new(), Vec::new(), 0, Vec::new());
-        for index in first..last {
-            if stop.is_set() {
-                return Err(RunError::interrupted());
-            }
-            let batch = source.batch(epoch, index)?;
-            let pass = step * accumulate + (index - first);
-            let at = At { seed, step, first_sample: samples, pass, scale, timesteps: None };
-            losses.push(self.loss.pass(&batch, &at, Some(&mut leaves))?);
-            samples += batch.len() as u64;
-            names.extend(batch.names);
+    fn passes(&self, stop: &StopFlag, gradients: &mut dyn Gradients) -> Result<Passes, RunError> {
+        passes(&*self.loss, &self.recipe, self.position, stop, gradients)
+    }
+
+    /// Whether the text encoders stay as they are in the step that comes.
+    fn texts_are_still(&self) -> bool {
+        self.recipe.text_until.is_some_and(|until| self.position.step >= until)
+    }
+
+    /// Tells the networks what learns in the step that comes: a function of the step, so that a continued run does the
+    /// same.
+    fn hold_still(&self) {
+        let texts = if self.texts_are_still() { texts() } else { BTreeSet::new() };
+        let trainable = self.loss.trainable();
+        if trainable.read().still != texts {
+            trainable.write().still = texts;
         }
-        Ok(Gradients { leaves, losses, samples, names })
+    }
+
+    /// Rates of the groups in the step that comes.
+    fn rates(&self) -> Vec<f64> {
+        let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
+        let still = self.texts_are_still();
+        let of = |group: &Group| if still && is_text(&group.part) { 0.0 } else { group.rate.unwrap_or(1.0) * factor };
+        self.groups.iter().map(of).collect()
     }
 
     /// L2 norm of the gradients of all groups that learn, and what clips them; both stay on the device where the step
@@ -101,11 +111,40 @@ impl Stepper {
             && let Some((square, factor)) = square_and_clip(&cx, &tensors, self.recipe.max_grad_norm)
         {
             let scale = factor.map_or(Scale::Number(1.0), |factor| Scale::Device(Box::new(factor)));
-            return (Norm::Square(Box::new(square)), scale);
+            return (Norm::Device(Box::new(square)), scale);
         }
-        let norm = sum_squares(&cx, &tensors).sqrt();
-        let scale = self.recipe.max_grad_norm.map_or(1.0, |max| clip(norm, max));
-        (Norm::Known(norm), Scale::Number(scale as f32))
+        let square = sum_squares(&cx, &tensors);
+        let scale = self.recipe.max_grad_norm.map_or(1.0, |max| clip(square.sqrt(), max));
+        (Norm::Known(vec![square]), Scale::Number(scale as f32))
+    }
+
+    /// All gradients, then the update.
+    fn whole(&mut self, stop: &StopFlag, rates: &[f64], read: bool) -> Result<Report, RunError> {
+        // next batch → noise and timestep → forward → loss → backward → accumulate
+        let mut leaves = HashMap::new();
+        let Passes { losses, samples, names } = self.passes(stop, &mut leaves)?;
+        // clip
+        let (norm, scale) = self.norm(&leaves);
+        self.unread.push(Unread::new(self.position.step + 1, losses, norm, samples, names));
+        if read {
+            self.read()?;
+        }
+        self.loss.trainable().perturb(&leaves, || scale.read());
+        // schedule and optimizer
+        let mut train = self.loss.trainable().write();
+        self.updater.step(&self.groups, rates, &scale, &mut train.tensors, leaves)
+    }
+
+    /// next batch → noise and timestep → forward → loss → backward, in which each tensor is clipped and updated.
+    fn fused(&mut self, stop: &StopFlag, rates: &[f64]) -> Result<Report, RunError> {
+        let step = self.position.step + 1;
+        let recipe = &self.recipe;
+        let setting = fused::Setting { step, rates, max_norm: recipe.max_grad_norm, defer: recipe.defer };
+        let mut fused = Fused::new(self.loss.clone(), &self.groups, setting, self.updater.as_mut());
+        let Passes { losses, samples, names } = passes(&*self.loss, recipe, self.position, stop, &mut fused)?;
+        let (report, norm) = fused.finish();
+        self.unread.push(Unread::new(step, losses, norm, samples, names));
+        Ok(report)
     }
 
     fn f32(&self) -> Cx {
@@ -138,23 +177,10 @@ impl Driver for Stepper {
     }
 
     fn step(&mut self, stop: &StopFlag, read: bool) -> Result<Vec<StepReport>, RunError> {
-        // next batch → noise and timestep → forward → loss → backward → accumulate
-        let Gradients { leaves, losses, samples, names } = self.gradients(stop)?;
-        // clip
-        let (norm, scale) = self.norm(&leaves);
-        self.unread.push(Unread::new(self.position.step + 1, losses, norm, samples, names));
+        self.hold_still();
+        let rates = self.rates();
         let read = read || !self.recipe.defer;
-        if read {
-            self.read()?;
-        }
-        self.loss.trainable().perturb(&leaves, || scale.read());
-        // schedule and optimizer
-        let factor = self.recipe.schedule.factor(self.position.step, self.position.total_steps);
-        let rates: Vec<f64> = self.groups.iter().map(|group| group.rate.unwrap_or(1.0) * factor).collect();
-        let report = {
-            let mut train = self.loss.trainable().write();
-            self.updater.step(&self.groups, &rates, &scale, &mut train.tensors, leaves)?
-        };
+        let report = if self.recipe.fused { self.fused(stop, &rates)? } else { self.whole(stop, &rates, read)? };
         self.position.step += 1;
         let limits = self.limits();
         if let Some(unread) = self.unread.last_mut() {
@@ -246,9 +272,47 @@ impl Driver for Stepper {
     }
 }
 
+/// Forward and backward over the batches of the step at a position.
+fn passes(
+    loss: &dyn LossProgram,
+    recipe: &Recipe,
+    position: Position,
+    stop: &StopFlag,
+    gradients: &mut dyn Gradients,
+) -> Result<Passes, RunError> {
+    let Position { step, steps_per_epoch, .. } = position;
+    let (epoch, within) = (step / steps_per_epoch, step % steps_per_epoch);
+    let (source, accumulate, seed) = (loss.source(), recipe.accumulate, recipe.seed);
+    let first = within * accumulate;
+    let last = (first + accumulate).min(source.per_epoch());
+    let scale = 1.0 / (last - first).max(1) as f32;
+    let (mut losses, mut samples, mut names) = (Vec::new(), 0, Vec::new());
+    for index in first..last {
+        if stop.is_set() {
+            return Err(RunError::interrupted());
+        }
+        let batch = source.batch(epoch, index)?;
+        let pass = step * accumulate + (index - first);
+        let at = At { seed, step, first_sample: samples, pass, scale, timesteps: None };
+        let done = loss.pass(&batch, &at, Some(&mut *gradients));
+        losses.push(done.map_err(|error| if error.code == "P0901" { of_batch(error, &batch.names) } else { error })?);
+        samples += batch.len() as u64;
+        names.extend(batch.names);
+    }
+    Ok(Passes { losses, samples, names })
+}
+
 fn not_finite(step: u64, loss: f64, norm: f64, names: &[String]) -> RunError {
+    let error = RunError::new("P0901", format!("step {step}: loss {loss}, gradient norm {norm}"));
+    of_batch(error.help(format!("nothing of this step was saved and the last good files are kept; {LOWER}")), names)
+}
+
+/// What helps against numbers that are not finite.
+pub(super) const LOWER: &str = "lower `learning_rate`, add a warm-up, or look at these images";
+
+/// Names the images of a batch.
+fn of_batch(mut error: RunError, names: &[String]) -> RunError {
     let shown = names.iter().take(4).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    RunError::new("P0901", format!("step {step}: loss {loss}, gradient norm {norm}; the batch was {shown}"))
-        .logged(format!("the images of this batch: {}", names.join(", ")))
-        .help("nothing of this step was saved and the last good files are kept; lower `learning_rate`, add a warm-up, or look at these images")
+    error.message = format!("{}; the batch was {shown}", error.message);
+    error.logged(format!("the images of this batch: {}", names.join(", ")))
 }

@@ -11,7 +11,7 @@ use pipe_train::solve::guidance::{LuminaGuidance, combine};
 use pipe_train::solve::{FlowShift, Sampler, Solver, flow_euler, flow_sigmas};
 
 use crate::common::batch::{HostTensor, TextRows};
-use crate::common::denoise::{Runner, Shot};
+use crate::common::denoise::{Chance, Runner, Shot};
 use crate::common::family;
 
 /// How a picture is drawn.
@@ -86,6 +86,7 @@ pub fn latents(
             times: vec![time; n],
             guidance: if guided { vec![recipe.embedded; n] } else { Vec::new() },
             pass: 0,
+            chance: Chance::default(),
         };
         let texts = if both { texts } else { &alone };
         Ok(runner.predict(&shot, texts, &vec![size; n])?.to_vec())

@@ -244,10 +244,8 @@ impl Node for Preview {
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let every = config.every.clone().unwrap_or_default();
         let train = &cx.settings.train;
-        let steps = train.steps.unwrap_or(if train.epochs.is_some() { 0 } else { 1600 });
-        let by_steps = every.steps.map_or(0, |n| steps.saturating_sub(1) / n);
-        let by_epochs = every.epochs.map_or(0, |n| train.epochs.unwrap_or(0).saturating_sub(1) / n);
-        let count = u64::from(config.at_start) + 1 + by_steps + by_epochs;
+        let count =
+            u64::from(config.at_start) + 1 + cx.length.map_or(0, |(total, per_epoch)| every.between(total, per_epoch));
         let (prompts, _) = shots::all(config, |text| pipe_core::node::resolve(cx.base_dir, text));
         let pixels: Vec<u64> = prompts
             .iter()

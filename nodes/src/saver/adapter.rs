@@ -91,10 +91,7 @@ impl Node for AdapterSaver {
         // Three entries of the header for each module, and the metadata.
         let modules = cx.inputs.one("adapter").and_then(|a| a.facts.u64("modules")).unwrap_or(0);
         let size = parameters * config.files.dtype.dtype().size() as u64 + 450 * modules + 6_000;
-        let (total, per_epoch) = cx
-            .inputs
-            .one("update")
-            .map_or((0, 1), |u| (u.facts.u64("steps").unwrap_or(0), u.facts.u64("steps_per_epoch").unwrap_or(1)));
+        let (total, per_epoch) = cx.length.unwrap_or((0, 1));
         let largest = cx.inputs.one("adapter").map_or(0, |adapter| write::largest(&adapter.facts));
         let plan = config.files.plan(cx.settings, EXTENSION).between(total, per_epoch).disk(size);
         let disk = plan.disk + best::bytes(cx.inputs, size);
@@ -194,6 +191,9 @@ impl Listener for Saver {
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         if cx.moment == Moment::Start {
             return self.rehearse(cx.folder, cx.position);
+        }
+        if cx.goes_back {
+            self.plan.forget_after(cx.position, cx.folder);
         }
         if cx.moment == Moment::Resume {
             // The session begins now, not at its first file.

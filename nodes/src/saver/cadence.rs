@@ -126,15 +126,13 @@ impl Plan {
         })
     }
 
-    /// Deletes the oldest files of the cadence of one that was written, beyond the number kept.
-    pub fn prune(&self, written: &Due) {
-        let Some(cadence) = written.cadence else { return };
-        let (Some(keep), Some(folder)) = (self.kept(cadence), written.path.parent()) else { return };
+    /// The files of a cadence in a folder, with the epoch and step in their names, in that order.
+    fn files(&self, cadence: Cadence, folder: &Path) -> Vec<((u64, u64), PathBuf)> {
         let template = match cadence {
             Cadence::Epochs => &self.epoch,
             Cadence::Steps => &self.step,
         };
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
         let mine = entries.filter_map(|entry| {
             let path = entry.ok()?.path();
             let stem = path.file_name()?.to_str()?.strip_suffix(self.extension)?;
@@ -142,10 +140,28 @@ impl Plan {
         });
         let mut mine: Vec<((u64, u64), PathBuf)> = mine.collect();
         mine.sort();
+        mine
+    }
+
+    /// Deletes the oldest files of the cadence of one that was written, beyond the number kept. A file of a later
+    /// moment, which a stopped run left, does not count.
+    pub fn prune(&self, written: &Due) {
+        let Some(cadence) = written.cadence else { return };
+        let (Some(keep), Some(folder)) = (self.kept(cadence), written.path.parent()) else { return };
+        let mut mine = self.files(cadence, folder);
+        mine.truncate(mine.iter().position(|(_, path)| *path == written.path).map_or(mine.len(), |at| at + 1));
         let extra = mine.len().saturating_sub(keep as usize);
-        for (_, old) in &mine[..extra] {
-            let removed = if old.is_dir() { std::fs::remove_dir_all(old) } else { std::fs::remove_file(old) };
-            drop(removed); // a file that is already gone is no problem
+        mine[..extra].iter().for_each(|(_, old)| remove(old));
+    }
+
+    /// Deletes the files of what came after a moment to which the run goes back.
+    pub fn forget_after(&self, position: Position, folder: &Path) {
+        for cadence in [Cadence::Epochs, Cadence::Steps] {
+            let files = self.files(cadence, &folder.join("checkpoints"));
+            let later = files
+                .into_iter()
+                .filter(|((epoch, step), _)| *step > position.step || (*step == 0 && *epoch > position.epochs_done()));
+            later.for_each(|(_, path)| remove(&path));
         }
     }
 
@@ -157,6 +173,11 @@ impl Plan {
         let kept = |cadence, written: u64| self.kept(cadence).map_or(written, |keep| keep.min(written));
         Between { written: steps + epochs, kept: kept(Cadence::Steps, steps) + kept(Cadence::Epochs, epochs) }
     }
+}
+
+/// Deletes a file or folder; one that is already gone is no problem.
+fn remove(path: &Path) {
+    drop(if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) });
 }
 
 /// How many files a saver writes in the middle of a run, and how many of them are kept at once.
@@ -232,6 +253,38 @@ mod tests {
         let mut names: Vec<String> = entries.map(|entry| stem(&entry.unwrap().path())).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn going_back_drops_what_came_after() {
+        let plan = plan(serde_json::json!({ "every": { "steps": 1, "epochs": 1 }, "keep_last": { "step_files": 2 } }));
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("checkpoints");
+        std::fs::create_dir(&folder).unwrap();
+        let names = || {
+            let mut names: Vec<String> =
+                std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let position = |step| Position { step, total_steps: 10, steps_per_epoch: 3 };
+        let write = |step| {
+            for due in plan.due(Moment::Step, position(step), dir.path()) {
+                std::fs::write(&due.path, "").unwrap();
+                plan.prune(&due);
+            }
+        };
+        (1..=9).for_each(write);
+        let epochs = ["cat-000001.safetensors", "cat-000002.safetensors", "cat-000003.safetensors"];
+        assert_eq!(names(), [&epochs[..], &["cat-step00000008.safetensors", "cat-step00000009.safetensors"]].concat());
+        // A run that was killed and goes on: the files of later steps are good, and never in place of the one written.
+        write(5);
+        assert!(names().contains(&"cat-step00000005.safetensors".to_owned()), "{:?}", names());
+        plan.forget_after(position(4), dir.path());
+        assert_eq!(names(), ["cat-000001.safetensors"]);
+        [5, 6].into_iter().for_each(write);
+        let steps = ["cat-step00000005.safetensors", "cat-step00000006.safetensors"];
+        assert_eq!(names(), [&epochs[..2], &steps[..]].concat());
     }
 
     #[test]

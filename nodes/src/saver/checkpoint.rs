@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
-use pipe_core::plan::NodePlan;
+use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_data::weights::keymap::Form;
-use pipe_data::weights::{DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
-use pipe_networks::Shapes;
+use pipe_data::weights::{Component, DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
+use pipe_networks::{Shapes, Weights};
 use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -27,6 +28,7 @@ use crate::common::facts::{read, texts_of_port, trained_texts};
 use crate::common::family;
 use crate::common::text::TextEncoder;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
+use crate::common::weights_source::{Source, open_for_run};
 use crate::common::write;
 use crate::optimizer::Update;
 
@@ -97,8 +99,8 @@ impl Node for CheckpointSaver {
     fn inputs() -> Vec<Input> {
         vec![
             Input::one("model", &[PortType::Trainable], Rate::Event, "Model to save."),
-            Input::optional("vae", &[PortType::Vae], Rate::Event, "Autoencoder to save with it."),
-            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders to save with it."),
+            Input::optional("vae", &[PortType::Vae], Rate::Event, "Autoencoder to save with it.").unloaded(),
+            Input::many("text", &[PortType::TextEncoder], Rate::Event, "Text encoders to save with it.").unloaded(),
             Input::optional(
                 "update",
                 &[PortType::Update],
@@ -171,7 +173,15 @@ impl Node for CheckpointSaver {
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let mut parameters = cx.inputs.one("model").and_then(|a| a.facts.u64("parameters")).unwrap_or(0);
-        let count = |shapes: Shapes| shapes.iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum::<u64>();
+        let values =
+            |shapes: &Shapes| -> Vec<u64> { shapes.iter().map(|(_, s)| s.iter().product::<usize>() as u64).collect() };
+        // Of the parts that did not learn one tensor at a time is read.
+        let mut read_values = 0;
+        let mut count = |shapes: Shapes| {
+            let values = values(&shapes);
+            read_values = values.iter().copied().fold(read_values, u64::max);
+            values.iter().sum::<u64>()
+        };
         let vae = cx.inputs.one("vae").and_then(|v| read::<pipe_networks::vae::VaeConfig>(&v.facts, "vae"));
         parameters += vae.map_or(0, |c| count(c.shapes()));
         let trained = cx.inputs.one("model").map(|m| trained_texts(&m.facts)).unwrap_or_default();
@@ -183,8 +193,7 @@ impl Node for CheckpointSaver {
         let size = parameters * config.files.dtype.dtype().size() as u64;
         let mut plan = config.files.plan(cx.settings, extension(config.layout(cx.inputs)));
         let train = &cx.settings.train;
-        let told = |name| cx.inputs.one("update").and_then(|update| update.facts.u64(name));
-        let (total, per_epoch) = match (told("steps").zip(told("steps_per_epoch")), train.steps, train.epochs) {
+        let (total, per_epoch) = match (cx.length, train.steps, train.epochs) {
             (Some(told), ..) => told,
             // No optimizer tells the steps of an epoch: what fires by the unit that the run is not measured in is left
             // out.
@@ -200,7 +209,9 @@ impl Node for CheckpointSaver {
         let largest = cx.inputs.one("model").map_or(0, |model| write::largest(&model.facts));
         let plan = plan.between(total, per_epoch).disk(size);
         let disk = plan.disk + best::bytes(cx.inputs, size);
-        NodePlan { event: write::event(cx.settings, largest), disk, ..plan }
+        let mut event = write::event(cx.settings, largest);
+        event.push(Bytes { category: Category::Working, bytes: 4 * read_values });
+        NodePlan { event, disk, ..plan }
     }
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
@@ -252,7 +263,7 @@ struct Saver {
 }
 
 impl Saver {
-    /// The parts to write, sharing their data with the model: nothing is copied before it is written.
+    /// The parts to write. What is in memory is shared, what did not learn is read from its file tensor by tensor.
     fn parts(&self) -> Result<Vec<Part>, RunError> {
         let train = self.trainable.read();
         let own = Some(&*train);
@@ -262,13 +273,20 @@ impl Saver {
             Subject::Denoiser { model, weights, texts } => {
                 parts.push(Part::of_denoiser(model, weights, own));
                 if let Some(vae) = &self.vae {
-                    parts.push(Part::of_vae(vae, &*vae.weights.get()?, None));
+                    let mut part = Part::of_vae(vae, &Weights::default(), None);
+                    match &vae.source {
+                        Source::File(path) => part.read_from(open_for_run(path, Component::Vae)?),
+                        Source::Random { .. } => part = Part::of_vae(vae, &*vae.weights.get()?, None),
+                    }
+                    parts.push(part);
                 }
                 for text in texts {
                     parts.push(Part::of_text(&text.encoder, &text.weights, own)?);
                 }
                 for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
-                    parts.push(Part::of_text(text, &*text.weights.get()?, None)?);
+                    let from_file = text.source.path().is_some();
+                    let weights = if from_file { Arc::new(Weights::default()) } else { text.weights.get()? };
+                    parts.push(Part::of_text(text, &weights, None)?);
                 }
             }
         }
@@ -379,6 +397,9 @@ impl Listener for Saver {
             let result = self.write(&path, cx.position);
             drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
             return result;
+        }
+        if cx.goes_back {
+            self.plan.forget_after(cx.position, cx.folder);
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {

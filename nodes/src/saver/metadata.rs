@@ -17,6 +17,7 @@ use pipe_data::metadata::{
 use pipe_data::weights::detect::detect_shapes;
 use pipe_data::weights::{Architecture, Component, Family, hash};
 use pipe_networks::pass::Policy;
+use pipe_ops::Storage;
 use pipe_train::ddpm::Prediction;
 
 use super::words::{CommentedWords, Words};
@@ -65,7 +66,8 @@ impl Session {
         let mut training = run(settings, update, position);
         training.output_name = Some(wanted.name.to_owned());
         training.training_comment = wanted.words.comment.clone();
-        training.gradient_checkpointing = Some(model.policy == Policy::Recompute);
+        training.gradient_checkpointing = Some(model.policy != Policy::Keep);
+        training.fp8_base = Some(model.keeping.storage == Some(Storage::F8E4M3));
         training.mixed_precision = Some(mixed(model).into());
         let base_model = base_model(model);
         training.v2 = Some(base_model.is_v2());
@@ -202,7 +204,8 @@ fn texts(trainable: &Trainable, about: &DataAbout) -> Vec<TextAbout> {
 
 /// What sd-scripts says of masks and variants for one family alone.
 fn masks(training: &mut AdapterMetadata, family: Family, texts: &[TextAbout]) {
-    let t5 = texts.iter().any(|text| text.component == Component::T5 && text.masked);
+    let masked = |of: &[Component]| texts.iter().any(|text| text.masked && of.contains(&text.component));
+    let t5 = masked(&[Component::T5]);
     match family {
         Family::Flux => {
             training.model_type = Some("flux".into());
@@ -210,7 +213,7 @@ fn masks(training: &mut AdapterMetadata, family: Family, texts: &[TextAbout]) {
         }
         Family::Sd3 => {
             training.apply_t5_attn_mask = Some(t5);
-            training.apply_lg_attn_mask = Some(false);
+            training.apply_lg_attn_mask = Some(masked(&[Component::TextEncoder, Component::ClipG]));
         }
         _ => {}
     }

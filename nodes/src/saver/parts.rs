@@ -1,7 +1,7 @@
 //! Parts of a model on their way to a file: tensors in any layout, and their Diffusers configurations.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use pipe_core::run::RunError;
@@ -33,7 +33,8 @@ pub struct Part {
     shapes: Shapes,
     /// Sharing their data with the model.
     values: HashMap<String, Tensor>,
-    /// Where the tensors are that the network does not read and other programs do.
+    /// Where the other tensors are: those of a part that did not learn, and those that the network does not read and other
+    /// programs do.
     rest: Option<ComponentWeights>,
 }
 
@@ -58,14 +59,29 @@ impl Part {
     pub fn of_text(text: &TextEncoder, weights: &Weights, train: Option<&Trainables>) -> Result<Self, RunError> {
         let mut part = Part::new(text.component, text.network.shapes(), weights, train, text_config(&text.network));
         part.tokenizer = Some(text.prompts.folder());
-        // Of Gemma nothing reads the last layer and its norm; a model without them would count as one layer shorter.
-        if let (Component::Gemma, Source::File(path)) = (text.component, &text.source) {
+        if let Source::File(path) = &text.source {
             let file = open_for_run(path, text.component)?;
-            let unread = file.shapes().filter(|(name, _)| !part.values.contains_key(*name));
-            part.shapes.extend(unread.map(|(name, shape)| (name.to_owned(), shape)).collect::<Vec<_>>());
-            part.rest = Some(file);
+            // Of Gemma nothing reads the last layer and its norm; a model without them would count as one layer shorter.
+            if text.component == Component::Gemma {
+                let known: HashSet<&str> = part.shapes.iter().map(|(name, _)| name.as_str()).collect();
+                let unread = file.shapes().filter(|(name, _)| !known.contains(name));
+                let unread: Vec<_> = unread.map(|(name, shape)| (name.to_owned(), shape)).collect();
+                part.shapes.extend(unread);
+            }
+            part.read_from(file);
+        } else if weights.rests() {
+            let exact = text.source.exact(text.component)?;
+            let kept = part.shapes.iter().filter(|(name, _)| !part.values.contains_key(name));
+            let kept: Vec<_> = kept
+                .map(|(name, shape)| Ok((name.clone(), Tensor::host(exact(name, shape)?, shape))))
+                .collect::<Result<_, RunError>>()?;
+            part.values.extend(kept);
         }
         Ok(part)
+    }
+    /// Takes the tensors that are not in memory from a file.
+    pub fn read_from(&mut self, file: ComponentWeights) {
+        self.rest = Some(file);
     }
     /// An autoencoder.
     pub fn of_vae(vae: &Autoencoder, weights: &Weights, train: Option<&Trainables>) -> Self {

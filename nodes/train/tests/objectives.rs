@@ -113,6 +113,15 @@ fn noise_of_every_kind() {
     multires.add((24, 17), &levels, &mut ours);
     Multires::normalise(&mut ours);
     close("pyramid", &ours, &f.f32("pyramid.out"), 1e-6);
+
+    // Both: the offset first.
+    let mut ours = f.f32("pyramid.base");
+    let offset = NoiseOffset { strength: 0.1, random_strength: true, adaptive: None };
+    let latents = vec![0.0; ours.len()];
+    offset.apply(offset.strength(0.6), &xi[..channels], &latents, &mut ours);
+    multires.add((24, 17), &levels, &mut ours);
+    Multires::normalise(&mut ours);
+    close("both", &ours, &f.f32("both.out"), 1e-6);
 }
 
 #[test]

@@ -28,6 +28,8 @@ fn all() -> Vec<OptimizerConfig> {
         r#"{"type":"prodigy","d0":0.001,"betas":[0.0,0.99]}"#,
         r#"{"type":"dadapt_adam","d0":0.001}"#,
         r#"{"type":"dadapt_adam_preprint","d0":0.001}"#,
+        r#"{"type":"dadapt_adan","d0":0.001}"#,
+        r#"{"type":"dadapt_adan_ip","d0":0.001}"#,
         r#"{"type":"dadapt_adagrad","d0":0.001}"#,
         r#"{"type":"dadapt_lion","d0":0.001}"#,
         r#"{"type":"dadapt_sgd","d0":0.001}"#,
@@ -282,7 +284,7 @@ fn different_rates_are_refused_where_one_is_estimated() {
             config.check_rates(&rates).unwrap();
         }
     }
-    assert_eq!(refusing, 7);
+    assert_eq!(refusing, 9);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! What an adapter does to a weight: `W ← W + m·s·ΔW`, DoRA's and OFT's included.
 //!
-//! Formulas: LoRA (Hu et al. 2022), LoCon, LoHa and LoKr as LyCORIS has them (Yeh et al. 2024), DoRA (Liu et al. 2024),
-//! OFT (Qiu et al. 2023) in kohya's form. `m` is the file's strength, `s = α/r`; of DoRA and OFT, which are no sums, the
-//! weight goes that part of the way to what it is at strength 1.
+//! Formulas: LoRA (Hu et al. 2022), LoCon, LoHa and LoKr as LyCORIS has them (Yeh et al. 2024), DoRA (Liu et al. 2024);
+//! rotations are in `rotate`, what multiplies a weight in `multiply`. `m` is the file's strength, `s = α/r`; of DoRA and
+//! OFT, which are no sums, the weight goes that part of the way to what it is at strength 1.
+
+use pipe_networks::adapters::tucker;
 
 use super::file::{AdapterFile, Layer, Tensor};
 use super::names::Place;
 use crate::error::{Result, ToolError};
-use crate::linear::{Matrix, multiply_f32};
+use crate::linear::multiply_f32;
 
 /// A layer of a file that is to change a weight.
 #[derive(Clone, Debug)]
@@ -86,34 +88,20 @@ impl Change<'_> {
         if layer.is(&[], &[Diff, DiffBias]) {
             return fit(!layer.has(Diff) || size(Diff) == times(&[out, row]));
         }
-        if let Some(count) = self.rotations() {
-            self.whole("OFT")?;
-            let mut rows = 0;
-            for part in 0..count {
-                let Some(&[k, n, n2]) = dims(Blocks(part)).first_chunk::<3>() else { return fit(false) };
-                fit(n == n2 && dims(Blocks(part)).len() == 3 && k > 0 && n > 0)?;
-                rows = times(&[k, n]).saturating_add(rows);
-            }
-            return fit(rows == out);
+        if let Some(found) = self.check_rotation(shape).or_else(|| self.check_product(shape)) {
+            return found;
         }
         let list: Vec<&str> =
             layer.0.values().map(|name| name.rsplit_once('.').map_or(name.as_str(), |(_, end)| end)).collect();
         Err(format!("it is of no known kind: it has {}", list.join(", ")))
     }
 
-    /// DoRA and OFT look at all rows of a weight together.
-    fn whole(&self, kind: &str) -> Result<(), String> {
+    /// What looks at all rows of a weight together.
+    pub(super) fn whole(&self, kind: &str) -> Result<(), String> {
         match self.place.rows.is_some() || self.place.swapped {
             true => Err(format!("{kind} on some rows of a joined weight is not supported")),
             false => Ok(()),
         }
-    }
-
-    /// Number of the parts that turn by themselves, when it is a rotation.
-    fn rotations(&self) -> Option<u8> {
-        let blocks = self.layer.0.keys().filter(|t| matches!(t, Blocks(_))).count() as u8;
-        let only = self.layer.0.keys().all(|t| matches!(t, Blocks(_) | Alpha));
-        (blocks > 0 && only && (0..blocks).all(|i| self.layer.has(Blocks(i)))).then_some(blocks)
     }
 
     /// Changes the weight; `shape` is that of `weight`, which is all of it.
@@ -127,8 +115,14 @@ impl Change<'_> {
             of_rows[0] = rows.len();
         }
         self.check(&of_rows).map_err(wrong)?;
-        if self.layer.has(Blocks(0)) {
-            return self.rotate(weight, row);
+        let new = match self.rotated(weight, row)? {
+            Some(new) => Some(new),
+            None => self.multiplied(weight, &of_rows)?,
+        };
+        if let Some(new) = new {
+            let ratio = self.ratio as f32;
+            weight.iter_mut().zip(&new).for_each(|(w, x)| *w += ratio * (x - *w));
+            return Ok(());
         }
         let Some((mut delta, scale)) = self.delta(&of_rows)? else { return Ok(()) };
         if self.layer.has(Magnitude) {
@@ -182,7 +176,7 @@ impl Change<'_> {
             let rank = dims(Up)[1];
             let (up, down) = (get(Up)?, get(Down)?);
             let down = match layer.has(Mid) {
-                true => flatten_mid(&get(Mid)?, &down, rank, dims(Down)[0], inputs, kernel),
+                true => tucker::down(&get(Mid)?, &down, [rank, dims(Down)[0]], inputs, kernel),
                 false => down,
             };
             return Ok(Some((multiply_f32(out, row, rank, &up, &down), scale(rank)?)));
@@ -191,7 +185,7 @@ impl Change<'_> {
             let rank = dims(W1b)[0];
             let one = |a, b, t| -> Result<Vec<f32>> {
                 if layer.has(T1) {
-                    return Ok(tucker(&get(t)?, &get(a)?, &get(b)?, [dims(a)[0], out], [dims(b)[0], inputs], kernel));
+                    return Ok(cored(&get(t)?, &get(a)?, &get(b)?, [dims(a)[0], out], [dims(b)[0], inputs], kernel));
                 }
                 Ok(multiply_f32(out, row, rank, &get(a)?, &get(b)?))
             };
@@ -210,7 +204,7 @@ impl Change<'_> {
             let (small, rank1) = product_of(K1, K1a, K1b, l, m)?;
             let (large, rank2) = if layer.has(Kt2) {
                 let (a, b) = ([dims(K2a)[0], k], [dims(K2b)[0], n]);
-                (tucker(&get(Kt2)?, &get(K2a)?, &get(K2b)?, a, b, kernel), Some(b[0]))
+                (cored(&get(Kt2)?, &get(K2a)?, &get(K2b)?, a, b, kernel), Some(b[0]))
             } else {
                 product_of(K2, K2a, K2b, k, n * kernel)?
             };
@@ -274,52 +268,14 @@ impl Change<'_> {
         weight.iter_mut().enumerate().for_each(|(i, x)| *x *= factors[column(i)]);
         Ok(())
     }
-
-    /// `W ← W + m·(RᵀW − W)` by blocks of rows, `Rᵀ = 2(I+Q)⁻¹ − I`, `Q = S − Sᵀ` shortened to the norm `α · rows`.
-    fn rotate(&self, weight: &mut [f32], row: usize) -> Result<()> {
-        let mut start = 0;
-        for part in 0..self.rotations().unwrap_or(0) {
-            let values = self.file.values(self.layer, Blocks(part))?;
-            let dims = self.file.shape(self.layer, Blocks(part)).unwrap_or_default();
-            let (k, n) = (dims[0], dims[1]);
-            // Without a constraint the rotation is as stored.
-            let limit =
-                self.file.alpha(self.name, self.layer, 1)?.map_or(f64::INFINITY, |c| f64::from(c) * (k * n) as f64);
-            let skew = |b: usize, i: usize, j: usize| {
-                f64::from(values[(b * n + i) * n + j]) - f64::from(values[(b * n + j) * n + i])
-            };
-            let mut square = 0.0;
-            for b in 0..k {
-                (0..n).for_each(|i| (0..n).for_each(|j| square += skew(b, i, j).powi(2)));
-            }
-            let norm = f64::sqrt(square);
-            // Keeps the ratio finite, as the reference does.
-            let factor = if limit.is_finite() { (norm.min(limit) + 1e-8) / (norm + 1e-8) } else { 1.0 };
-            for b in 0..k {
-                let a = nalgebra::DMatrix::from_fn(n, n, |i, j| factor * skew(b, i, j) + f64::from(u8::from(i == j)));
-                // Q is skew: I + Q always has an inverse.
-                let Some(inverse) = a.try_inverse() else { continue };
-                let turn = Matrix::new(
-                    n,
-                    n,
-                    (0..n * n).map(|x| 2.0 * inverse[(x / n, x % n)] - f64::from(u8::from(x / n == x % n))).collect(),
-                );
-                let block = &mut weight[start * row..(start + n) * row];
-                let turned = crate::linear::multiply(&turn, false, &Matrix::of_f32(n, row, block), false);
-                block.iter_mut().zip(&turned.data).for_each(|(w, t)| *w += (self.ratio * (t - f64::from(*w))) as f32);
-                start += n;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A product that is never that of a tensor when it overflows.
-fn times(sizes: &[usize]) -> usize {
+pub(super) fn times(sizes: &[usize]) -> usize {
     sizes.iter().fold(1, |product, size| product.saturating_mul(*size))
 }
 
-fn product(shape: &[usize]) -> usize {
+pub(super) fn product(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
@@ -329,31 +285,14 @@ fn as_pair(dims: &[usize]) -> Option<&[usize; 2]> {
 }
 
 /// Inputs of a weight, and the product of its kernel's sides.
-fn inputs_and_kernel(shape: &[usize]) -> (usize, usize) {
+pub(super) fn inputs_and_kernel(shape: &[usize]) -> (usize, usize) {
     (shape.get(1).copied().unwrap_or(1), product(shape.get(2..).unwrap_or_default()))
 }
 
-/// `down' [r, in, k] = Σ_q mid[r, q, k] · down[q, in]`: a decomposed convolution as a plain pair.
-pub fn flatten_mid(mid: &[f32], down: &[f32], rank: usize, inner: usize, inputs: usize, kernel: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rank * inputs * kernel];
-    for r in 0..rank {
-        for q in 0..inner {
-            for (i, d) in down[q * inputs..(q + 1) * inputs].iter().enumerate() {
-                for y in 0..kernel {
-                    out[(r * inputs + i) * kernel + y] += mid[(r * inner + q) * kernel + y] * d;
-                }
-            }
-        }
-    }
-    out
-}
-
 /// `out[p, q, k] = Σ t[i, j, k] · a[i, p] · b[j, q]`.
-fn tucker(t: &[f32], a: &[f32], b: &[f32], [ra, p]: [usize; 2], [rb, q]: [usize; 2], kernel: usize) -> Vec<f32> {
-    let inner = flatten_mid(t, b, ra, rb, q, kernel);
-    // [p, ra] · [ra, q·k]
-    let turned: Vec<f32> = (0..p * ra).map(|x| a[x % ra * p + x / ra]).collect();
-    multiply_f32(p, q * kernel, ra, &turned, &inner)
+fn cored(t: &[f32], a: &[f32], b: &[f32], [ra, p]: [usize; 2], [rb, q]: [usize; 2], kernel: usize) -> Vec<f32> {
+    let inner = tucker::down(t, b, [ra, rb], q, kernel);
+    multiply_f32(p, q * kernel, ra, &tucker::up(a, ra, p), &inner)
 }
 
 /// `out[(a·k + b), (c·n + d), y] = small[a, c] · large[b, d, y]`.

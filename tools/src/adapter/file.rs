@@ -55,10 +55,24 @@ pub enum Tensor {
     DiffBias,
     /// The blocks of a rotation, by part; 0 where there is but one.
     Blocks(u8),
+    /// What rows are multiplied by after a rotation.
+    Rescale,
+    /// (IA)³: what outputs or inputs are multiplied by, less 1.
+    Factors,
+    /// Whether these are inputs.
+    OnInput,
+    /// GLoRA: the first factor of what the weight is multiplied by, `[in, rank]`.
+    A1,
+    /// Its second factor, `[rank, in]`.
+    A2,
+    /// The first factor of what is added, `[out, rank]`.
+    B1,
+    /// Its second factor, `[rank, in, …]`.
+    B2,
 }
 
 /// Endings of tensors' names.
-const ENDINGS: [(&str, Tensor); 36] = [
+const ENDINGS: [(&str, Tensor); 42] = [
     (".lora_down.weight", Tensor::Down),
     (".lora_up.weight", Tensor::Up),
     (".lora_mid.weight", Tensor::Mid),
@@ -95,6 +109,12 @@ const ENDINGS: [(&str, Tensor); 36] = [
     (".oft_blocks", Tensor::Blocks(0)),
     (".diff", Tensor::Diff),
     (".diff_b", Tensor::DiffBias),
+    (".rescale", Tensor::Rescale),
+    (".on_input", Tensor::OnInput),
+    (".a1.weight", Tensor::A1),
+    (".a2.weight", Tensor::A2),
+    (".b1.weight", Tensor::B1),
+    (".b2.weight", Tensor::B2),
 ];
 
 /// Splits the name of a tensor into its layer and what it is to it.
@@ -107,6 +127,11 @@ pub fn split_key(key: &str) -> Option<(&str, Tensor)> {
     }
     if let Some(layer) = key.strip_suffix(".b_norm") {
         return Some((layer, Tensor::DiffBias));
+    }
+    // A layer's name is one word there; with a path it would be the weight of a model.
+    let factors = |layer: &&str| layer.starts_with("lora_") && !layer.contains('.');
+    if let Some(layer) = key.strip_suffix(".weight").filter(factors) {
+        return Some((layer, Tensor::Factors));
     }
     let (layer, number) = key.rsplit_once(".oft_blocks.")?;
     let number: u8 = number.parse().ok()?;
@@ -219,10 +244,22 @@ impl AdapterFile {
         let Some(tensor) = layer.0.get(&Tensor::Alpha) else {
             return Ok(self.peft.as_ref().and_then(|config| peft::alpha(config, name, rank)));
         };
+        self.read_number(tensor).map(Some)
+    }
+
+    /// A number of a layer, whole or not; 0 where it is not there.
+    ///
+    /// # Errors
+    /// P0303 where it is no finite number.
+    pub fn number(&self, layer: &Layer, tensor: Tensor) -> Result<f32> {
+        layer.0.get(&tensor).map_or(Ok(0.0), |name| self.read_number(name))
+    }
+
+    fn read_number(&self, tensor: &str) -> Result<f32> {
         let whole = || self.file.i64(tensor).map(|v| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
         let values = self.file.f32(tensor).or_else(|_| whole())?;
         match values.first() {
-            Some(alpha) if alpha.is_finite() => Ok(Some(*alpha)),
+            Some(number) if number.is_finite() => Ok(*number),
             _ => Err(ToolError::new("P0303", format!("`{tensor}` is not a finite number")).at(self.path())),
         }
     }
@@ -251,6 +288,9 @@ mod tests {
             ("x.oft_blocks.2", Some(("x", Tensor::Blocks(2)))),
             ("x.oft_blocks.999", None),
             ("x.b_norm", Some(("x", Tensor::DiffBias))),
+            ("lora_unet_x.weight", Some(("lora_unet_x", Tensor::Factors))),
+            ("lora_unet_x.b2.weight", Some(("lora_unet_x", Tensor::B2))),
+            ("unet.x.weight", None),
             ("emb_params", None),
         ] {
             assert_eq!(split_key(key), wanted, "{key}");

@@ -2,10 +2,12 @@
 
 pub mod apply;
 pub mod file;
+mod multiply;
 pub mod names;
 pub mod out;
 pub mod pair;
 mod peft;
+mod rotate;
 
 pub use apply::Change;
 pub use file::{AdapterFile, Layer, Tensor};

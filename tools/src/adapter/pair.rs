@@ -1,6 +1,7 @@
 //! A layer of plain factors in memory: `ΔW = s·U·D`.
 
-use super::apply::flatten_mid;
+use pipe_networks::adapters::tucker;
+
 use super::file::{AdapterFile, Layer, Tensor};
 use crate::error::{Result, ToolError};
 use crate::linear::Matrix;
@@ -59,7 +60,8 @@ impl Pair {
             if mid.len() != 4 || mid[0] != rank || mid[1] != down[0] || rest(&down) != 1 {
                 return Err(wrong());
             }
-            values = flatten_mid(&file.values(layer, Tensor::Mid)?, &values, rank, down[0], down[1], mid[2] * mid[3]);
+            let core = file.values(layer, Tensor::Mid)?;
+            values = tucker::down(&core, &values, [rank, down[0]], down[1], mid[2] * mid[3]);
             weight = vec![out, down[1], mid[2], mid[3]];
         } else if down[0] != rank {
             return Err(wrong());

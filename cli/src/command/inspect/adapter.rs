@@ -29,14 +29,14 @@ pub struct Summary {
 enum Says {
     /// Its first size is the rank.
     Rank,
-    /// Its first size is the number of rotations.
+    /// Its third size from the last is the number of rotations.
     Blocks,
     /// That the layer is there.
     Layer,
 }
 
 /// Endings of tensors after the name of their layer.
-const ENDINGS: [(&str, Says); 25] = [
+const ENDINGS: [(&str, Says); 27] = [
     (".lora_down.weight", Says::Rank),
     (".lora_A.weight", Says::Rank),
     (".lora_A.default.weight", Says::Rank),
@@ -57,10 +57,12 @@ const ENDINGS: [(&str, Says); 25] = [
     (".lokr_w1_a", Says::Layer),
     (".lokr_w2", Says::Layer),
     (".lokr_w2_a", Says::Layer),
+    (".b2.weight", Says::Rank),
     (".a1.weight", Says::Layer),
     (".b1.weight", Says::Layer),
     (".on_input", Says::Layer),
     (".diff", Says::Layer),
+    (".w_norm", Says::Layer),
     (".dora_scale", Says::Layer),
 ];
 
@@ -101,8 +103,12 @@ pub fn summary(set: &WeightSet, metadata: &BTreeMap<String, String>) -> Summary 
     let (mut ranks, mut blocks) = (BTreeSet::new(), BTreeSet::new());
     for (name, (layer, says)) in set.names().filter_map(|name| Some((name, read(name)?))) {
         let measured = layers.entry(layer).or_default();
-        let first = set.info(name).and_then(|info| info.shape.first().copied());
-        match (says, first) {
+        // BOFT has blocks for each of several stages.
+        let size = |info: &pipe_data::weights::TensorInfo| match says {
+            Says::Blocks => info.shape.iter().rev().nth(2).copied(),
+            _ => info.shape.first().copied(),
+        };
+        match (says, set.info(name).and_then(size)) {
             (Says::Rank, Some(rank)) => drop(ranks.insert(rank)),
             (Says::Blocks, Some(count)) => drop(blocks.insert(count)),
             _ => continue,

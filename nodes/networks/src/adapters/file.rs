@@ -2,6 +2,7 @@
 //!
 //! Most tensors are written as they are in memory. The slices of DyLoRA and the parts of a split LoRA are written as one
 //! LoRA, which every program reads: slices behind each other, parts as stacked down factors and block-diagonal up factors.
+//! A number that learns beside them is multiplied into the factors that LyCORIS multiplies by it; read again, it is 1.
 
 use std::collections::HashMap;
 
@@ -29,6 +30,7 @@ pub struct Entry<'a> {
 
 const DOWN: &str = "lora_down.weight";
 const UP: &str = "lora_up.weight";
+const ON_INPUT: &str = "on_input";
 
 impl Target {
     /// Name of the α.
@@ -51,22 +53,60 @@ impl Target {
             Some(rank) => {
                 vec![(self.key(DOWN), self.down_shape(rank)), (self.key(UP), self.up_shape(self.weight[0], rank))]
             }
-            None => self.pieces().into_iter().map(|p| (p.key, p.shape)).collect(),
+            None => {
+                let list = self.pieces().into_iter().filter(|p| Some(&p.key) != self.scalar_key().as_ref());
+                let flag = self.flag().map(|_| (self.key(ON_INPUT), Vec::new()));
+                list.map(|p| (p.key, p.shape)).chain(flag).collect()
+            }
         }
+    }
+
+    /// Whether the factors of (IA)³ are of inputs, which its files say.
+    fn flag(&self) -> Option<f32> {
+        match self.kind {
+            Kind::Scale { on_input } => Some(f32::from(u8::from(on_input))),
+            _ => None,
+        }
+    }
+
+    /// Whether the number that the change is multiplied by is multiplied into this tensor of a file.
+    fn takes_scalar(&self, key: &str) -> bool {
+        let endings: &[&str] = match self.kind {
+            Kind::Hadamard { .. } => &["hada_w1_a"],
+            Kind::Kronecker { .. } => &["lokr_w1", "lokr_w1_a"],
+            Kind::General => &["a2.weight", "b2.weight"],
+            _ => &[UP],
+        };
+        endings.iter().any(|ending| key == self.key(ending))
     }
 
     /// What is written, α left out. `find` gives the tensors by key; a missing one is named in the error.
     pub fn entries<'a>(&self, find: impl Fn(&str) -> Option<&'a Tensor>) -> Result<Vec<Entry<'a>>, String> {
         let get = |key: &str| find(key).ok_or_else(|| format!("`{key}` is not there"));
+        let scalar = self.scalar_key();
+        let factor = match &scalar {
+            Some(key) => Some(get(key)?.to_vec()[0]),
+            None => None,
+        };
+        let times = |values: Vec<f32>, factor: f32| values.into_iter().map(|x| x * factor).collect::<Vec<f32>>();
+        let pieces = self.pieces().into_iter().filter(|p| Some(&p.key) != scalar.as_ref());
         let Some(rank) = self.joined() else {
-            let entry = |p: Piece| Ok(Entry { values: Values::Tensor(get(&p.key)?), name: p.key, shape: p.shape });
-            return self.pieces().into_iter().map(entry).collect();
+            let entry = |p: Piece| {
+                let tensor = get(&p.key)?;
+                let values = match factor.filter(|_| self.takes_scalar(&p.key)) {
+                    Some(factor) => Values::Made(times(tensor.to_vec(), factor)),
+                    None => Values::Tensor(tensor),
+                };
+                Ok(Entry { values, name: p.key, shape: p.shape })
+            };
+            let flag = |on: f32| Entry { name: self.key(ON_INPUT), shape: Vec::new(), values: Values::Made(vec![on]) };
+            return pieces.map(entry).chain(self.flag().map(flag).map(Ok)).collect();
         };
         let (mut down, mut up) = (Vec::new(), vec![0.0; self.weight[0] * rank]);
         // Each pair takes its own columns of the up factor; parts their own rows, slices all rows.
         let (mut row, mut column) = (0, 0);
-        for piece in self.pieces() {
-            let values = get(&piece.key)?.to_vec();
+        for piece in pieces {
+            let values = times(get(&piece.key)?.to_vec(), factor.filter(|_| piece.up).unwrap_or(1.0));
             if !piece.up {
                 down.extend(values);
                 continue;
@@ -89,14 +129,22 @@ impl Target {
     }
 
     /// The pieces' values from those of a file. `None` when a file of one pair is not block-diagonal, and so not of
-    /// parts.
+    /// parts, and when factors of (IA)³ are not of what they are to be.
     pub fn unpack(&self, mut file: HashMap<String, Vec<f32>>) -> Option<HashMap<String, Vec<f32>>> {
-        let Some(rank) = self.joined() else { return Some(file) };
+        let mut out: HashMap<String, Vec<f32>> = self.scalar_key().map(|key| (key, vec![1.0])).into_iter().collect();
+        let Some(rank) = self.joined() else {
+            if let Some(on) = self.flag()
+                && file.remove(&self.key(ON_INPUT))?.first() != Some(&on)
+            {
+                return None;
+            }
+            out.extend(file);
+            return Some(out);
+        };
         let (down, up) = (file.remove(&self.key(DOWN))?, file.remove(&self.key(UP))?);
-        let mut out = HashMap::new();
         let (mut row, mut column, mut taken) = (0, 0, 0);
         let mut used = 0;
-        for piece in self.pieces() {
+        for piece in self.pieces().into_iter().filter(|p| Some(&p.key) != self.scalar_key().as_ref()) {
             if !piece.up {
                 let n: usize = piece.shape.iter().product();
                 out.insert(piece.key, down.get(taken..taken + n)?.to_vec());
@@ -138,6 +186,11 @@ impl Target {
             Kind::Norm { .. } => first("w_norm").map(|_| 1),
             Kind::Rotation { parts } if parts.is_empty() => first("oft_blocks"),
             Kind::Rotation { .. } => first("oft_blocks.0"),
+            Kind::Diagonal { .. } | Kind::Butterfly { .. } => {
+                shape(&self.key("oft_blocks")).and_then(|s| s.last().copied())
+            }
+            Kind::Scale { .. } => first("weight").map(|_| 1),
+            Kind::General => first("b2.weight"),
         }
     }
 }
@@ -189,9 +242,61 @@ mod tests {
                 round_trip(Kind::Kronecker { factor: None, both: true, full: false, tucker }, weight);
             }
             round_trip(Kind::Rotation { parts: vec![] }, weight);
+            for yes in [false, true] {
+                round_trip(Kind::Diagonal { rescaled: yes }, weight);
+                round_trip(Kind::Butterfly { rescaled: yes }, weight);
+                round_trip(Kind::Scale { on_input: yes }, weight);
+            }
+            round_trip(Kind::General, weight);
             round_trip(Kind::Difference { bias: true }, weight);
         }
         round_trip(Kind::Norm { bias: true }, &[12]);
+    }
+
+    /// The number that learns beside the factors is multiplied into one of them, and 1 when the file is read.
+    #[test]
+    fn a_scalar_is_folded_in() {
+        let lora = |parts: Vec<usize>| Kind::Lora { frozen_down: false, parts };
+        let lokr = |both: bool| Kind::Kronecker { factor: Some(3), both, full: false, tucker: false };
+        for (kind, folded) in [
+            (lora(vec![]), "lora_up.weight"),
+            (lora(vec![4, 4, 4]), "lora_up.weight"),
+            (Kind::Decomposed, "lora_up.weight"),
+            (Kind::Hadamard { tucker: false }, "hada_w1_a"),
+            (lokr(false), "lokr_w1"),
+            (lokr(true), "lokr_w1_a"),
+            (Kind::General, "2.weight"),
+        ] {
+            let mut target = Target::lora("unet", "x", "lora_unet_x", &[12, 6], 1, 2.0);
+            (target.kind, target.scalar) = (kind, true);
+            let device = Device::Cpu;
+            let mut train = create(&[target.clone()], Dropouts::default(), 1, &device, &HashMap::new(), &|_, _| None);
+            assert_eq!(train.tensors["lora_unet_x.scalar"].to_vec(), [0.0]);
+            train.tensors.insert("lora_unet_x.scalar".into(), Tensor::host(vec![3.0], &[1]));
+            let before = |name: &str| {
+                let mut plain = target.clone();
+                plain.scalar = false;
+                let values = plain.entries(|key| train.factor(key)).unwrap();
+                values.into_iter().find(|e| e.name == name).map(|e| match e.values {
+                    Values::Tensor(t) => t.to_vec(),
+                    Values::Made(v) => v,
+                })
+            };
+            let (mut file, mut times) = (HashMap::new(), 0);
+            for entry in target.entries(|key| train.factor(key)).unwrap() {
+                let factor = if entry.name.ends_with(folded) { 3.0 } else { 1.0 };
+                times += usize::from(factor != 1.0);
+                let values = match entry.values {
+                    Values::Tensor(t) => t.to_vec(),
+                    Values::Made(v) => v,
+                };
+                let plain = before(&entry.name).unwrap();
+                assert_eq!(values, plain.iter().map(|x| x * factor).collect::<Vec<f32>>(), "{}", entry.name);
+                file.insert(entry.name, values);
+            }
+            assert_eq!(times, if target.kind == Kind::General { 2 } else { 1 }, "{:?}", target.kind);
+            assert_eq!(target.unpack(file).unwrap()["lora_unet_x.scalar"], [1.0]);
+        }
     }
 
     /// A split LoRA is written so that a plain reader finds the same product: `n·α/(n·r) = α/r`.

@@ -29,6 +29,7 @@ pub fn create(
                 Init::Uniform(bound) => rng::uniform(&mut rng, n, -bound, bound),
                 Init::Normal(std) => rng::normal(&mut rng, n).into_iter().map(|x| x * std).collect(),
                 Init::Zero => vec![0.0; n],
+                Init::One => vec![1.0; n],
                 Init::RowNorms => {
                     let weight = base(&target.part, &format!("{}.weight", target.path)).unwrap_or_default();
                     row_norms(&weight, n)

@@ -1,22 +1,25 @@
 //! Adapters: the tensors of each kind, their first values, their names in files.
 //!
 //! A [`Target`] is a layer with the kind of adapter it gets. Everything else follows from it: its [`Piece`]s (the
-//! tensors in memory), its [`Module`] (what the forward pass does with them, see `wrap`) and its file entries
+//! tensors in memory), its module (what the forward pass does with them, see `wrap`) and its file entries
 //! ([`file`]). Names and initial values are those of kohya's trainer for LoRA, LoRA-FA, DyLoRA and OFT, and of LyCORIS
-//! for LoHa, LoKr, DoRA and differences.
+//! for the other kinds.
 
+pub mod butterfly;
 pub mod file;
 pub mod kron;
 mod make;
 pub mod merge;
+mod module;
 pub mod noise;
 pub mod norms;
+mod pieces;
+pub mod rotate;
+pub mod tucker;
 
 pub use make::{Base, create, meta};
 use pipe_ops::rng::{self, Purpose};
 use serde::{Deserialize, Serialize};
-
-use crate::trainables::{Adapter, Dropouts, Factor, Module};
 
 /// A kind of adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +71,23 @@ pub enum Kind {
         /// Rows of the parts that turn by themselves; empty: all together.
         parts: Vec<usize>,
     },
+    /// LyCORIS' Diag-OFT: the rank is the wanted size of a block, α the constraint, 0 for none.
+    Diagonal {
+        /// Rows get a length that learns.
+        rescaled: bool,
+    },
+    /// BOFT: rotations one after another; rank and α as of Diag-OFT.
+    Butterfly {
+        /// Rows get a length that learns.
+        rescaled: bool,
+    },
+    /// (IA)³: a factor for each input or output.
+    Scale {
+        /// For each input.
+        on_input: bool,
+    },
+    /// GLoRA.
+    General,
 }
 
 /// How fast the tensors of a module learn, beside the rate of their part.
@@ -108,6 +128,9 @@ pub struct Target {
     pub kind: Kind,
     /// How fast it learns.
     pub rate: Rate,
+    /// Its change is multiplied by a number that learns and starts at 0 (LyCORIS' `use_scalar`). Files hold the product.
+    #[serde(default)]
+    pub scalar: bool,
 }
 
 /// First values of a tensor.
@@ -119,6 +142,8 @@ pub enum Init {
     Normal(f32),
     /// Zeros.
     Zero,
+    /// Ones.
+    One,
     /// Norms of the base weight's rows.
     RowNorms,
 }
@@ -155,6 +180,7 @@ impl Target {
             alpha,
             kind: Kind::Lora { frozen_down: false, parts: Vec::new() },
             rate: Rate::default(),
+            scalar: false,
         }
     }
 
@@ -163,9 +189,9 @@ impl Target {
         if matches!(self.kind, Kind::Norm { .. }) { ["w_norm", "b_norm"] } else { ["diff", "diff_b"] }
     }
 
-    /// Whether its files have an α: what is added as it is has none.
+    /// Whether its files have an α: what is added as it is has none, nor has a factor.
     pub fn has_alpha(&self) -> bool {
-        !matches!(self.kind, Kind::Difference { .. } | Kind::Norm { .. })
+        !matches!(self.kind, Kind::Difference { .. } | Kind::Norm { .. } | Kind::Scale { .. })
     }
 
     /// Values that a row of the weight has.
@@ -192,15 +218,26 @@ impl Target {
     }
     /// `[out, rank, 1 ..]`.
     fn up_shape(&self, out: usize, rank: usize) -> Vec<usize> {
-        let mut shape = vec![out, rank];
-        shape.extend(self.weight.iter().skip(2).map(|_| 1));
-        shape
+        self.with_kernel_of_one(vec![out, rank])
     }
     fn key(&self, ending: &str) -> String {
         format!("{}.{ending}", self.name)
     }
     fn piece(&self, ending: &str, shape: &[usize], init: Init, up: bool) -> Piece {
         Piece { key: self.key(ending), shape: shape.to_vec(), init, trains: true, up }
+    }
+    /// A shape with a 1 for each side of the kernel behind it.
+    fn with_kernel_of_one(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        shape.extend(self.weight.iter().skip(2).map(|_| 1));
+        shape
+    }
+    /// Key of the number that its change is multiplied by.
+    fn scalar_key(&self) -> Option<String> {
+        self.scalar.then(|| self.key("scalar"))
+    }
+    /// Size and number of Diag-OFT's blocks.
+    fn diagonal(&self) -> (usize, usize) {
+        kron::split(self.weight[0], Some(self.rank))
     }
 
     /// Sizes of LoKr: `(l, k)` of the rows and `(m, n)` of the columns.
@@ -226,156 +263,6 @@ impl Target {
             Kind::Lora { parts, .. } if !parts.is_empty() => self.alpha * parts.len() as f32,
             _ => self.alpha,
         }
-    }
-
-    /// The tensors in memory.
-    pub fn pieces(&self) -> Vec<Piece> {
-        let (out, r, row) = (self.weight[0], self.rank, self.row());
-        let down =
-            |ending: &str, rank: usize| self.piece(ending, &self.down_shape(rank), Init::Uniform(bound(row)), false);
-        let up =
-            |ending: &str, out: usize, rank: usize| self.piece(ending, &self.up_shape(out, rank), Init::Zero, true);
-        match &self.kind {
-            Kind::Lora { frozen_down, parts } => {
-                let mut list = if parts.is_empty() {
-                    vec![down("lora_down.weight", r), up("lora_up.weight", out, r)]
-                } else {
-                    let pair = |(i, rows): (usize, &usize)| {
-                        [down(&format!("lora_down.{i}.weight"), r), up(&format!("lora_up.{i}.weight"), *rows, r)]
-                    };
-                    parts.iter().enumerate().flat_map(pair).collect()
-                };
-                if *frozen_down {
-                    // Xavier: variance 2/(fan_in + fan_out) of the down factor.
-                    let std = (2.0 / (row + r * self.kernel()) as f32).sqrt();
-                    for piece in list.iter_mut().filter(|p| !p.up) {
-                        (piece.trains, piece.init) = (false, Init::Normal(std));
-                    }
-                }
-                list
-            }
-            Kind::Nested { unit, .. } => {
-                let slice = |i: usize| [down(&format!("lora_A.{i}"), *unit), up(&format!("lora_B.{i}"), out, *unit)];
-                (0..r / unit).flat_map(slice).collect()
-            }
-            Kind::Decomposed => {
-                let magnitude = self.piece("dora_scale", &self.up_shape(out, 1), Init::RowNorms, false);
-                vec![down("lora_down.weight", r), up("lora_up.weight", out, r), magnitude]
-            }
-            Kind::Hadamard { tucker } if self.cored(*tucker) => vec![
-                self.piece("hada_t1", &self.core_shape(), Init::Normal(0.1), false),
-                self.piece("hada_w1_a", &[r, out], Init::Normal(0.1), true),
-                self.piece("hada_w1_b", &[r, self.weight[1]], Init::Normal(1.0), false),
-                self.piece("hada_t2", &self.core_shape(), Init::Normal(0.1), false),
-                self.piece("hada_w2_a", &[r, out], Init::Zero, true),
-                self.piece("hada_w2_b", &[r, self.weight[1]], Init::Normal(1.0), false),
-            ],
-            Kind::Hadamard { .. } => vec![
-                self.piece("hada_w1_a", &[out, r], Init::Normal(0.1), true),
-                self.piece("hada_w1_b", &[r, row], Init::Normal(1.0), false),
-                self.piece("hada_w2_a", &[out, r], Init::Zero, true),
-                self.piece("hada_w2_b", &[r, row], Init::Normal(1.0), false),
-            ],
-            Kind::Kronecker { factor, both, full, tucker } => {
-                let ((l, k), (m, n)) = self.kron(*factor);
-                let (whole1, whole2) = self.whole(*factor, *both, *full);
-                let mut list = if whole1 {
-                    vec![self.piece("lokr_w1", &[l, m], Init::Uniform(bound(m)), false)]
-                } else {
-                    vec![
-                        self.piece("lokr_w1_a", &[l, r], Init::Uniform(bound(r)), false),
-                        self.piece("lokr_w1_b", &[r, m], Init::Uniform(bound(m)), false),
-                    ]
-                };
-                if whole2 {
-                    let shape: Vec<usize> = [k, n].into_iter().chain(self.weight.iter().skip(2).copied()).collect();
-                    list.push(self.piece("lokr_w2", &shape, Init::Zero, true));
-                } else if self.cored(*tucker) {
-                    let core = self.core_shape();
-                    list.push(self.piece("lokr_t2", &core, Init::Uniform(bound(r * self.kernel())), false));
-                    list.push(self.piece("lokr_w2_a", &[r, k], Init::Uniform(bound(k)), false));
-                    list.push(self.piece("lokr_w2_b", &[r, n], Init::Zero, true));
-                } else {
-                    list.push(self.piece("lokr_w2_a", &[k, r], Init::Uniform(bound(r)), false));
-                    list.push(self.piece("lokr_w2_b", &[r, n * self.kernel()], Init::Zero, true));
-                }
-                list
-            }
-            Kind::Difference { bias } | Kind::Norm { bias } => {
-                let [weight, own] = self.shift();
-                let list = [Some((weight, &self.weight[..])), bias.then_some((own, &self.weight[..1]))];
-                list.into_iter().flatten().map(|(key, shape)| self.piece(key, shape, Init::Zero, false)).collect()
-            }
-            Kind::Rotation { parts } => {
-                let block = |ending: &str, rows: usize| {
-                    let n = rows / r;
-                    self.piece(ending, &[r, n, n], Init::Zero, false)
-                };
-                if parts.is_empty() {
-                    vec![block("oft_blocks", out)]
-                } else {
-                    parts.iter().enumerate().map(|(i, rows)| block(&format!("oft_blocks.{i}"), *rows)).collect()
-                }
-            }
-        }
-    }
-
-    /// What the forward pass does.
-    pub fn adapter(&self, dropouts: Dropouts) -> Adapter {
-        let mut scale = self.alpha / self.rank as f32;
-        let key = |ending: &str| self.key(ending);
-        let module = match &self.kind {
-            Kind::Lora { parts, .. } if parts.is_empty() => {
-                Module::LowRank(vec![(key("lora_down.weight"), key("lora_up.weight"))])
-            }
-            Kind::Lora { parts, .. } => {
-                let pair = |i| (key(&format!("lora_down.{i}.weight")), key(&format!("lora_up.{i}.weight")));
-                Module::LowRank((0..parts.len()).map(pair).collect())
-            }
-            Kind::Nested { unit, compat } => {
-                let keys = |name: &str| (0..self.rank / unit).map(|i| key(&format!("{name}.{i}"))).collect();
-                Module::Nested { down: keys("lora_A"), up: keys("lora_B"), compat: *compat }
-            }
-            Kind::Decomposed => Module::Decomposed {
-                down: key("lora_down.weight"),
-                up: key("lora_up.weight"),
-                magnitude: key("dora_scale"),
-            },
-            Kind::Hadamard { tucker } => Module::Hadamard {
-                w1: (key("hada_w1_a"), key("hada_w1_b")),
-                w2: (key("hada_w2_a"), key("hada_w2_b")),
-                cores: self.cored(*tucker).then(|| (key("hada_t1"), key("hada_t2"))),
-            },
-            Kind::Kronecker { factor, both, full, tucker } => {
-                let (whole1, whole2) = self.whole(*factor, *both, *full);
-                if whole1 && whole2 {
-                    scale = 1.0;
-                }
-                let make = |whole: bool, name: &str| match whole {
-                    true => Factor::Whole(key(name)),
-                    false => Factor::Product(key(&format!("{name}_a")), key(&format!("{name}_b"))),
-                };
-                let large = match !whole2 && self.cored(*tucker) {
-                    true => Factor::Core(key("lokr_t2"), key("lokr_w2_a"), key("lokr_w2_b")),
-                    false => make(whole2, "lokr_w2"),
-                };
-                Module::Kronecker { w1: make(whole1, "lokr_w1"), w2: large }
-            }
-            Kind::Difference { bias } | Kind::Norm { bias } => {
-                scale = 1.0;
-                let [weight, own] = self.shift();
-                Module::Shift { weight: key(weight), bias: bias.then(|| key(own)) }
-            }
-            Kind::Rotation { parts } => {
-                scale = 1.0;
-                let blocks = match parts.is_empty() {
-                    true => vec![key("oft_blocks")],
-                    false => (0..parts.len()).map(|i| key(&format!("oft_blocks.{i}"))).collect(),
-                };
-                Module::Rotation { blocks, constraint: self.alpha }
-            }
-        };
-        Adapter { module, scale, dropouts }
     }
 
     /// Values that learn, and those that do not.

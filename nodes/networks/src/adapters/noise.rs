@@ -45,7 +45,7 @@ impl Noise {
         gradient: impl Fn(&str) -> Option<Vec<f32>>,
         clip: f32,
     ) -> Option<Vec<f32>> {
-        let Kind::Lora { .. } = target.kind else { return None };
+        let (Kind::Lora { .. }, false) = (&target.kind, target.scalar) else { return None };
         let (r, out) = (target.rank, target.weight[0]);
         let scale = (target.alpha / r as f32) as f64;
         let base = *self.base.get(&Trainables::key(&target.part, &target.path))? as f64;

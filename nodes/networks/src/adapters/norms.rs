@@ -25,9 +25,11 @@ pub fn limit_norms(cx: &Cx, train: &mut Trainables, targets: &[Target], limit: f
     for target in targets {
         let Kind::Lora { frozen_down: false, parts } = &target.kind else { continue };
         let pieces = target.pieces();
-        let pairs: Vec<[&str; 2]> = pieces.chunks(2).map(|p| [p[0].key.as_str(), p[1].key.as_str()]).collect();
+        let pairs: Vec<[&str; 2]> = pieces.chunks_exact(2).map(|p| [p[0].key.as_str(), p[1].key.as_str()]).collect();
         debug_assert_eq!(pairs.len(), parts.len().max(1), "one pair a part");
-        let scale = (target.alpha / target.rank as f32) as f64;
+        // A number that the change is multiplied by stands behind the pairs.
+        let scalar = target.scalar_key().and_then(|key| train.tensors.get(&key)).map_or(1.0, |s| s.to_vec()[0]);
+        let scale = (target.alpha / target.rank as f32 * scalar.abs()) as f64;
         // Parts adapt different rows: their squares add up.
         let squares =
             pairs.iter().filter_map(|[down, up]| Some(square(cx, train.tensors.get(*down)?, train.tensors.get(*up)?)));
@@ -37,7 +39,8 @@ pub fn limit_norms(cx: &Cx, train: &mut Trainables, targets: &[Target], limit: f
         count += 1;
         report.mean += norm * ratio;
         report.largest = report.largest.max(norm * ratio);
-        if ratio == 1.0 {
+        // What stays as it is has its length already.
+        if ratio == 1.0 || train.still.contains(&target.part) {
             continue;
         }
         report.scaled += 1;

@@ -64,6 +64,14 @@ fn affine(cx: &Cx, x: &Tensor, [b, s, d]: [usize; 3], a: &Tensor, plus: f32, shi
             let (xs, a) = (host(x), host(a));
             let shift = shift.map(host);
             let mut out = kernels::buffer(xs.len());
+            if d == 1 {
+                // One channel: a sample is one row.
+                out.par_chunks_mut(s.max(1)).zip(xs.par_chunks(s.max(1))).enumerate().for_each(|(i, (o, x))| {
+                    let (factor, more) = (plus + a[i], shift.as_ref().map_or(0.0, |shift| shift[i]));
+                    o.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor + more);
+                });
+                return Tensor::host(out, x.shape());
+            }
             out.par_chunks_mut(d).zip(xs.par_chunks(d)).enumerate().for_each(|(row, (o, x))| {
                 let at = row / s * d;
                 let a = &a[at..at + d];

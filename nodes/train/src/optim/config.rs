@@ -39,6 +39,12 @@ pub enum OptimizerConfig {
     /// Adam with D-Adaptation, as first published.
     #[serde(rename = "dadapt_adam_preprint")]
     DAdaptAdamPreprint(DAdaptAdamPreprint),
+    /// Adan with D-Adaptation.
+    #[serde(rename = "dadapt_adan")]
+    DAdaptAdan(DAdaptAdan),
+    /// Adan with D-Adaptation by an inner product.
+    #[serde(rename = "dadapt_adan_ip")]
+    DAdaptAdanIp(DAdaptAdanIp),
     /// AdaGrad with D-Adaptation.
     #[serde(rename = "dadapt_adagrad")]
     DAdaptAdaGrad(DAdaptAdaGrad),
@@ -78,6 +84,8 @@ macro_rules! each {
             OptimizerConfig::Prodigy($c) => $result,
             OptimizerConfig::DAdaptAdam($c) => $result,
             OptimizerConfig::DAdaptAdamPreprint($c) => $result,
+            OptimizerConfig::DAdaptAdan($c) => $result,
+            OptimizerConfig::DAdaptAdanIp($c) => $result,
             OptimizerConfig::DAdaptAdaGrad($c) => $result,
             OptimizerConfig::DAdaptLion($c) => $result,
             OptimizerConfig::DAdaptSgd($c) => $result,
@@ -144,6 +152,15 @@ impl OptimizerConfig {
     /// Whether tensors may be stepped one by one, as their gradients become known.
     pub fn streams(&self) -> bool {
         !each!(self, c => c.traits()).whole
+    }
+
+    /// Why tensors cannot be stepped one by one.
+    pub fn waits(&self) -> Option<&'static str> {
+        match (self.streams(), self.averages()) {
+            (true, _) => None,
+            (false, true) => Some("counts each step of its average once for all tensors of a group"),
+            (false, false) => Some("measures over all tensors before it updates any"),
+        }
     }
 
     /// Bytes of state for a tensor.

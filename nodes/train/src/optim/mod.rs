@@ -37,7 +37,7 @@ pub use adafactor::Adafactor;
 pub use adam::{Adam, AdamW};
 pub use came::Came;
 pub use config::OptimizerConfig;
-pub use dadapt::{DAdaptAdaGrad, DAdaptAdam, DAdaptAdamPreprint, DAdaptLion, DAdaptSgd};
+pub use dadapt::{DAdaptAdaGrad, DAdaptAdam, DAdaptAdamPreprint, DAdaptAdan, DAdaptAdanIp, DAdaptLion, DAdaptSgd};
 pub use eight_bit::{AdamW8bit, Lion8bit};
 pub use lion::Lion;
 pub use prodigy::Prodigy;

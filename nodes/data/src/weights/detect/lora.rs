@@ -52,7 +52,7 @@ impl fmt::Display for LoraKind {
 /// The kind of adapter these tensors are, if they are one.
 pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
     // The rarer kinds may mix with plain pairs in one file, so the most special one decides.
-    const ENDINGS: [(&str, LoraKind); 21] = [
+    const ENDINGS: [(&str, LoraKind); 22] = [
         (".hada_w1_a", LoraKind::LoHa),
         (".lokr_w1", LoraKind::LoKr),
         (".lokr_w1_a", LoraKind::LoKr),
@@ -74,6 +74,7 @@ pub fn lora_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<LoraKind> {
         ("_lora.down.weight", LoraKind::DiffusersOld),
         (".diff", LoraKind::Full),
         (".diff_b", LoraKind::Full),
+        (".w_norm", LoraKind::Full),
     ];
     let mut best: Option<usize> = None;
     for name in names {

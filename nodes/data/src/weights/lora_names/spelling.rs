@@ -64,6 +64,14 @@ pub fn split_tensor(key: &str) -> Option<(&str, String)> {
             return Some((layer, ending.to_owned()));
         }
     }
+    // LyCORIS' GLoRA, (IA)³ and rescaled rotations. Only with a name of one word can `weight` be an adapter's.
+    for ending in ["a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight", "on_input", "rescale", "weight"] {
+        if let Some(layer) = key.strip_suffix(ending).and_then(|rest| rest.strip_suffix('.'))
+            && (ending != "weight" || layer.starts_with("lora_") && !layer.contains('.'))
+        {
+            return Some((layer, ending.to_owned()));
+        }
+    }
     let start = [".hada_", ".lokr_", ".oft_blocks", ".lora_"].iter().find_map(|mark| key.rfind(mark))?;
     Some((&key[..start], key[start + 1..].to_owned()))
 }
@@ -180,6 +188,10 @@ mod tests {
             ("lora_unet_x.lora_mid.weight", Some(("lora_unet_x", "lora_mid.weight"))),
             ("lora_unet_x.diff_b", Some(("lora_unet_x", "diff_b"))),
             ("lora_unet_x.w_norm", Some(("lora_unet_x", "w_norm"))),
+            ("lora_unet_x.a1.weight", Some(("lora_unet_x", "a1.weight"))),
+            ("lora_unet_x.weight", Some(("lora_unet_x", "weight"))),
+            ("lora_unet_x.on_input", Some(("lora_unet_x", "on_input"))),
+            ("lora_unet_x.rescale", Some(("lora_unet_x", "rescale"))),
             ("conv_in.weight", None),
         ] {
             let expected = found.map(|(layer, ending): (&str, &str)| (layer, ending.to_owned()));

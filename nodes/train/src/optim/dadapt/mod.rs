@@ -5,12 +5,14 @@
 
 mod adagrad;
 mod adam;
+mod adan;
 mod lion;
 mod preprint;
 mod sgd;
 
 pub use adagrad::DAdaptAdaGrad;
 pub use adam::DAdaptAdam;
+pub use adan::{DAdaptAdan, DAdaptAdanIp};
 pub use lion::DAdaptLion;
 pub use preprint::DAdaptAdamPreprint;
 pub use sgd::DAdaptSgd;

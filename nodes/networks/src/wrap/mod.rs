@@ -1,7 +1,10 @@
 //! Layers with their adapters: what each [`Module`] computes.
 //!
-//! Low-rank and Kronecker adapters act on activations, so that ΔW is never built; LoHa, DoRA and OFT need the weight.
+//! Low-rank and Kronecker adapters, GLoRA and (IA)³ act on activations, so that ΔW is never built; LoHa, DoRA and OFT
+//! need the weight.
 //! Every random draw is a function of the pass and the layer: recomputing a segment draws the same.
+
+mod lycoris;
 
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{DType, Device, Tensor, Var, op};
@@ -54,7 +57,7 @@ impl Net<'_> {
     }
 
     pub(crate) fn module_dropped(&self, train: &Trainables, adapter: &Adapter, path: &str) -> bool {
-        if !self.inputs.training || adapter.dropouts.module == 0.0 {
+        if !self.training() || adapter.dropouts.module == 0.0 {
             return false;
         }
         let mut rng =
@@ -87,6 +90,7 @@ impl Adapted<'_, '_> {
                 };
                 let (first, second) = (cores.as_ref().map(|c| &c.0), cores.as_ref().map(|c| &c.1));
                 let delta = op::mul(cx, &product(w1, first), &product(w2, second));
+                let delta = self.times_scalar(delta);
                 let delta = op::scale(cx, &delta, self.adapter.scale);
                 let delta = op::reshape(cx, &self.drop_rows(delta), w.shape());
                 self.net.apply(self.layer, self.x, &op::cast(cx, &delta, cx.compute), None)
@@ -97,10 +101,16 @@ impl Adapted<'_, '_> {
             }
             // Weight and bias are what they are to be already.
             Module::Shift { .. } => return self.net.apply(self.layer, self.x, &w, b.as_ref()),
-            Module::Rotation { blocks, constraint } => {
-                let w = self.rotated(&w, blocks, *constraint);
+            Module::Rotation { blocks, constraint, rescale } => {
+                let w = self.rotated(&w, blocks, *constraint, rescale.as_ref());
                 return self.net.apply(self.layer, self.x, &w, b.as_ref());
             }
+            Module::Butterfly { blocks, constraint, rescale } => {
+                let w = self.mixed(&w, blocks, *constraint, rescale.as_ref());
+                return self.net.apply(self.layer, self.x, &w, b.as_ref());
+            }
+            Module::Scale { weight, on_input } => return self.scaled(&w, b.as_ref(), weight, *on_input),
+            Module::General { a, b: added } => return self.general(&w, b.as_ref(), a, added),
         };
         let y = op::add(cx, &self.net.apply(self.layer, self.x, &w, b.as_ref()), &delta);
         match self.noise(&w) {
@@ -112,7 +122,7 @@ impl Adapted<'_, '_> {
     /// What the noise on the weight adds to the output (GGPO): nothing flows back through it.
     fn noise(&self, w: &Var) -> Option<Var> {
         let cx = self.net.cx;
-        self.train.noise.as_ref().filter(|_| self.net.inputs.training)?;
+        self.train.noise.as_ref().filter(|_| self.net.training())?;
         let noise = match &cx.device {
             Device::Meta(meter) => Tensor::meta(w.shape(), cx.compute, meter),
             _ => {
@@ -132,10 +142,9 @@ impl Adapted<'_, '_> {
 
     /// A factor in f32: a leaf where it learns.
     fn master(&self, key: &str) -> Var {
-        match (self.train.tensors.get(key), &self.net.cx.tape) {
-            (Some(master), Some(tape)) => tape.leaf(key, master.clone()),
-            (Some(master), None) => Var::constant(master.clone()),
-            (None, _) => self.constant(key),
+        match self.train.tensors.get(key) {
+            Some(master) => self.net.learning(key, master.clone()),
+            None => self.constant(key),
         }
     }
 
@@ -166,7 +175,8 @@ impl Adapted<'_, '_> {
                 let name = if pairs.len() == 1 { String::new() } else { format!(" {i}") };
                 let inner = self.net.apply(self.layer, self.x, &self.factor(down), None);
                 let inner = self.rank_space(inner, self.adapter.scale, &name);
-                self.net.apply_up(self.layer, &inner, &self.factor(up))
+                let up = op::cast(self.net.cx, &self.times_scalar(self.master(up)), self.net.cx.compute);
+                self.net.apply_up(self.layer, &inner, &up)
             })
             .collect();
         self.join(&parts)
@@ -190,7 +200,7 @@ impl Adapted<'_, '_> {
         let n = down.len();
         let layer = format!("{}.{}", self.net.part, self.path);
         let layer = compat.then_some(layer.as_str());
-        let drawn = inputs.training.then(|| drawn_slice(self.train.seed, inputs.pass, n, layer));
+        let drawn = self.net.training().then(|| drawn_slice(self.train.seed, inputs.pass, n, layer));
         let used = drawn.filter(|_| !compat).map_or(n, |j| j + 1);
         // α/r; of a shorter rank α/rank, or as sd-scripts has it √(r/rank)·α/r.
         let scale = match drawn {
@@ -221,7 +231,7 @@ impl Adapted<'_, '_> {
             Factor::Product(a, b) => op::matmul(cx, &self.master(a), &self.master(b)),
             Factor::Core(core, a, b) => self.cored(core, a, b),
         };
-        let mix = op::cast(cx, &mix, cx.compute);
+        let mix = op::cast(cx, &self.times_scalar(mix), cx.compute);
         let (l, m) = (mix.dim(0), mix.dim(1));
         let shape = self.x.shape().to_vec();
         let y = match self.layer {
@@ -298,37 +308,16 @@ impl Adapted<'_, '_> {
     fn decomposed(&self, w: &Var, down: &str, up: &str, magnitude: &str) -> Var {
         let cx = self.net.cx;
         let delta = op::matmul(cx, &self.flat(self.master(up)), &self.flat(self.master(down)));
-        let delta = self.drop_rows(op::scale(cx, &delta, self.adapter.scale));
+        let delta = self.drop_rows(op::scale(cx, &self.times_scalar(delta), self.adapter.scale));
         let base = self.flat(op::cast(cx, w, DType::F32));
         let w2 = op::with_row_norms(cx, &op::add(cx, &base, &delta), &self.master(magnitude));
         op::cast(cx, &op::reshape(cx, &w2, w.shape()), cx.compute)
     }
 
-    fn rotated(&self, w: &Var, blocks: &[String], constraint: f32) -> Var {
-        let cx = self.net.cx;
-        let base = self.flat(op::cast(cx, w, DType::F32));
-        let width = base.dim(1);
-        let mut start = 0;
-        let parts: Vec<Var> = blocks
-            .iter()
-            .map(|key| {
-                let s = self.master(key);
-                let (k, n) = (s.dim(0), s.dim(1));
-                let rotation = op::cayley_transposed(cx, &s, constraint * (k * n) as f32);
-                let rows = op::narrow(cx, &base, 0, start, k * n);
-                start += k * n;
-                let turned = op::matmul(cx, &rotation, &op::reshape(cx, &rows, &[k, n, width]));
-                op::reshape(cx, &turned, &[k * n, width])
-            })
-            .collect();
-        let turned = op::concat(cx, &parts.iter().collect::<Vec<_>>(), 0);
-        op::cast(cx, &op::reshape(cx, &turned, w.shape()), cx.compute)
-    }
-
     /// Which of `n` outputs are kept in this pass.
     fn kept_rows(&self, n: usize) -> Option<Vec<f32>> {
         let p = self.adapter.dropouts.rank;
-        if !self.net.inputs.training || p == 0.0 {
+        if !self.net.training() || p == 0.0 {
             return None;
         }
         let name = format!("rows {}.{}", self.net.part, self.path);
@@ -362,7 +351,7 @@ impl Adapted<'_, '_> {
     /// Scale and dropouts on the rank-space activations: `[B, .., r]`, or `[B, r, H, W]` of a convolution.
     fn rank_space(&self, mut x: Var, mut scale: f32, name: &str) -> Var {
         let (d, net) = (self.adapter.dropouts, self.net);
-        if net.inputs.training && (d.neuron > 0.0 || d.rank > 0.0) {
+        if net.training() && (d.neuron > 0.0 || d.rank > 0.0) {
             let name = format!("rank {}.{}{name}", net.part, self.path);
             let mut rng = rng::named_stream(self.train.seed, Purpose::Dropout, net.inputs.pass, &name);
             let n = x.value.len();
