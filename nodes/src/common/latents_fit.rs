@@ -10,7 +10,7 @@ use super::family;
 pub enum ScaleFrom {
     /// The document, which is believed.
     Document,
-    /// The autoencoder's `config.json`.
+    /// The autoencoder's `config.json`, which is believed where no public model has this scale.
     Config,
     /// The model that the autoencoder is a part of.
     Model(Family),
@@ -37,15 +37,15 @@ impl ScaleFrom {
     }
 }
 
-/// Message and help where the latents that `name` makes have another scale or shift than those of a family, and the
-/// document does not tell them. `facts` have `PREFIXscale`, `PREFIXshift` and `PREFIXscale_from`.
+/// Message and help where the latents that `name` makes have the scale and shift of another family, or assumed ones that
+/// are not this family's. `facts` have `PREFIXscale`, `PREFIXshift` and `PREFIXscale_from`.
 pub fn misfit(of: Family, facts: &Facts, prefix: &str, name: &str) -> Option<(String, String)> {
     let number = |key: &str| facts.f64(&format!("{prefix}{key}"));
     let (scale, shift) = (number("scale")?, number("shift").unwrap_or(0.0));
     let from = ScaleFrom::of_id(facts.str(&format!("{prefix}scale_from"))?)?;
     let wanted = family::latent_scale(of);
-    let differ = (scale - wanted.0).abs() > 1e-6 || (shift - wanted.1).abs() > 1e-6;
-    if !differ || from == ScaleFrom::Document {
+    let has = |(a, b): (f64, f64)| (scale - a).abs() < 1e-6 && (shift - b).abs() < 1e-6;
+    if has(wanted) {
         return None;
     }
     let words = |(scale, shift): (f64, f64)| match shift {
@@ -53,10 +53,14 @@ pub fn misfit(of: Family, facts: &Facts, prefix: &str, name: &str) -> Option<(St
         shift => format!("shifted by {shift} and scaled by {scale}"),
     };
     let theirs = words((scale, shift));
-    let found = match from {
-        ScaleFrom::Model(model) => format!("those of `{name}` are {theirs}, as those of {model}"),
-        ScaleFrom::Config => format!("those of `{name}` are {theirs} by the autoencoder's `config.json`"),
-        _ => format!("those of `{name}` are {theirs}, which was assumed"),
+    let why = match from {
+        ScaleFrom::Document => return None,
+        ScaleFrom::Model(model) => format!("as those of {model}"),
+        ScaleFrom::Config => {
+            let model = Family::ALL.into_iter().find(|model| has(family::latent_scale(*model)))?;
+            format!("as those of {model}, by the autoencoder's `config.json`")
+        }
+        ScaleFrom::Assumed => "which was assumed".into(),
     };
     let set = match wanted {
         (scale, 0.0) => format!("`scaling_factor: {scale}`"),
@@ -66,7 +70,7 @@ pub fn misfit(of: Family, facts: &Facts, prefix: &str, name: &str) -> Option<(St
         ScaleFrom::Assumed => format!("set {set} on the autoencoder"),
         _ => format!("use the autoencoder of {of}; where this one was made for it, set {set} on it"),
     };
-    Some((format!("latents of {of} are {}, {found}", words(wanted)), help))
+    Some((format!("latents of {of} are {}, those of `{name}` are {theirs}, {why}", words(wanted)), help))
 }
 
 #[cfg(test)]
@@ -88,8 +92,9 @@ mod tests {
                 assert_eq!(misfit(of, &facts(ScaleFrom::Document, foreign), "", "vae"), None);
             }
         }
-        // The shift alone tells them apart too.
-        assert!(misfit(Family::Sd3, &facts(ScaleFrom::Config, (1.5305, 0.0)), "", "vae").is_some());
+        // An autoencoder with a scale of its own.
+        assert_eq!(misfit(Family::Sd3, &facts(ScaleFrom::Config, (0.334, 0.0)), "", "vae"), None);
+        assert!(misfit(Family::Sd3, &facts(ScaleFrom::Assumed, (0.334, 0.0)), "", "vae").is_some());
         assert_eq!(misfit(Family::Sd3, &Facts::new().with("scale", 0.5), "", "vae"), None);
     }
 }

@@ -40,7 +40,7 @@ impl Configs {
     pub fn new(fixtures: &Path, folder: &Path) -> Self {
         let mut document = String::from("version: 1\nname: configs\ntrain: { device: cpu, steps: 1 }\nnodes:\n");
         for (i, (source, rows, node)) in PARTS.into_iter().enumerate() {
-            let (from, to) = (fixtures.join(source), folder.join(i.to_string()));
+            let (from, to) = (fixtures.join(source), folder.join(format!("part{i}")));
             std::fs::create_dir_all(&to).unwrap();
             if rows > 0 {
                 text_encoder(&from, rows, &to.join("model.safetensors"));
@@ -49,7 +49,7 @@ impl Configs {
                 std::fs::copy(from.join(name), to.join(name)).unwrap();
             }
             let tokenizer = if node == "encoder.gemma" { ", tokenizer: tokenizer.json" } else { "" };
-            document += &format!("  part{i}: {{ type: {node}, weights: {i}{tokenizer} }}\n");
+            document += &format!("  part{i}: {{ type: {node}, weights: part{i}{tokenizer} }}\n");
         }
         std::fs::copy(fixtures.join("gemma_small/tokenizer.json"), folder.join("tokenizer.json")).unwrap();
         Configs { registry: pipe_nodes::registry(), folder: folder.into(), document }
@@ -58,7 +58,7 @@ impl Configs {
     /// Checks the document with these bytes as each part's configuration; gives the codes of what is reported.
     pub fn check(&self, config: &[u8]) -> Vec<&'static str> {
         for i in 0..PARTS.len() {
-            std::fs::write(self.folder.join(i.to_string()).join("config.json"), config).unwrap();
+            std::fs::write(self.folder.join(format!("part{i}")).join("config.json"), config).unwrap();
         }
         let path = self.folder.join("case.yaml");
         let checked = check_text(&self.registry, &self.document, &path, Syntax::Yaml, &[]);
