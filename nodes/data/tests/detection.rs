@@ -148,9 +148,11 @@ fn adapters() {
 /// The authors' files are told from Diffusers' by their names.
 #[test]
 fn whose_names_a_part_has() {
-    for family in ["flux", "sd3", "sd35m", "lumina2", "lumina_next"] {
+    for family in ["flux", "flux_schnell", "lumina2", "lumina_next", "sd3", "sd35m"] {
+        // SD3's have their prefix.
+        let original = if family.starts_with("sd3") { Layout::SingleFileLdm } else { Layout::LdmFile };
         for (file, layout) in
-            [("original.safetensors", Layout::LdmFile), ("diffusion_pytorch_model.safetensors", Layout::DiffusersFile)]
+            [("original.safetensors", original), ("diffusion_pytorch_model.safetensors", Layout::DiffusersFile)]
         {
             let set = WeightSet::open(common::fixture(&format!("{family}/{file}"))).unwrap();
             assert_eq!(detect_set(&set).layout, Some(layout), "{family} {file}");
