@@ -92,7 +92,7 @@ fn a_shard_says_that_it_is_one() {
         &[("transformer_blocks.0.attn.to_q.weight", &[2, 2]), ("single_transformer_blocks.4.proj_out.weight", &[2, 2])];
     common::zeros(&shard, first.iter().copied());
     let error = component(&shard, Component::Flux).unwrap_err().to_string();
-    let wanted = "has no FLUX.1 transformer: it holds shard 1 of 3 of FLUX.1 schnell; name the folder of the shards, or their index";
+    let wanted = "has no FLUX.1 transformer: it holds shard 1 of 3 of FLUX.1 schnell";
     assert!(error.ends_with(wanted), "{error}");
     // The same under a name that says nothing, and a file that is the only one.
     for name in ["model.safetensors", "consolidated-00001-of-00001.safetensors"] {

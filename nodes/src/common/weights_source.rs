@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_core::diagnostic::quote;
 use pipe_core::node::{CheckCx, missing_weights_help};
 use pipe_core::run::RunError;
-use pipe_data::weights::{Component, ComponentWeights, FileError, shown};
+use pipe_data::weights::{Component, ComponentWeights, FileError, shard_of, shown};
 use pipe_networks::{Keeping, Weights};
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, DType};
@@ -184,7 +184,9 @@ pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Opt
                     "weights in integers, as quantized models have them, are not read: use its 16-bit or fp8 file"
                         .into(),
                 ),
-                _ => Some(format!("`pipe inspect {}` says what the file is", quote(text))),
+                _ => {
+                    shard_help(&path).or_else(|| Some(format!("`pipe inspect {}` says what the file is", quote(text))))
+                }
             };
             let help = help.or_else(|| Some(missing_weights_help(&path)));
             cx.error(errors::file_code(&error), "weights", error.to_string(), help);
@@ -225,16 +227,18 @@ pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shap
             true
         }
         Err(error) => {
-            let help = match file.set().shard() {
-                Some((number, all)) => {
-                    format!("the file is shard {number} of {all}; name the folder of the shards, or their index")
-                }
-                None => "the file is not a complete model of this kind; `pipe inspect` lists what it holds".into(),
-            };
+            let incomplete = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
+            let help = shard_help(file.set().path()).unwrap_or_else(|| incomplete.into());
             cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help));
             false
         }
     }
+}
+
+/// What to name in place of one shard.
+fn shard_help(path: &Path) -> Option<String> {
+    let (number, all) = shard_of(path)?;
+    Some(format!("the file is shard {number} of {all}: name the folder of the shards, or their index"))
 }
 
 /// Tells of tensors beside the model that no part of it reads.

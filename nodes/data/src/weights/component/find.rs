@@ -147,7 +147,7 @@ fn describe(set: &WeightSet, wanted: Component) -> String {
     let architecture = detect_set(set).architecture;
     if let Some((number, all)) = set.shard() {
         let of = if architecture == Architecture::Unknown { "a model".into() } else { architecture.to_string() };
-        return format!("shard {number} of {all} of {of}; name the folder of the shards, or their index");
+        return format!("shard {number} of {all} of {of}");
     }
     if architecture.family().is_some_and(|family| family.denoiser() == wanted) {
         return format!("only some tensors of one ({architecture})");
