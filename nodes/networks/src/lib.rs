@@ -39,7 +39,7 @@ pub use keeping::{Keeping, Resting};
 pub use net::{Inputs, Net};
 pub use network::{Network, TextNetwork};
 pub use segment::{Builder, Model, Segment, Slot};
-pub use shapes::Shapes;
+pub use shapes::{Shapes, SizesError, Stored};
 pub use text::{TextInput, TextInputs, TextKind, TextOut};
 pub use trainables::{Adapter, Dropouts, Factor, Module, Trainables};
 pub use weights::{Weights, WeightsError};

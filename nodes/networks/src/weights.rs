@@ -90,6 +90,10 @@ impl Weights {
             .map(|(n, _)| n.clone())
             .collect();
         if !missing.is_empty() {
+            // As the file would call them; what it keeps in one is told once.
+            let mut told = std::collections::HashSet::new();
+            let stored = missing.iter().flat_map(|name| file.stored_names(name));
+            let missing = stored.filter(|name| told.insert(name.clone())).collect();
             return Err(WeightsError::Missing { names: missing, empty: file.empty.clone() });
         }
         let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();

@@ -31,7 +31,7 @@ impl Unet {
     fn open() -> Self {
         let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
         let hints = UnetHints { heads: Some(vec![2]), head_dim: None, size_embedding: None, groups: Some(2) };
-        let config = UnetConfig::infer(|n| file.shape(n), &hints).unwrap();
+        let config = UnetConfig::infer(&file, &hints).unwrap();
         let shapes = config.shapes();
         let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
         let mut b = Builder::new();

@@ -137,7 +137,7 @@ fn check(cx: &mut CheckCx) -> Facts {
             .with("latent_channels", vae.u64("latent_channels").unwrap_or(4))
             .with("latent_sizes", sizes)
             .with("latent_scale", vae.f64("scale").unwrap_or(1.0))
-            .with("latent_scale_assumed", vae.get("scale_assumed") == Some(&json!(true)))
+            .with("latent_scale_from", vae.str("scale_from").unwrap_or_default())
             .with("latent_shift", vae.f64("shift").unwrap_or(0.0));
         if vae.get("guessed").is_some() {
             facts = facts.with("latents_guessed", true);

@@ -9,6 +9,7 @@ pub mod errors;
 pub mod facts;
 pub mod family;
 pub mod gradients;
+pub mod latents_fit;
 pub mod lazy;
 pub mod storage;
 pub mod text;

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::diagnostic::quote;
 use pipe_core::node::{CheckCx, missing_weights_help};
 use pipe_core::run::RunError;
-use pipe_data::weights::{Component, ComponentWeights};
+use pipe_data::weights::{Component, ComponentWeights, FileError, shard_of, shown};
 use pipe_networks::{Keeping, Weights};
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, DType};
@@ -157,7 +158,7 @@ pub fn sizes_for_check<T>(
     match infer(&file) {
         Ok((found, shapes)) => verify_for_check(cx, &file, &shapes).then_some((found, Some(file))),
         Err((code, why)) => {
-            cx.error(code, "weights", why, Some(format!("`pipe inspect {text}` shows what it holds")));
+            cx.error(code, "weights", why, Some(format!("`pipe inspect {}` shows what it holds", quote(text))));
             None
         }
     }
@@ -179,7 +180,13 @@ pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Opt
                     similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder"))
                 }
                 _ if errors::is_denied(&error) => Some("let this user read the file".into()),
-                _ => Some(format!("`pipe inspect {text}` says what the file is")),
+                _ if matches!(error, FileError::WrongType { .. }) => Some(
+                    "weights in integers, as quantized models have them, are not read: use its 16-bit or fp8 file"
+                        .into(),
+                ),
+                _ => {
+                    shard_help(&path).or_else(|| Some(format!("`pipe inspect {}` says what the file is", quote(text))))
+                }
             };
             let help = help.or_else(|| Some(missing_weights_help(&path)));
             cx.error(errors::file_code(&error), "weights", error.to_string(), help);
@@ -215,14 +222,40 @@ fn unused(component: Component, shapes: &Shapes) -> impl Fn(&str) -> bool + use<
 /// Reports missing, unexpected and misshapen tensors of an opened file at `weights`.
 pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shapes) -> bool {
     match Weights::verify(file, shapes, unused(file.component, shapes)) {
-        Ok(()) => true,
+        Ok(()) => {
+            tell_strays(cx, &file.strays);
+            true
+        }
         Err(error) => {
-            let help = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
-            cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help.into()));
+            let incomplete = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
+            let help = shard_help(file.set().path()).unwrap_or_else(|| incomplete.into());
+            cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help));
             false
         }
     }
 }
+
+/// What to name in place of one shard.
+fn shard_help(path: &Path) -> Option<String> {
+    let (number, all) = shard_of(path)?;
+    Some(format!("the file is shard {number} of {all}: name the folder of the shards, or their index"))
+}
+
+/// Tells of tensors beside the model that no part of it reads.
+fn tell_strays(cx: &mut CheckCx, names: &[String]) {
+    let more = match names.len() {
+        0 => return,
+        1..=LISTED => String::new(),
+        all => format!(" and {} more", all - LISTED),
+    };
+    let listed = Vec::from_iter(names.iter().take(LISTED).map(|name| format!("`{}`", shown(name))));
+    let message =
+        format!("nothing is known about some tensors of the file, and nothing reads them: {}{more}", listed.join(", "));
+    cx.warn("P0320", "weights", message, Some("they are not trained and not saved".into()));
+}
+
+/// Names of a file that are listed at once.
+const LISTED: usize = 8;
 
 /// A value of `config.json`, or none where the key is missing or null.
 type Configured<T> = Result<Option<T>, (&'static str, String)>;

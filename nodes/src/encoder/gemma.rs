@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Inferred, Length, rows_suffice};
+use crate::common::errors;
 use crate::common::family;
 use crate::common::storage::StorageType;
 use crate::common::text::Prompts;
@@ -70,7 +71,7 @@ impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.head_dim).map(|n| n as usize);
         let head_dim = own.or(config_usize(file.config.as_ref(), "head_dim")?);
-        let mut config = GemmaConfig::infer(|n| file.shape(n), head_dim).map_err(|why| ("P0305", why))?;
+        let mut config = GemmaConfig::infer(file, head_dim).map_err(errors::sizes)?;
         config.softcap = self.attention_softcap.then_some(CAP);
         Ok(TextNetwork::Gemma(config))
     }
@@ -123,13 +124,18 @@ impl Node for Gemma {
                 Some(path) => GemmaTokenizer::from_file(path),
                 None => find_tokenizer(&weights, TokenizerKind::Gemma).and_then(|origin| GemmaTokenizer::open(&origin)),
             };
-            if let Ok(tokenizer) = &found
-                && let Err((code, why)) = rows(&network, tokenizer)
-            {
-                cx.error(code, "weights", why, None);
+            let field = if given.is_some() { "tokenizer" } else { "weights" };
+            if let (Ok(tokenizer), TextNetwork::Gemma(c)) = (&found, &network) {
+                let ids = tokenizer.vocabulary();
+                if let Err((code, why)) = rows_suffice(c.vocab, ids) {
+                    cx.error(code, "weights", why, None);
+                } else if ids < c.vocab - c.vocab / 10 {
+                    let message = format!("the tokenizer has {ids} ids, the token table {} rows", c.vocab);
+                    let help = "see that the tokenizer is the one that the text encoder was trained with";
+                    cx.warn("P0401", field, message, Some(help.into()));
+                }
             }
             if let Err(e) = found {
-                let field = if given.is_some() { "tokenizer" } else { "weights" };
                 let help =
                     "put Gemma's `tokenizer.json` or `tokenizer.model` beside the weights, or name it: `tokenizer: …`";
                 cx.error("P0301", field, e.to_string(), Some(help.into()));

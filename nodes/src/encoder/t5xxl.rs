@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::engine::compute_type;
+use crate::common::errors;
 use crate::common::family;
 use crate::common::storage::StorageType;
 use crate::common::text::Prompts;
@@ -48,7 +49,7 @@ const COMPONENT: Component = Component::T5;
 pub struct T5Xxl;
 
 fn infer(file: &ComponentWeights) -> Inferred {
-    let config = T5Config::infer(|n| file.shape(n)).map_err(|why| ("P0305", why))?;
+    let config = T5Config::infer(file).map_err(errors::sizes)?;
     rows_suffice(config.vocab, T5Tokenizer::embedded().vocabulary())?;
     Ok(TextNetwork::T5(config))
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
 use super::memory::BlockMemory;
+use crate::common::errors;
 use crate::common::weights_source::config_triple;
 
 /// Fields of `model.flux`.
@@ -48,7 +49,7 @@ impl Config {
             Some(axes) => Some(axes.map(|n| n as usize)),
             None => config_triple(file.config.as_ref(), "axes_dims_rope")?,
         };
-        FluxConfig::infer(|n| file.shape(n), axes).map(Network::Flux).map_err(|why| ("P0305", why))
+        FluxConfig::infer(file, axes).map(Network::Flux).map_err(errors::sizes)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
 use super::memory::BlockMemory;
+use crate::common::errors;
 use crate::common::weights_source::config_triple;
 
 /// Fields of `model.lumina2`.
@@ -48,7 +49,7 @@ impl Config {
             Some(axes) => Some(axes.map(|n| n as usize)),
             None => config_triple(file.config.as_ref(), "axes_dim_rope")?,
         };
-        Lumina2Config::infer(|n| file.shape(n), axes).map(Network::Lumina2).map_err(|why| ("P0305", why))
+        Lumina2Config::infer(file, axes).map(Network::Lumina2).map_err(errors::sizes)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
 use super::memory::BlockMemory;
+use crate::common::errors;
 
 /// Fields of `model.lumina_next`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -30,7 +31,7 @@ const FAMILY: Family = Family::LuminaNext;
 
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
-        LuminaNextConfig::infer(|n| file.shape(n)).map(Network::LuminaNext).map_err(|why| ("P0305", why))
+        LuminaNextConfig::infer(file).map(Network::LuminaNext).map_err(errors::sizes)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Objective};
 use super::memory::BlockMemory;
+use crate::common::errors;
 use crate::common::weights_source::config_usize;
 
 /// Fields of `model.sd3`.
@@ -76,7 +77,7 @@ impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.heads).map(|n| n as usize);
         let heads = own.or(config_usize(file.config.as_ref(), "num_attention_heads")?);
-        let sizes = MmditConfig::infer(|n| file.shape(n), heads).map_err(|why| ("P0305", why))?;
+        let sizes = MmditConfig::infer(file, heads).map_err(errors::sizes)?;
         Ok(self.with_options(sizes))
     }
 
