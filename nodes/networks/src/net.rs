@@ -136,8 +136,9 @@ impl Net<'_> {
 
     /// Rows `ids` of the table `name [V, D]`: `[ids.len(), D]`. Of a table at rest no more than these are cast.
     pub fn embedding(&self, name: &str, ids: &[u32]) -> Var {
-        let learns = self.train.is_some_and(|t| t.tensors.contains_key(&Trainables::key(self.part, name)));
-        match self.stored(name).filter(|_| !learns) {
+        // A table that learns, or that an adapter adds to, is needed whole.
+        let whole = self.train.is_some_and(|t| t.touches(self.part, name.trim_end_matches(".weight")));
+        match self.stored(name).filter(|_| !whole) {
             Some(stored) => Var::constant(stored.rows(&self.cx.device, ids, self.cx.compute)),
             None => op::embedding(self.cx, &self.weight(name), ids),
         }
