@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+pub use pipe_core::diagnostic::quote;
 use pipe_core::plan::{Misfit, Plan, bytes_text, seconds_text};
 
 /// What a panic prints.
@@ -111,15 +112,6 @@ pub fn resume_command(file: &str, sets: &[String]) -> String {
     }
     words.push("--resume".into());
     words.join(" ")
-}
-
-/// A word as a shell takes it.
-pub fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use pipe_data::weights::DType;
 use pipe_tools::resize::Kept;
 use pipe_tools::{Format, Output};
 
+use crate::terminal::Terminal;
 use crate::text;
 
 /// Where the result goes.
@@ -78,6 +79,15 @@ impl Layout {
             Layout::Ckpt => Format::Ckpt,
             Layout::Diffusers => Format::Diffusers,
         }
+    }
+}
+
+/// Says of layers that are too small for the rank that was asked for.
+pub fn warn_of_small_layers(kept: &Kept, terminal: &Terminal) {
+    if kept.lowered > 0 {
+        let layers = text::count(kept.lowered, "layer");
+        terminal
+            .warn(&format!("{layers} got a lower rank than asked for: no rank is above the smaller side of a weight"));
     }
 }
 

@@ -163,11 +163,49 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes a field of a node out again.
-    pub fn remove(&mut self, node: &str, field: &str) {
-        if let Some(map) = self.nodes.get_mut(node) {
-            map.shift_remove(field);
+    /// Takes a value out again: the node's name first, then keys and places in lists. What is empty without it goes too,
+    /// and a pattern that says nothing more of the layers it matches.
+    pub fn remove(&mut self, way: &[String]) {
+        fn take(value: &mut Json, way: &[String]) {
+            let Some((first, rest)) = way.split_first() else { return };
+            let empty = |value: &Json| match value {
+                Json::Object(map) => map.keys().all(|key| key == "match"),
+                Json::Array(items) => items.is_empty(),
+                _ => false,
+            };
+            match value {
+                Json::Object(map) => {
+                    let Some(inner) = map.get_mut(first) else { return };
+                    take(inner, rest);
+                    if rest.is_empty() || empty(inner) {
+                        map.shift_remove(first);
+                    }
+                }
+                Json::Array(items) => {
+                    let Some((i, inner)) = first.parse().ok().and_then(|i: usize| Some((i, items.get_mut(i)?))) else {
+                        return;
+                    };
+                    take(inner, rest);
+                    if rest.is_empty() || empty(inner) {
+                        items.remove(i);
+                    }
+                }
+                _ => {}
+            }
         }
+        let Some((node, rest)) = way.split_first() else { return };
+        if let Some(map) = self.nodes.get_mut(node) {
+            let mut value = Json::Object(std::mem::take(map));
+            take(&mut value, rest);
+            if let Json::Object(left) = value {
+                *map = left;
+            }
+        }
+    }
+
+    /// The document as it is where the set-up's paths start.
+    pub fn where_it_was_read(&self) -> Draft {
+        Draft { base: String::new(), ..self.clone() }
     }
 
     /// The value at a place.
@@ -375,6 +413,25 @@ mod tests {
         let yaml = draft.to_yaml();
         assert!(yaml.contains("      - { rank: 2 }  # down.0\n"), "{yaml}");
         assert!(yaml.contains(&format!("      - prompt: {long}\n")), "{yaml}");
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_nothing_empty() {
+        let mut draft = Draft::new(Product::everything());
+        draft.node("a", "t");
+        for (path, value) in [
+            ("x", json!({ "double.4,6-18": false, "y": 1 })),
+            ("p", json!([{ "match": "m", "rank": 2 }, { "match": "n", "rate": 1, "rank": 3 }])),
+            ("deep", json!({ "er": { "value": 1 } })),
+        ] {
+            draft.put(&format!("nodes.a.{path}"), value).unwrap();
+        }
+        let mut remove = |way: &str| draft.remove(&way.split('/').map(str::to_owned).collect::<Vec<_>>());
+        ["a/x/double.4,6-18", "a/p/1/rate", "a/p/0/rank", "a/deep/er/value", "a/none/0", "b/x", "a"]
+            .into_iter()
+            .for_each(&mut remove);
+        let left = json!({ "type": "t", "x": { "y": 1 }, "p": [{ "match": "n", "rank": 3 }] });
+        assert_eq!(draft.to_json()["nodes"]["a"], left);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! sd-scripts set-ups into documents of `pipe`, with a report of what became of every option.
 //!
 //! Owns the table of the reference's options ([`reference_page`]), reading its command lines and files, and the
-//! choice of nodes. Does not know how a node works: what exists is asked of the product's JSON Schema ([`Product`]).
+//! choice of nodes. Does not know how a node works: what exists is asked of the product's JSON Schema ([`Product`]), and
+//! what has no effect in a document of the check ([`migrate_checked`]).
 //! Stages: words ([`shell`]) → script and launcher → typed values → data → document and report.
 //!
 //! ```
@@ -36,6 +37,7 @@ pub use report::{Entry, Kind, Outcome};
 use args::{Given, Parsed};
 use convert::Job;
 use draft::Draft;
+use pipe_core::registry::Registry;
 use script::{SCRIPTS, Script};
 
 /// A set-up to migrate.
@@ -121,6 +123,24 @@ fn list(names: &[String]) -> String {
 /// When the script is unknown or trains something that `pipe` does not, or a file is unreadable or not well-formed.
 /// Everything else is an entry of the report.
 pub fn migrate(input: &Input, files: &dyn Files, product: &Product) -> Result<Outcome, Error> {
+    run(input, files, product, None)
+}
+
+/// As [`migrate`]; what the check of the node types in `registry` finds without effect, because other fields decide, is
+/// left out of the document and told in the report. Weights and images need not be there.
+///
+/// # Errors
+/// As [`migrate`].
+pub fn migrate_checked(
+    input: &Input,
+    files: &dyn Files,
+    product: &Product,
+    registry: &Registry,
+) -> Result<Outcome, Error> {
+    run(input, files, product, Some(registry))
+}
+
+fn run(input: &Input, files: &dyn Files, product: &Product, registry: Option<&Registry>) -> Result<Outcome, Error> {
     let command = command::take_apart(&input.args);
     let named = input.script.clone().or(command.script.clone());
     let config = configuration(input, &command.args, files)?;
@@ -146,6 +166,10 @@ pub fn migrate(input: &Input, files: &dyn Files, product: &Product) -> Result<Ou
         job.note("script", &script.file(), Kind::Defaulted, None, note);
     }
     job.run();
+    if let Some(registry) = registry {
+        job.leave_out_idle(registry);
+    }
+    job.settle();
     let name = job.draft.get("name").and_then(serde_json::Value::as_str).unwrap_or("migrated").to_owned();
     Ok(Outcome { script: script.file(), name, document: job.draft.to_yaml(), report: job.report })
 }

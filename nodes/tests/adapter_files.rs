@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pipe_core::check::{Checked, check_text};
 use pipe_core::document::Syntax;
@@ -319,4 +319,103 @@ fn alphas_of_convolutions_and_in_metadata() {
     assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "3.0"));
     let args = &metadata["ss_network_args"];
     assert!(args.contains("\"conv_dim\": \"4\"") && args.contains("\"conv_alpha\": \"1\""), "{args}");
+}
+
+/// Keeps warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn tick(&self, _: &str, _: u64, _: u64) {}
+    fn say(&self, _: &str) {}
+    fn warn(&self, line: &str) {
+        self.0.lock().unwrap().push(line.into());
+    }
+}
+
+/// Runs a document; gives what it warned of, and the file that it saved.
+fn saved(folder: &Path, text: &str) -> (Vec<String>, WeightFile) {
+    let warnings = Arc::new(Warnings::default());
+    let options =
+        RunOptions { folder: folder.join("out"), resume: false, progress: warnings.clone(), stop: StopFlag::default() };
+    assert_eq!(run(&pipe_nodes::registry(), &look(folder, text), options).unwrap().status, Status::Finished);
+    let told = warnings.0.lock().unwrap().iter().filter(|line| line.contains("range")).cloned().collect();
+    (told, WeightFile::open(folder.join("out/checkpoints/case.safetensors")).unwrap())
+}
+
+/// A file in f16 has no infinities: a tensor with larger values is in f32, and the run ends as any other.
+#[test]
+fn values_beyond_f16_are_saved_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("large.safetensors"), SD1.lora());
+    let large = lora.names().find(|name| name.ends_with("lora_up.weight")).unwrap().to_owned();
+    let tensors = lora.names().map(|name| {
+        let mut values = lora.f32(name).unwrap();
+        if name == large {
+            values[0] = -65520.0;
+        }
+        TensorOut::f32(name, DType::F32, lora.info(name).unwrap().shape.clone(), values)
+    });
+    write_safetensors(&file, tensors, &BTreeMap::new()).unwrap();
+    let adapter = format!("type: adapter.lora, rank: 4, weights: {}", file.display());
+    let document = |dtype: &str| SD1.document(1, &adapter, "0.0").replace("dtype: f32", &format!("dtype: {dtype}"));
+    let (told, made) = saved(folder.path(), &document("f16"));
+    for name in made.names() {
+        let wide = name == large || name.ends_with(".alpha");
+        assert_eq!(made.info(name).unwrap().dtype, if wide { DType::F32 } else { DType::F16 }, "{name}");
+        assert!(made.f32(name).unwrap().iter().all(|x| x.is_finite()), "{name}");
+    }
+    assert_eq!(made.f32(&large).unwrap()[0], -65520.0);
+    assert!(told.len() == 1 && told[0].contains(&large) && told[0].contains("bf16"), "{told:?}");
+    let other = tempfile::tempdir().unwrap();
+    let (told, made) = saved(other.path(), &document("bf16"));
+    assert!(told.is_empty() && made.info(&large).unwrap().dtype == DType::BF16);
+}
+
+/// The same of whole models, in each layout.
+#[test]
+fn weights_beyond_f16_are_saved_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let unet = folder.path().join("unet");
+    std::fs::create_dir_all(&unet).unwrap();
+    let (from, name) = (fixture("diffusers_dir/unet"), "diffusion_pytorch_model.safetensors");
+    std::fs::copy(from.join("config.json"), unet.join("config.json")).unwrap();
+    let base = WeightFile::open(from.join(name)).unwrap();
+    let tensors = base.names().map(|name| {
+        let mut values = base.f32(name).unwrap();
+        if name == "conv_out.bias" {
+            values[0] = 7e4;
+        }
+        TensorOut::f32(name, DType::F32, base.info(name).unwrap().shape.clone(), values)
+    });
+    write_safetensors(unet.join(name), tensors, &BTreeMap::new()).unwrap();
+    for (format, place) in
+        [("model_only", "case.safetensors"), ("diffusers", "case/unet/diffusion_pytorch_model.safetensors")]
+    {
+        let out = tempfile::tempdir().unwrap();
+        let text = SD1
+            .document(1, "type: adapter.full", "1e-9")
+            .replace(&fixture("diffusers_dir").display().to_string(), &folder.path().display().to_string())
+            .replace(
+                "type: saver.adapter, adapter: learn, update: adamw, dtype: f32",
+                &format!("type: saver.checkpoint, model: learn, update: adamw, dtype: f16, format: {format}"),
+            );
+        let warnings = Arc::new(Warnings::default());
+        let options = RunOptions {
+            folder: out.path().join("out"),
+            resume: false,
+            progress: warnings.clone(),
+            stop: StopFlag::default(),
+        };
+        let checked = look(out.path(), &text);
+        let concise = pipe_core::diagnostic::Format::Concise;
+        let faults = pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), concise, false);
+        assert!(checked.ok(), "{faults}");
+        run(&pipe_nodes::registry(), &checked, options).unwrap();
+        let made = WeightFile::open(out.path().join("out/checkpoints").join(place)).unwrap();
+        let wide: Vec<&str> = made.names().filter(|name| made.info(name).unwrap().dtype == DType::F32).collect();
+        assert_eq!(wide, [if format == "diffusers" { "conv_out.bias" } else { "out.2.bias" }]);
+        assert!((made.f32(wide[0]).unwrap()[0] - 7e4).abs() < 1.0);
+        assert_eq!(warnings.0.lock().unwrap().iter().filter(|line| line.contains("range of f16")).count(), 1);
+    }
 }

@@ -144,6 +144,52 @@ fn families(dir: &Path) {
     fs::copy(fixture("lora_trajectory_text_sd1/init.safetensors"), at("lora-text.safetensors")).unwrap();
 }
 
+/// Files that lack tensors, have too many, or hold them in a wrong type.
+fn broken(dir: &Path) {
+    let at = |path: &str| dir.join(path);
+    let fixture = |path: &str| root().join("tests/fixtures").join(path);
+    let without = |from: &Path, to: &str, lost: &str| {
+        rewrite(from, &at(to), |name, shape| (!name.starts_with(lost)).then_some(shape), &[]);
+    };
+    let whole = fixture("single_file/model.safetensors");
+    fs::copy(&whole, at("whole.safetensors")).unwrap();
+    // It has the schedule's buffers and the places' numbers already.
+    let usual: [(&str, &[usize]); 3] =
+        [("model_ema.diffusion_modelinput_blocks00weight", &[1]), ("v_pred", &[0]), ("something.else", &[2])];
+    rewrite(&whole, &at("strays.safetensors"), |_, shape| Some(shape), &usual);
+    let vae = fixture("diffusers_dir/vae/diffusion_pytorch_model.safetensors");
+    let beside: [(&str, &[usize]); 2] = [("loss.logvar", &[1]), ("knots", &[1])];
+    rewrite(&vae, &at("vae_strays.safetensors"), |_, shape| Some(shape), &beside);
+    without(&whole, "vae_lacking.safetensors", "first_stage_model.encoder.mid.block_1.");
+    without(
+        &at("clip_l.safetensors"),
+        "clip_lacking.safetensors",
+        "text_model.encoder.layers.0.self_attn.q_proj.weight",
+    );
+    let flux = fixture("flux/original.safetensors");
+    without(&flux, "flux_lacking.safetensors", "single_blocks.0.");
+    let file = WeightFile::open(&flux).unwrap();
+    let tensors = file.names().map(|name| {
+        let shape = file.info(name).unwrap().shape.clone();
+        let dtype = if name == "img_in.weight" { DType::I32 } else { DType::F32 };
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        TensorOut::bytes(name, dtype, shape, bytes)
+    });
+    write_safetensors(at("flux_integers.safetensors"), tensors, &BTreeMap::new()).unwrap();
+    fs::create_dir(at("shards")).unwrap();
+    let flux = fixture("flux/diffusion_pytorch_model.safetensors");
+    for (number, lost) in [(1, "single_transformer_blocks.0."), (2, "single_transformer_blocks.1.")] {
+        let name = format!("shards/diffusion_pytorch_model-0000{number}-of-00003.safetensors");
+        without(&flux, &name, lost);
+    }
+    fs::create_dir(at("my models")).unwrap();
+    fs::copy(at("lora4.safetensors"), at("my models/it's one.safetensors")).unwrap();
+    let gemma = fixture("gemma2/model.safetensors");
+    resize(&gemma, &at("gemma_large.safetensors"), &[(40, 4000), (24, 12)], "");
+    fs::copy(fixture("vae16/diffusion_pytorch_model.safetensors"), at("vae16_alone.safetensors")).unwrap();
+    fs::write(at("prompts-sd3.txt"), "a face\na cat --w 256 --h 64\n").unwrap();
+}
+
 /// Replays of all kinds.
 fn replays(dir: &Path) {
     let at = |name: &str| dir.join(format!("replay-{name}.safetensors"));
@@ -261,6 +307,7 @@ fn files(dir: &Path) {
     replay(&at("replay-more.safetensors"), [3.0, 4.0], &["latent", "time_ids"]);
     rewrite(&at("replay.safetensors"), &at("replay-less.safetensors"), |n, s| (n != "noise").then_some(s), &[]);
     families(dir);
+    broken(dir);
     replays(dir);
 }
 

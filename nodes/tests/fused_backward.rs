@@ -364,3 +364,35 @@ fn the_plan_needs_less() {
     let values = whole.nodes["steps"].plan.groups.iter().map(|group| group.values).sum::<u64>();
     assert!(fused.peak_bytes + 4 * values / 2 < whole.peak_bytes, "{} {}", fused.peak_bytes, whole.peak_bytes);
 }
+
+/// Most bytes this process ever held.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Three steps of `tests/benchmarks/full.yaml`, planned and measured: fused first, as a peak does not go down again.
+#[test]
+#[ignore = "measures the whole process: alone, with `--ignored --nocapture`"]
+fn memory_is_as_planned() {
+    let path = fixture("../benchmarks/full.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let optimizer = "type: optimizer.adafactor, ";
+    let mut peaks = Vec::new();
+    for text in [text.replace(optimizer, &format!("{optimizer}fused_backward: true, ")), text] {
+        let checked = check_text(&pipe_nodes::registry(), &text, &path, Syntax::Yaml, &[]);
+        assert!(checked.ok(), "{:?}", checked.diagnostics);
+        let planned = plan_document(&pipe_nodes::registry(), &checked).peak_bytes;
+        let folder = tempfile::tempdir().unwrap();
+        let (progress, stop) = (Arc::new(Watch(u64::MAX, StopFlag::default())), StopFlag::default());
+        let options = RunOptions { folder: folder.path().join("out"), resume: false, progress, stop };
+        let outcome = run(&pipe_nodes::registry(), &checked, options).unwrap();
+        let measured = peak();
+        println!("planned {planned}, measured {measured}, {:.1} s", outcome.seconds);
+        let off = measured as f64 / planned as f64 - 1.0;
+        assert!(off.abs() < 0.25, "{off}");
+        peaks.push(measured);
+    }
+    assert!(peaks[0] + (500 << 20) < peaks[1], "{peaks:?}");
+}

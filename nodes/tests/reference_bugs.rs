@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipe_core::check::{Checked, check_text};
-use pipe_core::document::Syntax;
+use pipe_core::check::{Checked, Options, check_document_with, check_text};
+use pipe_core::document::{Document, Syntax};
 use pipe_core::execute::{RunOptions, Status, run};
 use pipe_core::plan::plan_document;
 use pipe_core::run::{Progress, StopFlag};
@@ -16,12 +16,14 @@ use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
 enum Held {
     /// A test function in a file.
     Test(&'static str, &'static str),
+    /// A test that a macro makes of a line `name: …;` in a file.
+    Made(&'static str, &'static str),
     /// A case of `tests/diagnostics/nodes`.
     Case(&'static str),
     /// There is no such option: a document that has it is refused.
     NoField(&'static str),
 }
-use Held::{Case, NoField, Test};
+use Held::{Case, Made, NoField, Test};
 
 const HERE: &str = "nodes/tests/reference_bugs.rs";
 const ADAPTERS: &str = "nodes/tests/adapters.rs";
@@ -85,7 +87,15 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "LoRA+ with estimated rates",
         &[Case("optimizer-prodigy-lora-plus"), Case("optimizer-prodigy-rates"), Case("optimizer-dadapt-rates")],
     ),
-    (15, "rates that do not exist", &[Case("optimizer-text-rate-of-another"), NoField("text_encoder_lr1")]),
+    (
+        15,
+        "rates that do not exist",
+        &[
+            Case("optimizer-text-rate-of-another"),
+            NoField("text_encoder_lr1"),
+            Test(HERE, "what_has_no_field_is_refused"),
+        ],
+    ),
     (16, "fused groups under accumulation", &[NoField("fused_optimizer_groups")]),
     (17, "two fused modes train one group", &[NoField("fused_backward_pass"), NoField("blockwise_fused_optimizers")]),
     (
@@ -124,28 +134,44 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "half weights by surprise",
         &[Test(RESUME, "small_updates_of_bf16_weights_are_not_lost"), Case("full-rounding")],
     ),
-    (26, "an autoencoder in half precision", &[NoField("no_half_vae")]),
+    (
+        26,
+        "an autoencoder in half precision",
+        &[Test(HERE, "the_autoencoder_is_in_full_precision"), NoField("no_half_vae")],
+    ),
     (27, "rounded timesteps", &[Test("nodes/networks/src/embed.rs", "known_values")]),
     (28, "checkpointing switches dropout on", &[Test(NETWORKS, "t5_with_and_without_mask")]),
-    (29, "freezing tensors for blocks", &[NoField("num_last_block_to_freeze")]),
+    (29, "freezing tensors for blocks", &[Test("nodes/tests/full_blocks.rs", "the_last_blocks_stay")]),
     (30, "swapped blocks that are not updated", &[NoField("blocks_to_swap")]),
-    (31, "offloading that ends in a type error", &[NoField("cpu_offload_checkpointing")]),
+    (
+        31,
+        "offloading that ends in a type error",
+        &[
+            Test("nodes/networks/tests/stored.rs", "blocks_may_rest_away_from_the_device"),
+            Test("migrate/tests/it/coverage.rs", "no_option_of_the_command_line_is_passed_over"),
+        ],
+    ),
     (32, "counters that restart", &[Test("tests/e2e/train.rs", "killed_at_any_moment_a_run_continues_bit_for_bit")]),
-    (33, "every epoch again after a stop", &[Test(RESUME, "none_is_forgotten")]),
+    (33, "every epoch again after a stop", &[Made(RESUME, "adamw"), Test(RESUME, "weights_in_bf16_continue_too")]),
     (34, "a hash of nothing", &[Test("nodes/data/tests/writer.rs", "hashes_as_the_reference_computes_them")]),
     (35, "words of modelspec", &[Test("nodes/data/src/weights/metadata/base.rs", "words_of_each_family")]),
     (36, "epochs counted from 0 and from 1", &[Test(HERE, "epochs_are_counted_alike_in_every_file")]),
     (
         37,
         "parts that are not saved",
-        &[NoField("save_clip"), Test("nodes/tests/families.rs", "whole_models_in_every_layout")],
+        &[
+            Test("nodes/tests/families.rs", "whole_models_in_every_layout"),
+            Test(HERE, "what_learns_at_a_rate_of_zero_is_saved"),
+            Test(HERE, "what_has_no_field_is_refused"),
+        ],
     ),
     (
         38,
         "values without type, secrets in files",
         &[
             Test("tests/e2e/documents.rs", "five_mistakes_are_five_errors_each_at_its_line"),
-            NoField("huggingface_token"),
+            Test("migrate/src/args.rs", "secrets_are_hidden"),
+            Test(HERE, "what_has_no_field_is_refused"),
         ],
     ),
     (
@@ -191,7 +217,14 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "noise that depends on the batch",
         &[Test("nodes/train/src/ddpm/noise.rs", "pyramid_noise_has_unit_variance_and_low_frequencies")],
     ),
-    (48, "an option without effect", &[NoField("no_token_padding")]),
+    (
+        48,
+        "an option without effect",
+        &[
+            Test(HERE, "what_has_no_field_is_refused"),
+            Test("migrate/tests/it/coverage.rs", "no_option_of_the_command_line_is_passed_over"),
+        ],
+    ),
     (49, "rates logged twice", &[Test("nodes/src/optimizer/groups.rs", "parts_and_own_rates_make_groups")]),
     (50, "one number under two names", &[Test("tests/e2e/train.rs", "a_run_leaves_what_it_reports")]),
     (51, "previews without prompts", &[Case("preview-no-prompts")]),
@@ -218,6 +251,13 @@ fn every_bug_of_the_list_is_held_somewhere() {
                         .skip(1)
                         .any(|after| after.trim_start().starts_with(&format!("fn {name}()")));
                     assert!(test, "{number} ({what}): no test `{name}` in {file}");
+                }
+                Made(file, name) => {
+                    let text =
+                        std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{number}: {file}: {e}"));
+                    let made =
+                        text.contains("#[test]\n        fn $name()") && text.contains(&format!("\n    {name}: \""));
+                    assert!(made, "{number} ({what}): {file} makes no test `{name}`");
                 }
                 Case(name) => {
                     let path = root().join(format!("tests/diagnostics/nodes/{name}.md"));
@@ -375,6 +415,73 @@ fn dropouts_act_on_ranks_of_a_file() {
     for dropout in ["dropout: 0.5", "rank_dropout: 0.5", "module_dropout: 0.5"] {
         assert_ne!(first(&format!(", {dropout}")), plain, "{dropout}");
     }
+}
+
+/// 15, 37, 38, 48. What the reference has no option for, or one that does nothing, is an error at its place, in a node and
+/// in the settings, and not read as something else.
+#[test]
+fn what_has_no_field_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = document("steps: 1", &replay(), "type: adapter.lora, rank: 2", "learning_rate: 1e-3", SAVE);
+    check(folder.path(), &text);
+    for (place, field) in [
+        ("type: optimizer.adamw,", "text_encoder_lr1: 1e-5"),
+        ("type: saver.adapter,", "save_clip: true"),
+        ("type: saver.adapter,", "huggingface_token: secret"),
+        ("type: model.sd1,", "no_token_padding: true"),
+        ("device: cpu,", "huggingface_token: secret"),
+    ] {
+        let text = text.replace(place, &format!("{place} {field},"));
+        let checked = check_text(&pipe_nodes::registry(), &text, &folder.path().join("run.yaml"), Syntax::Yaml, &[]);
+        let found: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, checked.files().text(d.span))).collect();
+        assert_eq!(found, [("P0104", field.split(':').next().unwrap())], "{field}");
+        // The value is nobody's business.
+        assert!(!checked.diagnostics[0].message.contains("secret"));
+    }
+}
+
+/// Number 26: the autoencoder is in f32 whatever the precision of training is; a CPU, which tests have, computes in no other, so
+/// the plan for a GPU tells.
+#[test]
+fn the_autoencoder_is_in_full_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let planned = |precision: &str| {
+        let text = format!(
+            "version: 1\nname: case\ntrain: {{ device: cuda, precision: {precision}, steps: 1 }}\nnodes:\n  \
+             photos: {{ type: loader.images, path: {}, resolution: 32 }}\n  \
+             vae: {{ type: encoder.vae, init: {{ widths: [8, 8], layers: 1, norm_groups: 4 }} }}\n  \
+             clip: {{ type: encoder.clip_l, init: {{ width: 16, layers: 1, heads: 2 }} }}\n  \
+             cached: {{ type: cacher.memory, samples: photos, vae: vae, text: clip }}\n  \
+             unet: {{ type: model.sd1, init: {{ widths: [16, 16], layers: 1, heads: 2, context_dim: 16, norm_groups: 4 }} }}\n  \
+             lora: {{ type: adapter.lora, model: unet, rank: 2 }}\n  \
+             loss: {{ type: loss.diffusion, model: lora, batch: cached }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-3 }}\n  \
+             save: {{ type: saver.adapter, adapter: lora, update: adamw }}\n",
+            root().join("pipelines/quickstart/images/heldout").display(),
+        );
+        let document = Document::parse(&text, folder.path().join("run.yaml"), Syntax::Yaml, &[]);
+        let options = Options { without_files: false, any_device: true };
+        let checked = check_document_with(&pipe_nodes::registry(), document, options);
+        assert!(checked.ok(), "{:?}", checked.diagnostics);
+        let plan = plan_document(&pipe_nodes::registry(), &checked);
+        ["vae", "unet"].map(|node| format!("{:?}", plan.nodes[node].plan))
+    };
+    let ([vae, unet], [vae_half, unet_half]) = (planned("f32"), planned("bf16"));
+    assert_ne!(unet, unet_half, "the model is in bf16");
+    assert_eq!(vae, vae_half);
+}
+
+/// 37. What learns at a rate of 0 is trained and saved.
+#[test]
+fn what_learns_at_a_rate_of_zero_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = format!("type: adapter.lora, rank: 4, weights: {}", fixture("lora_trajectory/init.safetensors"));
+    let save = SAVE.replace("every", "dtype: f32, every");
+    train(folder.path(), &document("steps: 1", &replay(), &adapter, "learning_rate: 0.0", &save));
+    let saved = WeightFile::open(folder.path().join("out/checkpoints/case.safetensors")).unwrap();
+    let given = WeightFile::open(fixture("lora_trajectory/init.safetensors")).unwrap();
+    assert_eq!(saved.names().len(), given.names().len());
+    assert!(given.names().all(|name| saved.f32(name).unwrap() == given.f32(name).unwrap()));
 }
 
 /// 23. Three rows in steps of two: the second step is the third row alone, and weighs as much as any step.

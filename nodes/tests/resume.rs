@@ -202,6 +202,31 @@ fn weights_in_bf16_continue_too() {
     }
 }
 
+/// Frozen weights that rest in fewer bits are the same after a stop; in another type the run is another.
+#[test]
+fn a_lora_on_rounded_weights_continues() {
+    for storage in ["bf16", "f8_e4m3"] {
+        let model = format!("weights: FIXTURE, storage: {storage}");
+        continues_with("adamw, learning_rate: 1e-3", &[(ADAPTERS[0].0, &model)]);
+    }
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let text = |storage: &str| {
+        document("adamw, learning_rate: 1e-3", (ADAPTERS[0].0, &format!("weights: FIXTURE{storage}")), "")
+    };
+    let mut learned = Vec::new();
+    for storage in ["", ", storage: f16", ", storage: f8_e4m3"] {
+        let name = format!("out{}", learned.len());
+        go(folder, &name, &text(storage), false, Some((3, 1))).unwrap();
+        let other = if storage.is_empty() { ", storage: bf16" } else { "" };
+        assert_eq!(go(folder, &name, &text(other), true, None).unwrap_err().code, "P0908", "{storage}");
+        go(folder, &name, &text(storage), true, None).unwrap();
+        learned.push(contents(&state(folder, &name, STEPS)).0);
+    }
+    assert!(learned[0] != learned[1] && learned[1] != learned[2], "what is rounded shows");
+}
+
 /// Updates far smaller than a step of bf16 add up with stochastic rounding, and are lost with rounding to the nearest.
 #[test]
 fn small_updates_of_bf16_weights_are_not_lost() {

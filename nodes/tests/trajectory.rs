@@ -179,6 +179,7 @@ fn twenty_steps_of_text_encoders() {
     let sd1: Run = ("sd1", "sd1", "diffusers_dir", "", 2, "diffusion");
     for (run, texts) in [
         (sd1, vec![("clip_l", clip_l("sd1"))]),
+        (RUNS[0], vec![("clip_h", format!("type: encoder.clip_h, {heads}"))]),
         (RUNS[1], vec![("clip_l", clip_l("sdxl")), ("clip_g", clip_g())]),
         (RUNS[2], vec![("clip_l", clip_l("sd3")), ("clip_g", clip_g()), ("t5", t5())]),
         (RUNS[10], vec![("gemma", gemma())]),

@@ -28,6 +28,7 @@ mod stop;
 mod support;
 mod train;
 mod weights;
+mod weights_limits;
 mod weights_ranks;
 mod weights_refused;
 mod weights_tools;

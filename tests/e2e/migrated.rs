@@ -10,7 +10,7 @@ use pipe_core::document::{Document, Syntax};
 use pipe_core::plan::plan_document;
 use pipe_core::registry::Registry;
 use pipe_data::lora_names::ModuleClass;
-use pipe_migrate::{Files, Input, Kind, Outcome, Product, migrate, reference_page};
+use pipe_migrate::{Files, Input, Kind, Outcome, Product, migrate_checked, reference_page};
 
 use crate::commands::{ADVANCED, BASE, CONFIG, FULL};
 
@@ -89,7 +89,7 @@ fn product(registry: &Registry) -> Product {
 fn migrated(line: &str, dataset: &str, product: &Product) -> Outcome {
     let mut input = Input::from_command(line).expect(line);
     input.dataset_toml = Some(("dataset.toml".into(), dataset.into()));
-    migrate(&input, &Shelf, product).unwrap_or_else(|error| panic!("{line}: {error}"))
+    migrate_checked(&input, &Shelf, product, &pipe_nodes::registry()).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
 fn check(registry: &Registry, outcome: &Outcome) -> Checked {
@@ -113,7 +113,7 @@ fn the_commands_of_both_manual_pages_check_and_plan() {
         .collect();
     let mut input = Input::from_command("accelerate launch sdxl_train_network.py --config_file=a.toml").unwrap();
     input.config_toml = Some(("a.toml".into(), CONFIG.into()));
-    outcomes.push((CONFIG.into(), migrate(&input, &Shelf, &product).unwrap()));
+    outcomes.push((CONFIG.into(), migrate_checked(&input, &Shelf, &product, &registry).unwrap()));
     for (line, outcome) in outcomes {
         let checked = check(&registry, &outcome);
         assert_eq!(problems(&checked), "", "{line}\n{}", outcome.document);
@@ -138,7 +138,9 @@ fn whole_set_ups_check() {
         let checked = check(&registry, &outcome);
         number += 1;
         missing.extend(outcome.of(Kind::Refused).map(|entry| entry.note.clone()));
-        if own_mistake == checked.diagnostics.is_empty() {
+        // That this build has no GPU is told of what only a GPU can do.
+        let found = checked.diagnostics.iter().any(|one| one.code != "P0904");
+        if own_mistake != found {
             wrong.push(format!("{setup}\n{}{}", problems(&checked), outcome.document));
         }
     }
@@ -146,6 +148,54 @@ fn whole_set_ups_check() {
     assert!(wrong.is_empty(), "{} of {number}\n{}", wrong.len(), wrong.join("\n"));
     let there: Vec<&String> = missing.iter().filter(|note| is_there(&registry, note)).collect();
     assert!(there.is_empty(), "called missing, but there: {there:#?}");
+}
+
+/// What other fields leave nothing to decide is not in the document, and the report says of it why.
+#[test]
+fn what_is_idle_is_left_out_and_told() {
+    let registry = pipe_nodes::registry();
+    let product = product(&registry);
+    let flux = BEGINNINGS.iter().find(|(name, _)| *name == "$F").unwrap().1;
+    let run = |args: &str| {
+        let outcome = migrated(&format!("{flux} --network_args {args}"), DATASET, &product);
+        let checked = check(&registry, &outcome);
+        assert_eq!(problems(&checked), "", "{args}\n{}", outcome.document);
+        let lora = checked.document.tree.as_ref().unwrap().at("nodes.lora").unwrap().to_json();
+        (outcome, lora)
+    };
+    let of = |outcome: &Outcome, option: &str| {
+        let entry = outcome.report.iter().find(|entry| entry.option == option).unwrap();
+        (entry.kind, entry.target.clone(), entry.note.clone())
+    };
+    let (outcome, lora) = run("network_reg_dims=single_blocks=8,double_blocks=4");
+    assert!(lora.get("rank").is_none() && lora.get("patterns").is_some(), "{lora}");
+    let (kind, target, note) = of(&outcome, "--network_dim");
+    assert_eq!((kind, target), (Kind::Ignored, None));
+    assert!(note.contains("other fields decide"), "{note}");
+    // One pattern of two is idle, and the list stays.
+    let (outcome, lora) = run("network_reg_dims=double_blocks=8,single_blocks_0_=2 train_blocks=single");
+    let (kind, _, note) = of(&outcome, "--network_args network_reg_dims");
+    match lora.get("patterns").and_then(|list| list.as_array()) {
+        Some(list) if list.len() == 1 => {
+            assert_eq!(kind, Kind::Mapped);
+            assert!(note.contains("`double_blocks` is left out"), "{note}");
+        }
+        // A pattern counts more than the block: both decide.
+        other => assert!(other.is_some_and(|list| list.len() == 2), "{lora}"),
+    }
+    let (outcome, lora) = run("train_double_block_indices=none img_attn_dim=8");
+    assert!(lora.get("ranks").is_none() && lora.get("blocks").is_some(), "{lora}");
+    assert_eq!(of(&outcome, "--network_args img_attn_dim").0, Kind::Ignored);
+    let line = flux.replace("1e-4", "3e-4") + " --network_args network_reg_lrs=single_blocks=1e-5,double_blocks=2e-5";
+    let outcome = migrated(&line, DATASET, &product);
+    assert_eq!(problems(&check(&registry, &outcome)), "", "{}", outcome.document);
+    assert!(!outcome.document.contains("learning_rate: 3e-4"), "{}", outcome.document);
+    let (kind, _, note) = of(&outcome, "--learning_rate");
+    assert!(kind == Kind::Ignored && note.contains("a rate of its own"), "{note}");
+    // Without the check nothing is known to be idle.
+    let input = Input::from_command(&format!("{flux} --network_args train_double_block_indices=none img_attn_dim=8"));
+    let plain = pipe_migrate::migrate(&input.unwrap(), &Shelf, &product).unwrap();
+    assert!(plain.document.contains("img_attn: 8"), "{}", plain.document);
 }
 
 /// Whether what a note calls missing (`field` or `field: value` of a type, or a type) is there after all.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::support::{Ran, command, fresh, pipe_in, tiny};
+use crate::support::{Ran, command, fresh, pipe, pipe_in, tiny};
 use crate::train::whole_run;
 #[cfg(target_os = "linux")]
 use crate::{support::root, train::reported};
@@ -46,6 +46,102 @@ fn the_plan_holds_where_what_learns_is_most_of_it() {
     let ranks = ["nodes.lora.rank=2048", "nodes.lora.conv.rank=64", "train.batch_size=1"];
     let short = ["nodes.preview.steps=1", "nodes.validation.passes=1"];
     planned_and_measured("2", &[&ranks[..], &short].concat());
+}
+
+/// A model that is most of the memory, kept in fewer and fewer bits: what the plan says is saved is saved.
+#[cfg(target_os = "linux")]
+#[test]
+fn frozen_weights_take_the_bytes_of_their_storage() {
+    let rows = root().join("tests/fixtures/lora_trajectory/replay.safetensors");
+    let document = |storage: &str| {
+        format!(
+            "version: 1\nname: t\ntrain: {{ device: cpu, steps: 2, batch_size: 1 }}\nnodes:\n  \
+             rows: {{ type: loader.replay, path: {} }}\n  \
+             unet: {{ type: model.sd1, init: {{ widths: [192, 384, 768, 768], context_dim: 24 }}, checkpointing: blocks{storage} }}\n  \
+             learn: {{ type: adapter.lora, model: unet, rank: 4 }}\n  \
+             loss: {{ type: loss.diffusion, model: learn, batch: rows }}\n  \
+             adamw: {{ type: optimizer.adamw, loss: loss }}\n  \
+             save: {{ type: saver.adapter, adapter: learn, update: adamw }}\n",
+            rows.display()
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut found: Vec<[f64; 3]> = Vec::new();
+    for storage in ["", ", storage: bf16", ", storage: f8_e4m3"] {
+        fs::write(dir.path().join("run.yaml"), document(storage)).unwrap();
+        let plan = pipe_in(dir.path(), &["plan", "run.yaml", "--format", "json"]).expect(0).json();
+        let planned = plan["peak_bytes"].as_f64().expect("a number");
+        let weights = plan["nodes"]["unet"]["resident"][0]["bytes"].as_f64().expect("a number");
+        let out = format!("out{}", found.len());
+        let ran = pipe_in(dir.path(), &["run", "run.yaml", "--output", &out]).expect(0);
+        let measured = bytes(reported(&ran, "memory")[0].trim_end_matches(" at the peak"));
+        println!("storage{storage}: planned {planned:.4e}, measured {measured:.4e}, weights {weights:.4e}");
+        let off = planned / measured - 1.0;
+        assert!(off.abs() <= 0.25, "{storage}: planned {planned:.3e}, measured {measured:.3e}: {:+.0} %", off * 100.0);
+        found.push([planned, measured, weights]);
+    }
+    let [whole, half, quarter] = [found[0], found[1], found[2]];
+    assert!((half[2] / whole[2] - 0.5).abs() < 0.01 && (quarter[2] / whole[2] - 0.25).abs() < 0.01);
+    for small in [half, quarter] {
+        let (saved, expected) = (whole[1] - small[1], whole[2] - small[2]);
+        assert!((saved / expected - 1.0).abs() < 0.15, "{saved:.3e} bytes are saved, {expected:.3e} expected");
+    }
+}
+
+/// What the options for small cards leave on the device, and what they put into the host's memory.
+#[test]
+fn the_plan_tells_the_device_from_the_host() {
+    let plan = |sets: &[&str]| {
+        let fixed = ["plan", "pipelines/flux-lora.yaml", "--without-files", "--device", "cuda"];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        pipe(&[&fixed[..], &["--format", "json"], &sets].concat()).expect(0).json()
+    };
+    let weights = |plan: &Json| plan["nodes"]["flux"]["resident"][0]["bytes"].as_u64().expect("a number");
+    let train = |plan: &Json| {
+        let phases = plan["phases"].as_array().expect("phases");
+        phases.iter().find(|phase| phase["name"] == "train").expect("training")["total"].as_u64().expect("a number")
+    };
+    let usual = plan(&[]);
+    assert!(usual["host"].is_null() && usual["nodes"]["flux"]["host"].is_null());
+
+    // 9 double and 18 single blocks in bf16; biases and norms stay.
+    let swapped = plan(&["nodes.flux.swap_blocks=18"]);
+    let host = swapped["host"].as_u64().expect("bytes in host memory");
+    let blocks = 2 * (9 * 339_831_296 + 18 * 141_591_808);
+    assert!(host < blocks && host as f64 > 0.999 * blocks as f64, "{host} of {blocks}");
+    assert_eq!(weights(&usual), weights(&swapped) + host);
+    // One block at a time is back on the device.
+    let saved = train(&usual) - train(&swapped);
+    assert!(saved > host - 3 * 339_831_296 && saved <= host, "{saved} of {host}");
+    let text = [
+        "plan",
+        "pipelines/flux-lora.yaml",
+        "--without-files",
+        "--device",
+        "cuda",
+        "--set",
+        "nodes.flux.swap_blocks=18",
+    ];
+    let shown = pipe(&text).expect(0).out;
+    assert!(shown.contains("in the host's memory") && shown.contains("of swapped blocks in host memory"), "{shown}");
+
+    let small = plan(&["nodes.flux.storage=f8_e4m3"]);
+    assert!((weights(&small) as f64 / weights(&usual) as f64 - 0.5).abs() < 0.01);
+    assert!(train(&small) < train(&usual) - weights(&usual) / 2 + (300 << 20));
+
+    let offloaded = plan(&["nodes.flux.checkpointing=offload"]);
+    let host = offloaded["host"].as_u64().expect("bytes in host memory");
+    // 57 blocks of 4096 + 512 tokens of 3072 values in bf16.
+    assert!((host as f64 / (57.0 * 4608.0 * 3072.0 * 2.0) - 1.0).abs() < 0.1, "{host}");
+    assert!(train(&offloaded) < train(&usual) - host * 9 / 10);
+
+    let all = plan(&["nodes.flux.storage=f8_e4m3", "nodes.flux.swap_blocks=35", "nodes.flux.checkpointing=offload"]);
+    assert!(train(&all) < train(&small) && train(&all) < train(&swapped), "they go together");
+
+    let full = ["check", "pipelines/flux-finetune.yaml", "--without-files", "--set", "train.device=cuda"];
+    let refused = pipe(&[&full[..], &["--set", "nodes.flux.swap_blocks=8"]].concat()).expect(1);
+    let said = format!("{}{}", refused.out, refused.err);
+    assert!(said.contains("P0402") && said.contains("`swap_blocks` of the model has no effect"), "{said}");
 }
 
 #[test]

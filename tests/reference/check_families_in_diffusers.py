@@ -114,10 +114,13 @@ def next_of_published_size():
 
 
 class Family:
-    """A small model: its denoiser, text encoders in order, and how documents and pipelines call them."""
+    """A small model: its denoiser, text encoders in order, and how documents and pipelines call them.
 
-    def __init__(self, name, denoiser, texts, nodes, loss, fixture, call, config=""):
+    `name` is the family of its node; `label` tells models of one family apart."""
+
+    def __init__(self, name, denoiser, texts, nodes, loss, fixture, call, config="", label=None):
         self.name, self.denoiser, self.texts, self.nodes = name, denoiser, texts, nodes
+        self.label = label or name
         self.loss, self.fixture, self.call, self.config = loss, fixture, call, config
         # Lumina-Next has SDXL's.
         self.vae = tiny_vae(4 if loss == "diffusion" or name == "lumina_next" else 16)
@@ -158,6 +161,26 @@ def families():
             "flow",
             "lora_trajectory_sd3",
             dict(guided, max_sequence_length=24),
+        ),
+        Family(
+            "sd3",
+            tiny_sd3(medium35=True),
+            [clip(4, "quick_gelu", None, 721), clip(8, "gelu", 8, 722), t5(20, 723)],
+            [clip_l("sd3"), clip_g, t5xxl(24)],
+            "flow",
+            "lora_trajectory_sd35m",
+            dict(guided, max_sequence_length=24),
+            label="sd35m",
+        ),
+        Family(
+            "flux",
+            tiny_flux(dev=False),
+            [clip(FLUX_POOLED, "quick_gelu", None, 724), t5(FLUX_CONTEXT, 725)],
+            [clip_l("flux"), t5xxl(24)],
+            "flow",
+            "lora_trajectory_flux_schnell",
+            dict(small, guidance_scale=0.0, max_sequence_length=24),
+            label="flux_schnell",
         ),
         Family(
             "flux",
@@ -334,7 +357,7 @@ def check_single_file(family, path, folder, want):
     kind = type(DiffusionPipeline.from_pretrained(folder))
     if family.name in ("sd1", "sd2", "sdxl"):
         pipeline = kind.from_single_file(str(path), config=str(folder), local_files_only=True, safety_checker=None)
-        compare(f"{family.name} single file", draw(pipeline, family), want)
+        compare(f"{family.label} single file", draw(pipeline, family), want)
         return
     if family.name in ("flux", "lumina2"):
         patched(family)
@@ -343,10 +366,10 @@ def check_single_file(family, path, folder, want):
     denoiser = type(family.denoiser).from_single_file(str(alone), config=str(folder), subfolder="transformer", local_files_only=True)
     vae = diffusers.AutoencoderKL.from_single_file(str(path), config=str(folder), subfolder="vae", local_files_only=True)
     pipeline = DiffusionPipeline.from_pretrained(folder, transformer=denoiser, vae=vae)
-    compare(f"{family.name} single file, transformer", draw(pipeline, family), want)
+    compare(f"{family.label} single file, transformer", draw(pipeline, family), want)
     latent = torch.randn(1, family.vae.config.latent_channels, 4, 4, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        compare(f"{family.name} single file, autoencoder", vae.decode(latent).sample, family.vae.decode(latent).sample)
+        compare(f"{family.label} single file, autoencoder", vae.decode(latent).sample, family.vae.decode(latent).sample)
 
 
 def renamed(state, table, denoiser):
@@ -399,14 +422,16 @@ def check_lora(family, pipeline, path):
         lora_pipeline._convert_kohya_flux_lora_to_diffusers = resized(
             lora_conversion_utils._convert_kohya_flux_lora_to_diffusers, sizes
         )
-    table = {"sd3": lambda: sd3_layout(LAYERS), "lumina2": lambda: lumina2_table(family.denoiser)}.get(family.name)
+    dual = len(getattr(family.denoiser.config, "dual_attention_layers", ()))
+    table = {"sd3": lambda: sd3_layout(LAYERS, dual), "lumina2": lambda: lumina2_table(family.denoiser)}.get(family.name)
     source = renamed(state, table(), family.denoiser) if table else str(path)
     # A fused layer is several of diffusers'.
-    fused = {"sd3": 4 * 2, "flux": 2 * 2 + 2 * 3, "lumina2": 4 * 2}.get(family.name, 0)
+    fused = {"sd3": 4 * 2, "sd35m": 5 * 2, "flux": 2 * 2 + 2 * 3, "flux_schnell": 4 * 2 + 3, "lumina2": 4 * 2}
+    fused = fused.get(family.label, 0)
     pipeline.load_lora_weights(source)
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     loaded = sum("default_0" in getattr(m, "lora_A", {}) for m in denoiser.modules())
-    verdict(f"{family.name} LoRA modules", loaded == wanted + fused, f"{loaded} of {wanted + fused}")
+    verdict(f"{family.label} LoRA modules", loaded == wanted + fused, f"{loaded} of {wanted + fused}")
     x = dict(io)
     call = {
         "sd1": sd2_predict,
@@ -414,12 +439,12 @@ def check_lora(family, pipeline, path):
         "sdxl": lambda m, s, x: sdxl_predict(m, s, x),
         "sd3": lambda m, s, x: m(s, x["context"], x["pooled"], x["timesteps"]).sample,
         "flux": lambda m, s, x: unpack(
-            flux_predict(m, s, x["sigmas"], x["context"], x["pooled"], x["guidance"]), *s.shape[-2:]
+            flux_predict(m, s, x["sigmas"], x["context"], x["pooled"], x.get("guidance")), *s.shape[-2:]
         ),
         "lumina2": lambda m, s, x: lumina_predict(m, s, x["sigmas"], x["context"], x["context_mask"]),
     }[family.name]
     with torch.no_grad():
-        compare(f"{family.name} LoRA output", call(denoiser, x["sample"], x), io["out_with_lora"])
+        compare(f"{family.label} LoRA output", call(denoiser, x["sample"], x), io["out_with_lora"])
 
 
 def check_text_lora(family, pipeline, path):
@@ -433,16 +458,16 @@ def check_text_lora(family, pipeline, path):
         wanted = sum(name.startswith(prefix) for name in names)
         if wanted:
             loaded = sum("default_0" in getattr(m, "lora_A", {}) for m in part.modules())
-            verdict(f"{family.name} LoRA with text, {prefix}*", loaded == wanted, f"{loaded} of {wanted}")
+            verdict(f"{family.label} LoRA with text, {prefix}*", loaded == wanted, f"{loaded} of {wanted}")
 
 
 def check(pipe, family, folder):
-    print(family.name)
+    print(family.label)
     whole, lora, text_lora = documents(pipe, family, folder)
     saved = DiffusionPipeline.from_pretrained(whole / "diffusers")
     want = draw(reference(family, saved), family)
-    compare(f"{family.name} Diffusers folder", draw(saved, family), want)
-    check_tokenizers(saved, family.name)
+    compare(f"{family.label} Diffusers folder", draw(saved, family), want)
+    check_tokenizers(saved, family.label)
     check_single_file(family, whole / "single_file.safetensors", whole / "diffusers", want)
     check_lora(family, saved, lora)
     if text_lora:
@@ -457,8 +482,8 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for family in families():
-            if args.only in (None, family.name):
-                check(args.pipe, family, (args.keep or Path(scratch)).resolve() / family.name)
+            if args.only in (None, family.label):
+                check(args.pipe, family, (args.keep or Path(scratch)).resolve() / family.label)
     print("verdict:", "FAIL (" + ", ".join(failures) + ")" if failures else "ok")
     return 1 if failures else 0
 

@@ -137,7 +137,7 @@ def tiny_unet():
 
 
 def tiny_unet_linear():
-    """SD2 shaped: linear projections, heads per level so that the head size is constant."""
+    """SD2 shaped: linear projections, heads of each level of their own."""
     from diffusers import UNet2DConditionModel
 
     return randomise(
@@ -147,14 +147,15 @@ def tiny_unet_linear():
             out_channels=4,
             down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-            block_out_channels=(4, 8, 8, 8),
+            # Not narrower: a LayerNorm over few channels amplifies rounding beyond what gradients can be compared by.
+            block_out_channels=(8, 8, 12, 8),
             layers_per_block=2,
             norm_num_groups=2,
             cross_attention_dim=32,
-            attention_head_dim=[1, 2, 2, 2],
+            attention_head_dim=[1, 2, 3, 2],
             use_linear_projection=True,
         ),
-        seed=102,
+        seed=109,
     )
 
 

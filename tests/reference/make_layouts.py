@@ -10,14 +10,14 @@ import gzip
 import zlib
 from types import SimpleNamespace
 
-from common import FIXTURES, tiny_vae
+from common import FIXTURES, clip_key, tiny_unet_linear, tiny_vae
 
 import numpy
 import torch
 from diffusers import FluxTransformer2DModel, Lumina2Transformer2DModel, LuminaNextDiT2DModel, SD3Transformer2DModel
 from diffusers.loaders import single_file_utils as convert
 
-from make_single_file import RESNET, vae_key, vae_value
+from make_single_file import RESNET, unet_key, vae_key, vae_value
 
 
 def pattern(name, shape):
@@ -281,6 +281,51 @@ def sdxl_unet():
     return names, lambda c: convert.convert_ldm_unet_checkpoint(c, model.config), model.state_dict(), True
 
 
+def sd2_unet():
+    model, prefix = tiny_unet_linear(), "model.diffusion_model."
+    names = {prefix + unet_key(k): list(v.shape) for k, v in model.state_dict().items()}
+    return names, lambda c: convert.convert_ldm_unet_checkpoint(c, model.config), model.state_dict(), True
+
+
+def transformers_names(prefix, model, rename=lambda key: key):
+    """Whole-model files keep these encoders under the names of Transformers, behind a prefix."""
+    state = {rename(k): v for k, v in model.state_dict().items() if k != "encoder.embed_tokens.weight"}
+    names = {prefix + k: list(v.shape) for k, v in state.items()}
+    return names, lambda c: {k.removeprefix(prefix): v for k, v in c.items()}, state, True
+
+
+def clip_text(prefix, projection):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        hidden_size=6,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=20,
+        max_position_embeddings=7,
+        projection_dim=6,
+    )
+    model = (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+    return transformers_names(prefix, model, lambda key: key if key.startswith("text_projection") else clip_key(key))
+
+
+def t5():
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = dict(vocab_size=20, d_model=8, num_heads=2, d_kv=3, d_ff=12, num_layers=2)
+    model = T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", relative_attention_num_buckets=8, **sizes))
+    return transformers_names("text_encoders.t5xxl.transformer.", model)
+
+
+def gemma():
+    from transformers import Gemma2Config, Gemma2Model
+
+    sizes = dict(vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2, head_dim=4)
+    model = Gemma2Model(Gemma2Config(num_attention_heads=2, num_key_value_heads=1, **sizes))
+    return transformers_names("text_encoders.gemma2_2b.transformer.model.", model)
+
+
 def open_clip(prefix, layers, projection):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -329,6 +374,11 @@ LAYOUTS = {
     "vae16": vae16,
     "sd2_text": lambda: open_clip("cond_stage_model.model.", 24, False),
     "sdxl_text_2": lambda: open_clip("conditioner.embedders.1.model.", 2, True),
+    "sdxl_text": lambda: clip_text("conditioner.embedders.0.transformer.", False),
+    "sd3_text_2": lambda: clip_text("text_encoders.clip_g.transformer.", True),
+    "t5": t5,
+    "gemma": gemma,
+    "sd2_unet": sd2_unet,
     "sdxl_unet": sdxl_unet,
     "sd3": lambda: sd3(False),
     "sd35": lambda: sd3(True),

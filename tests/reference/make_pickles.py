@@ -158,6 +158,12 @@ def fp8():
         out[f"{name}.scale_weight" if name == "whole" else f"{name}.weight_scale"] = scale
         out[f"{name}.result"] = stored.float() * (scale[:, None] if name == "rows" else scale)
     out["whole.scale_input"] = torch.tensor(2.0)
+    # Rounding: values of all sizes, and those halfway between neighbours. Beyond 464 torch gives NaN and we saturate.
+    middle = out["e4m3.values"][:126]
+    values = torch.cat([randn(600, seed=334) * 10 ** (randn(600, seed=335) - 2), (middle[1:] + middle[:-1]) / 2])
+    values = torch.cat([values, -values, middle]).clamp(-448, 448)
+    out["cast.values"] = values
+    out["cast.codes"] = values.to(torch.float8_e4m3fn)
     out["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
     return out
 

@@ -1,7 +1,6 @@
 """A LoRA run (peft) on a tiny SD2 U-Net: v-prediction, linear projections, heads of one size.
 
-Otherwise as make_lora_trajectory.py, whose adapter it uses. The U-Net of `unet_linear` is too
-narrow: a LayerNorm over four channels amplifies rounding beyond what a run can be compared by.
+Otherwise as make_lora_trajectory.py, whose adapter it uses.
 """
 
 from common import FIXTURES, randn, randomise, save_tensors, spread

@@ -1,4 +1,5 @@
-"""LoRA runs that train text encoders: CLIP-L beside SD1, CLIP-L and bigG beside SDXL, all three beside SD3, Gemma beside Lumina.
+"""LoRA runs that train text encoders: CLIP-L beside SD1, OpenCLIP-H beside SD2, CLIP-L and bigG beside SDXL, these and T5
+beside SD3, Gemma beside Lumina.
 
 The replay has captions (UTF-8, filled up with zeros) in place of embeddings; their ids are
 those of clip_tokens.json, t5_tokens.json and gemma_small/tokens.json. The encoders have the published vocabularies,
@@ -15,6 +16,7 @@ from layouts import sd3
 from make_flow_lora import ALPHA, RANK, FusedLora, Part, noisy as flow_noisy
 from make_lora_trajectory import schedule
 from make_lumina import CAPTION, lumina2_table, predict as lumina_predict, tiny_lumina2
+from make_sd2_lora import CONTEXT as SD2_CONTEXT, tiny_sd2_unet, velocity as ddpm_velocity
 from make_sd3 import LAYERS, tiny_sd3
 from make_sdxl_unet import original_name, tiny_sdxl_unet
 from network import cast
@@ -282,6 +284,10 @@ def main():
     replay = {"latents": randn(8, 4, 8, 8, seed=651), "noise": randn(8, 4, 8, 8, seed=652), "timesteps": TIMES}
     texts = [Text("lora_te", clip(CONTEXT, "quick_gelu", None, 655), clip_ids)]
     make("sd1", on_unet(tiny_unet(), str), texts, sd1_output, ddpm_noisy, lambda x: x["noise"], replay, 656, 1.0, ["clip_l"])
+
+    replay = {"latents": randn(8, 4, 8, 8, seed=681), "noise": randn(8, 4, 8, 8, seed=682), "timesteps": TIMES}
+    texts = [Text("lora_te", clip(SD2_CONTEXT, "gelu", None, 685), open_ids)]
+    make("sd2", on_unet(tiny_sd2_unet(), str), texts, sd1_output, ddpm_noisy, ddpm_velocity, replay, 686, 1.0, ["clip_h"])
 
     sizes = [[96, 64, 0, 0, 96, 64], [128, 64, 0, 8, 96, 64], [96, 96, 16, 0, 96, 64], [64, 48, 0, 0, 96, 64]]
     replay = {

@@ -47,12 +47,17 @@ def main():
     sample = randn(2, 4, 16, 16, seed=311)
     timesteps = torch.tensor([999, 250], dtype=torch.int64)
     context = randn(2, 77, model.config.cross_attention_dim, seed=312)
-    with torch.no_grad():
-        out = model(sample, timesteps, context).sample
-    save_tensors(
-        FIXTURES / "unet_linear" / "io.safetensors",
-        {"sample": sample, "timesteps": timesteps, "context": context, "out": out},
-    )
+    cotangent = randn(2, 4, 16, 16, seed=313)
+    # In float64, so that a test sees no rounding but its own: float32 is off by up to 5e-5 here.
+    model.double()
+    given = [x.double().requires_grad_() for x in (sample, context)]
+    out = model(given[0], timesteps, given[1]).sample
+    (out * cotangent).sum().backward()
+    tensors = {"sample": sample, "timesteps": timesteps, "context": context, "cotangent": cotangent}
+    tensors |= {"out": out.float(), "grad.sample": given[0].grad.float(), "grad.context": given[1].grad.float()}
+    for name, parameter in model.named_parameters():
+        tensors["grad." + name] = parameter.grad.float()
+    save_tensors(FIXTURES / "unet_linear" / "io.safetensors", tensors)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 //! Files in other layouts, names and element types.
 
+use std::ops::Range;
 use std::path::Path;
 
 use indexmap::IndexMap;
 use pipe_data::weights::{Component, DType};
 
-use crate::adapter::file::Tensor;
+use crate::adapter::file::{OF_NO_LAYER, Tensor};
 use crate::adapter::{AdapterFile, Layer, Names, Naming, Pair, Place, Tensors};
 use crate::edits::Edits;
 use crate::error::{Result, ToolError};
 use crate::full::names_for;
 use crate::metadata;
 use crate::model::Model;
-use crate::output::{Format, Output, check_types};
+use crate::output::{Content, Format, Output, check_types};
 use crate::write::{How, write};
 
 /// How a model is converted.
@@ -49,7 +50,8 @@ pub fn convert_model(path: &Path, what: ConvertModel, output: &Output) -> Result
     let format = what.format.unwrap_or_else(|| model.format());
     check_types(format, what.dtype)?;
     let inputs: Vec<&Path> = [path].into_iter().chain(what.like).collect();
-    output.check(&inputs, format.is_folder() && (what.format.is_some() || path.is_dir()))?;
+    let folder = format.is_folder() && (what.format.is_some() || path.is_dir());
+    output.check(&inputs, Content::of(format, folder))?;
     if what.like.is_some() && format != Format::Diffusers {
         let message = "`--like` has no effect: it is for Diffusers folders";
         return Err(ToolError::new("P0402", message).help("leave it out, or use `--format diffusers`"));
@@ -97,9 +99,9 @@ pub struct ConvertAdapter<'a> {
 /// P0320 for layers that match nothing, P0302 for kinds that the names have no word for.
 pub fn convert_adapter(file: &AdapterFile, what: ConvertAdapter, output: &Output) -> Result<Converted> {
     let inputs: Vec<&Path> = [file.path()].into_iter().chain(what.base).collect();
-    output.check(&inputs, false)?;
+    output.check(&inputs, Content::Safetensors)?;
     if !file.others.is_empty() {
-        return Err(file.unknown(&file.others, "are of no layer"));
+        return Err(file.unknown(&file.others, OF_NO_LAYER));
     }
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| file.dtype()));
     let mut map = file.metadata().clone();
@@ -208,21 +210,101 @@ fn by_weight<'a>(file: &'a AdapterFile, names: &Names) -> Result<ByWeight<'a>> {
         return Ok(all);
     }
     let help = "`--for MODEL` names the model that the file is for";
-    Err(file.unknown(&unknown, "match nothing in the model").help(help))
+    Err(file.unknown(&unknown, ["matches nothing in the model", "match nothing in the model"]).help(help))
 }
 
-/// One layer under kohya's name.
-fn to_kohya(
-    tensors: &mut Tensors,
+/// A pair of factors, the rows of its weight that it is for (nothing: all), and whether their halves are exchanged.
+type Placed = (Pair, Option<Range<usize>>, bool);
+
+/// The layers of one weight as pairs. A file may have several of one place, in two spellings: their sum is taken, as a
+/// program does that loads both.
+fn placed(file: &AdapterFile, layers: &[(&str, &Layer, Place)]) -> Result<Vec<Placed>> {
+    type Key = (Option<Range<usize>>, bool);
+    let mut groups: IndexMap<Key, Vec<(Pair, f64)>> = IndexMap::new();
+    for (name, layer, place) in layers {
+        let pair = Pair::read(file, name, layer)?;
+        if place.rows.as_ref().is_some_and(|rows| rows.len() != pair.weight[0]) {
+            let message = format!("`{name}` does not fit the rows it is for");
+            return Err(ToolError::new("P0305", message).at(file.path()));
+        }
+        groups.entry((place.rows.clone(), place.swapped)).or_default().push((pair, 1.0));
+    }
+    let sum = |((rows, swapped), pairs)| Ok((sum(file, layers, pairs)?, rows, swapped));
+    groups.into_iter().map(sum).collect()
+}
+
+/// The sum of pairs of one size.
+fn sum(file: &AdapterFile, layers: &[(&str, &Layer, Place)], pairs: Vec<(Pair, f64)>) -> Result<Pair> {
+    let names = || layers.iter().map(|(name, ..)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if pairs.len() > 1 && pairs.iter().any(|(pair, _)| pair.magnitude.is_some()) {
+        let message = format!("{} are for one weight, and magnitudes (DoRA) cannot be added", names());
+        return Err(ToolError::new("P0302", message)
+            .at(file.path())
+            .help("merge the file into its base with `--base`"));
+    }
+    Pair::stacked(&pairs).map_err(|_| {
+        ToolError::new("P0305", format!("{} are for one weight, and of different sizes", names())).at(file.path())
+    })
+}
+
+/// Whether no row is changed by two of them.
+fn apart(list: &[Placed]) -> bool {
+    let mut rows: Vec<&Range<usize>> = list.iter().filter_map(|(_, rows, _)| rows.as_ref()).collect();
+    rows.sort_by_key(|rows| rows.start);
+    list.len() == 1 || rows.len() == list.len() && rows.windows(2).all(|pair| pair[0].end <= pair[1].start)
+}
+
+/// All changes of a weight as one pair of factors.
+fn whole(
     file: &AdapterFile,
     names: &Names,
     (component, path): &Weight,
     layers: &[(&str, &Layer, Place)],
+    list: Vec<Placed>,
+) -> Result<Pair> {
+    let shape = names.shape(*component, path).unwrap_or_default().to_vec();
+    let row: usize = shape.iter().skip(1).product();
+    let together = apart(&list);
+    let (mut wholes, mut parts) = (Vec::new(), Vec::new());
+    for (pair, rows, swapped) in list {
+        match rows {
+            None if swapped => wholes.push((pair.swapped(), 1.0)),
+            None => wholes.push((pair, 1.0)),
+            Some(_) if pair.magnitude.is_some() => {
+                let message = format!("`{}` has magnitudes (DoRA) for some rows of a weight", layers[0].0);
+                return Err(ToolError::new("P0302", message).at(file.path()));
+            }
+            Some(rows) => parts.push((rows.start, pair)),
+        }
+    }
+    parts.sort_by_key(|(start, _)| *start);
+    let fits = |(start, pair): &(usize, Pair)| start + pair.weight[0] <= shape[0] && pair.row() == row;
+    if !parts.iter().all(fits) {
+        let message = format!("the parts of `{path}` do not fit it");
+        return Err(ToolError::new("P0305", message).at(file.path()));
+    }
+    // Parts that overlap are added, each beside zeros.
+    let size = if together { parts.len().max(1) } else { 1 };
+    let joined = parts.chunks(size).filter_map(|group| Pair::joined(shape.clone(), group));
+    wholes.extend(joined.map(|pair| (pair, 1.0)));
+    sum(file, layers, wholes)
+}
+
+/// The changes of one weight as a layer under kohya's name.
+fn to_kohya(
+    tensors: &mut Tensors,
+    file: &AdapterFile,
+    names: &Names,
+    weight: &Weight,
+    layers: &[(&str, &Layer, Place)],
 ) -> Result<Vec<String>> {
-    let Some(new) = names.kohya(*component, path) else { return Ok(Vec::new()) };
-    let whole = |place: &Place| place.rows.is_none() && !place.swapped;
+    let Some(new) = names.kohya(weight.0, &weight.1) else {
+        let message = format!("kohya's files have no name for `{}`", layers[0].0);
+        return Err(ToolError::new("P0320", message).at(file.path()));
+    };
     if let [(name, layer, place)] = layers
-        && whole(place)
+        && place.rows.is_none()
+        && !place.swapped
         && (layer.has(Tensor::Alpha) || !layer.has(Tensor::Down))
     {
         // LyCORIS' rotations are called as its other kinds.
@@ -231,67 +313,42 @@ fn to_kohya(
         copy(tensors, file, name, layer, Some(&new))?;
         return Ok(vec![new]);
     }
-    let mut parts = Vec::new();
-    for (name, layer, place) in layers {
-        let mut pair = Pair::read(file, name, layer)?;
-        if place.swapped {
-            pair = pair.swapped();
-        }
-        if whole(place) || place.swapped {
-            tensors.push_pair(new, &pair, Naming::Kohya);
-            return Ok(vec![new.to_owned()]);
-        }
-        if pair.magnitude.is_some() {
-            let message = format!("`{name}` has magnitudes (DoRA) for some rows of a weight");
-            return Err(ToolError::new("P0302", message).at(file.path()));
-        }
-        if place.rows.as_ref().is_some_and(|rows| rows.len() != pair.weight[0]) {
-            let message = format!("`{name}` does not fit the rows it is for");
-            return Err(ToolError::new("P0305", message).at(file.path()));
-        }
-        parts.push((place.rows.as_ref().map_or(0, |rows| rows.start), pair));
-    }
-    parts.sort_by_key(|(start, _)| *start);
-    let shape = names.shape(*component, path).unwrap_or_default().to_vec();
-    let row: usize = shape.iter().skip(1).product();
-    let fits = parts.iter().all(|(start, pair)| start + pair.weight[0] <= shape[0] && pair.row() == row);
-    match Pair::joined(shape, &parts).filter(|_| fits) {
-        Some(pair) => tensors.push_pair(new, &pair, Naming::Kohya),
-        None => {
-            let message = format!("the parts of `{new}` do not fit it");
-            return Err(ToolError::new("P0305", message).at(file.path()));
-        }
-    }
+    let pair = whole(file, names, weight, layers, placed(file, layers)?)?;
+    tensors.push_pair(new, &pair, Naming::Kohya);
     Ok(vec![new.to_owned()])
 }
 
-/// The layers under Diffusers' names, with PEFT's endings.
+/// The changes of one weight under Diffusers' names, with PEFT's endings.
 fn to_peft(
     tensors: &mut Tensors,
     file: &AdapterFile,
     names: &Names,
-    (component, path): &Weight,
+    weight: &Weight,
     layers: &[(&str, &Layer, Place)],
 ) -> Result<Vec<String>> {
-    let targets = names.diffusers(*component, path);
+    let targets = names.diffusers(weight.0, &weight.1);
+    let name = layers[0].0;
+    let mut list = placed(file, layers)?;
+    if !apart(&list) {
+        list = vec![(whole(file, names, weight, layers, list)?, None, false)];
+    }
     let mut written = Vec::new();
-    for (name, layer, place) in layers {
-        let pair = Pair::read(file, name, layer)?;
+    for (pair, rows, swapped) in list {
         if pair.magnitude.as_ref().is_some_and(|magnitude| magnitude.len() != pair.weight[0]) {
             let message = format!("the magnitudes of `{name}` are of its inputs, which PEFT does not have");
             return Err(ToolError::new("P0302", message).at(file.path()));
         }
-        let same = |target: &&(String, Place)| target.1.rows == place.rows && target.1.swapped == place.swapped;
+        let same = |target: &&(String, Place)| target.1.rows == rows && target.1.swapped == swapped;
         if let Some((new, _)) = targets.iter().find(same) {
             tensors.push_pair(new, &pair, Naming::Peft);
             written.push(new.clone());
             continue;
         }
-        if place.rows.is_some() || targets.is_empty() {
+        if rows.is_some() || targets.is_empty() {
             let message = format!("Diffusers has no layer for `{name}`");
             return Err(ToolError::new("P0320", message).at(file.path()));
         }
-        let pair = if place.swapped { pair.swapped() } else { pair };
+        let pair = if swapped { pair.swapped() } else { pair };
         for (new, target) in targets {
             let part = match &target.rows {
                 Some(rows) if rows.end <= pair.weight[0] => pair.rows(rows.start, rows.end),

@@ -3,6 +3,7 @@
 use pipe_data::weights::DType;
 use serde_json::Value as Json;
 
+use crate::adapter::file::OF_NO_LAYER;
 use crate::adapter::{AdapterFile, Naming, Pair, Tensors};
 use crate::error::{Result, ToolError};
 use crate::metadata;
@@ -38,7 +39,7 @@ pub fn truncate(file: &AdapterFile, rank: usize, trust: bool, dtype: Option<DTyp
         );
     }
     if !file.others.is_empty() {
-        return Err(file.unknown(&file.others, "are of no layer"));
+        return Err(file.unknown(&file.others, OF_NO_LAYER));
     }
     let mut tensors = Tensors::new(dtype.unwrap_or_else(|| file.dtype()));
     for (name, layer) in &file.layers {

@@ -8,10 +8,10 @@ use pipe_data::weights::{Component, ComponentWeights, DType};
 
 use crate::adapter::{Names, Naming, Pair, Tensors};
 use crate::error::{Result, ToolError, list};
-use crate::linear::{Matrix, Svd, leading};
+use crate::linear::{Matrix, Svd, leading, multiply};
 use crate::metadata;
 use crate::model::Model;
-use crate::output::Output;
+use crate::output::{Content, Output};
 use crate::resize::Kept;
 
 /// What is extracted, and how.
@@ -55,7 +55,7 @@ pub struct Extracted {
 /// # Errors
 /// P0401 when the models are of two families, P0305 when their sizes differ, P0403 when they are equal.
 pub fn extract(what: Extract, output: &Output, progress: &mut dyn FnMut(usize, usize)) -> Result<Extracted> {
-    output.check(&[what.tuned, what.base], false)?;
+    output.check(&[what.tuned, what.base], Content::Safetensors)?;
     let (tuned, base) = (Model::open(what.tuned)?, Model::open(what.base)?);
     if tuned.family != base.family {
         let message = format!("`{}` is {}, its base {}", what.tuned.display(), tuned.family, base.family);
@@ -191,16 +191,29 @@ fn factors(difference: Vec<f64>, shape: &[usize], what: Extract, name: &str, kep
     let conv = shape.iter().skip(2).any(|side| *side > 1);
     let rank = if conv { what.conv_rank.unwrap_or(what.rank) } else { what.rank };
     let rank = rank.min(out).min(row).max(1);
-    let svd: Svd = leading(&Matrix::new(out, row, difference), rank);
-    kept.add(name, svd.kept(rank), out.min(row), rank);
+    let difference = Matrix::new(out, row, difference);
+    let svd: Svd = leading(&difference, rank);
     let (mut up, mut down) = svd.factors(rank);
+    let mut part_kept = svd.kept(rank);
     if let Some(part) = what.clamp {
         let limit = quantile(&up, &down, part);
         for x in up.iter_mut().chain(&mut down) {
             *x = x.clamp(-limit, limit);
         }
+        part_kept = kept_of(&difference, &up, &down, rank);
     }
+    kept.add(name, part_kept, out.min(row), rank);
     Pair { rank, weight: shape.to_vec(), up, down, alpha: rank as f32, magnitude: None }
+}
+
+/// `√(1 − ‖A − U·D‖²/‖A‖²)`: for the factors of a decomposition the part of the norm that they hold; 0 for factors that
+/// are worse than none.
+fn kept_of(whole: &Matrix, up: &[f32], down: &[f32], rank: usize) -> f64 {
+    let product =
+        multiply(&Matrix::of_f32(whole.rows, rank, up), false, &Matrix::of_f32(rank, whole.cols, down), false);
+    let error: f64 = whole.data.iter().zip(&product.data).map(|(a, b)| (a - b).powi(2)).sum();
+    let square = whole.square();
+    if square == 0.0 { 1.0 } else { (1.0 - error / square).clamp(0.0, 1.0).sqrt() }
 }
 
 /// The quantile of the values of both factors, interpolated between neighbours; at least 0.
@@ -237,6 +250,19 @@ fn describe(map: &mut BTreeMap<String, String>, base: &Model, what: Extract) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cut_factors_keep_is_less() {
+        let whole = Matrix::new(3, 4, (0..12).map(|i| f64::from(i * i % 7) - 2.0).collect());
+        let svd = leading(&whole, 2);
+        let (mut up, mut down) = svd.factors(2);
+        assert!((kept_of(&whole, &up, &down, 2) - svd.kept(2)).abs() < 1e-6);
+        let limit = quantile(&up, &down, 0.8);
+        up.iter_mut().chain(&mut down).for_each(|x| *x = x.clamp(-limit, limit));
+        assert!(kept_of(&whole, &up, &down, 2) < svd.kept(2) - 1e-3);
+        assert_eq!(kept_of(&whole, &[9.0; 6], &[9.0; 8], 2), 0.0);
+        assert_eq!(kept_of(&Matrix::zeros(1, 1), &[0.0], &[0.0], 1), 1.0);
+    }
 
     #[test]
     fn quantiles_as_numpy_has_them() {

@@ -61,9 +61,9 @@ pub fn names_for(files: &[&AdapterFile]) -> Result<Names> {
         }
     }
     let Some((names, unknown)) = best else { return Err(ToolError::new("P0302", "there are no layers")) };
-    let what = format!("are not of {} at full size, which fits best", names.family);
+    let what = ["is", "are"].map(|are| format!("{are} not of {} at full size, which fits best", names.family));
     let help = "`--for MODEL` names the model that the file is for, where it is of another size";
-    Err(files[0].unknown(&unknown, &what).help(help))
+    Err(files[0].unknown(&unknown, [&what[0], &what[1]]).help(help))
 }
 
 /// Layers that a model does not have, or in another size.

@@ -6,6 +6,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use pipe_data::weights::DType;
 
+use crate::adapter::file::OF_NO_LAYER;
 use crate::adapter::{AdapterFile, Names, Naming, Pair, Tensors};
 use crate::error::{Result, ToolError};
 use crate::full::names_for;
@@ -13,7 +14,7 @@ use crate::linear::of_product;
 use crate::merge::Weighted;
 use crate::metadata;
 use crate::model::Model;
-use crate::output::Output;
+use crate::output::{Content, Output};
 use crate::resize::{Kept, Ranks};
 
 /// What is joined, and how.
@@ -36,12 +37,12 @@ pub struct Join<'a> {
 pub fn join(what: Join, output: &Output) -> Result<Kept> {
     let mut inputs: Vec<&Path> = what.adapters.iter().map(|adapter| adapter.path.as_path()).collect();
     inputs.extend(what.base);
-    output.check(&inputs, false)?;
+    output.check(&inputs, Content::Safetensors)?;
     let files: Vec<AdapterFile> =
         what.adapters.iter().map(|adapter| AdapterFile::open(&adapter.path)).collect::<Result<_>>()?;
     for file in &files {
         if !file.others.is_empty() {
-            return Err(file.unknown(&file.others, "are of no layer").help("merge into a base with `--skip-unknown`"));
+            return Err(file.unknown(&file.others, OF_NO_LAYER).help("merge into a base with `--skip-unknown`"));
         }
     }
     let (naming, layers) = layers(&files, what.base)?;
@@ -64,7 +65,9 @@ pub fn join(what: Join, output: &Output) -> Result<Kept> {
         let sum = match what.ranks {
             None => sum,
             Some(ranks) => {
-                let rank = ranks.of(sum.is_conv());
+                let wanted = ranks.of(sum.is_conv());
+                let rank = sum.possible(wanted);
+                kept.lowered += usize::from(rank < wanted);
                 let (up, down) = sum.matrices();
                 let svd = of_product(&up, &down);
                 kept.add(name, svd.kept(rank), sum.rank, rank);
@@ -129,7 +132,7 @@ fn layers(files: &[AdapterFile], base: Option<&Path>) -> Result<(Naming, Layers)
         for name in file.layers.keys() {
             let found = names.find(name).and_then(|place| Some((place, names.kohya(place.component, &place.path)?)));
             let Some((place, kohya)) = found else {
-                return Err(file.unknown(std::slice::from_ref(name), "match nothing"));
+                return Err(file.unknown(std::slice::from_ref(name), ["matches nothing", "match nothing"]));
             };
             if place.rows.is_some() {
                 let message = format!("`{name}` is for some rows of a weight that another file has as one");
@@ -142,34 +145,16 @@ fn layers(files: &[AdapterFile], base: Option<&Path>) -> Result<(Naming, Layers)
     Ok((Naming::Kohya, layers))
 }
 
-/// The factors of all behind each other, with scale and strength in the up factor.
+/// The sum of a layer's pairs at their strengths.
 fn sum(name: &str, pairs: &[(Pair, f64, usize)], files: &[AdapterFile]) -> Result<Pair> {
+    let list: Vec<(Pair, f64)> = pairs.iter().map(|(pair, ratio, _)| (pair.clone(), *ratio)).collect();
+    // One alone is summed too, so that the results of all layers have the same form.
     let (first, _, own) = &pairs[0];
-    let rank: usize = pairs.iter().map(|(pair, ..)| pair.rank).sum();
-    let out = first.weight[0];
-    let (mut up, mut down) = (vec![0.0; out * rank], Vec::with_capacity(rank * first.row()));
-    let mut weight = first.weight.clone();
-    let mut column = 0;
-    for (pair, ratio, file) in pairs {
-        if pair.weight[0] != out || pair.row() != first.row() {
-            let (a, b) = (files[*own].path().display(), files[*file].path().display());
-            let message =
-                format!("`{name}` is for a weight of {:?} in `{a}` and of {:?} in `{b}`", first.weight, pair.weight);
-            let help = "the files are for different models";
-            return Err(ToolError::new("P0305", message).at(files[*file].path()).help(help));
-        }
-        // A 1×1 convolution in one file, a matrix in the other.
-        if pair.weight.len() > weight.len() {
-            weight = pair.weight.clone();
-        }
-        let scale = pair.scale() * ratio;
-        for i in 0..out {
-            for r in 0..pair.rank {
-                up[i * rank + column + r] = (f64::from(pair.up[i * pair.rank + r]) * scale) as f32;
-            }
-        }
-        down.extend(&pair.down);
-        column += pair.rank;
-    }
-    Ok(Pair { rank, weight, down, up, alpha: rank as f32, magnitude: None })
+    Pair::stacked(&list).map(Pair::folded).map_err(|number| {
+        let (pair, _, file) = &pairs[number];
+        let (a, b) = (files[*own].path().display(), files[*file].path().display());
+        let message =
+            format!("`{name}` is for a weight of {:?} in `{a}` and of {:?} in `{b}`", first.weight, pair.weight);
+        ToolError::new("P0305", message).at(files[*file].path()).help("the files are for different models")
+    })
 }

@@ -49,10 +49,13 @@ fn made<'a>(
             Ok(bytes.into_owned())
         });
     }
+    let written = name.clone();
     TensorOut::stream(name, dtype, shape, move |sink| {
         let parts: io::Result<Vec<Cow<[f32]>>> =
             recipe.names().iter().map(|source| Ok(Cow::Owned(edits.values(part, source)?))).collect();
-        sink(&recipe.values(parts?).ok_or_else(lost)?)
+        let values = recipe.values(parts?).ok_or_else(lost)?;
+        edits.check_range(&written, &values, dtype)?;
+        sink(&values)
     })
 }
 
@@ -99,6 +102,7 @@ pub fn as_stored<'a>(
                 scatter(&mut values, name, set, recipe, &new)
                     .ok_or_else(|| io::Error::other("its parts do not fit"))?;
             }
+            edits.check_range(name, &values, target)?;
             f32_to_bytes(&values, target).ok_or_else(|| io::Error::other("its type cannot be written"))
         }));
     }

@@ -24,5 +24,5 @@ mod write;
 pub use edits::Edits;
 pub use error::{Result, ToolError};
 pub use model::Model;
-pub use output::{Format, Output, check_types};
+pub use output::{Content, Format, Output, check_types};
 pub use write::{How, write};

@@ -9,7 +9,7 @@ use crate::adapter::{AdapterFile, Change};
 use crate::edits::Edits;
 use crate::error::{Result, ToolError};
 use crate::model::Model;
-use crate::output::{Format, Output, check_types};
+use crate::output::{Content, Format, Output, check_types};
 use crate::write::{How, write};
 
 /// An adapter file and its strength.
@@ -68,7 +68,7 @@ pub fn merge(what: Merge, output: &Output) -> Result<Merged> {
     let mut inputs: Vec<&Path> = vec![what.base];
     inputs.extend(what.adapters.iter().map(|adapter| adapter.path.as_path()));
     let folder = format.is_folder() && (what.format.is_some() || what.base.is_dir());
-    output.check(&inputs, folder)?;
+    output.check(&inputs, Content::of(format, folder))?;
     let files: Vec<AdapterFile> =
         what.adapters.iter().map(|adapter| AdapterFile::open(&adapter.path)).collect::<Result<_>>()?;
     let mut report = Merged { family: model.family.to_string(), ..Merged::default() };
@@ -76,7 +76,7 @@ pub fn merge(what: Merge, output: &Output) -> Result<Merged> {
     for (file, adapter) in files.iter().zip(what.adapters) {
         let unknown = add(&mut edits, &mut report.layers, &model, file, adapter.ratio)?;
         if !unknown.is_empty() && !what.skip_unknown {
-            let error = file.unknown(&unknown, "match nothing in the base");
+            let error = file.unknown(&unknown, ["matches nothing in the base", "match nothing in the base"]);
             return Err(error.help("leave them out with `--skip-unknown`, or give the base that the file is for"));
         }
         report.skipped.extend(unknown);

@@ -27,6 +27,31 @@ impl Format {
     }
 }
 
+/// What is written at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A safetensors file.
+    Safetensors,
+    /// A PyTorch checkpoint.
+    Torch,
+    /// A folder.
+    Folder,
+}
+
+impl Content {
+    /// Of a model in a layout; `folder` says whether its own files become one folder.
+    pub fn of(format: Format, folder: bool) -> Content {
+        match format {
+            Format::Ckpt => Content::Torch,
+            _ if folder => Content::Folder,
+            _ => Content::Safetensors,
+        }
+    }
+}
+
+/// Endings by which programs take a file for one of PyTorch.
+const TORCH: [&str; 4] = ["ckpt", "pt", "pth", "bin"];
+
 /// A place for a result, checked before any work is done.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -37,12 +62,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Refuses to replace a file without `force`, and an input with it.
+    /// Refuses to replace a file without `force`, and an input with it; and an ending that says something else than is
+    /// written, because programs choose by it how to read a file.
     ///
     /// # Errors
-    /// P0321.
-    pub fn check(&self, inputs: &[&Path], folder: bool) -> Result<()> {
-        let path = &self.path;
+    /// P0321, P0403.
+    pub fn check(&self, inputs: &[&Path], content: Content) -> Result<()> {
+        self.ending(content)?;
+        let (path, folder) = (&self.path, content == Content::Folder);
         let refuse = |message: String| ToolError::new("P0321", message).at(path);
         let Ok(about) = fs::metadata(path) else { return self.outside(inputs) };
         if !self.force {
@@ -64,6 +91,22 @@ impl Output {
             return Err(refuse(message).help("use another name"));
         }
         Ok(())
+    }
+
+    fn ending(&self, content: Content) -> Result<()> {
+        let ending = self.path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let torch = TORCH.contains(&ending.as_str());
+        let (what, help) = match content {
+            Content::Safetensors if torch => {
+                ("safetensors", "let its name end in `.safetensors`; of models `--format ckpt` writes a PyTorch file")
+            }
+            Content::Torch if ending == "safetensors" => {
+                ("a PyTorch file", "let its name end in `.ckpt`, or use `--format single-file`")
+            }
+            _ => return Ok(()),
+        };
+        let message = format!("`{}` would hold {what}, which its ending `.{ending}` denies", self.path.display());
+        Err(ToolError::new("P0403", message).at(&self.path).help(help))
     }
 
     /// Refuses places in, at or around an input.
@@ -127,7 +170,10 @@ mod tests {
         let folder = dir.path().join("model");
         fs::create_dir_all(folder.join("unet")).unwrap();
         let at = |path: &Path, force: bool| Output { path: path.into(), force };
-        let code = |output: Output, inputs: &[&Path], folder: bool| output.check(inputs, folder).map_err(|e| e.code);
+        let code = |output: Output, inputs: &[&Path], folder: bool| {
+            let content = if folder { Content::Folder } else { Content::Safetensors };
+            output.check(inputs, content).map_err(|e| e.code)
+        };
         let new = dir.path().join("new/b.safetensors");
         assert_eq!(code(at(&new, false), &[&file], false), Ok(()));
         assert_eq!(code(at(&file, false), &[], false), Err("P0321"));
@@ -143,5 +189,20 @@ mod tests {
         assert_eq!(code(at(&folder, true), &[&file], true), Ok(()));
         assert_eq!(code(at(&folder, true), &[], false), Err("P0321"));
         assert_eq!(code(at(&file, true), &[], true), Err("P0321"));
+    }
+    #[test]
+    fn endings_say_what_is_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let code = |name: &str, content: Content| {
+            Output { path: dir.path().join(name), force: false }.check(&[], content).map_err(|e| e.code)
+        };
+        for name in ["a.ckpt", "a.pt", "a.PTH", "a.bin"] {
+            assert_eq!(code(name, Content::Safetensors), Err("P0403"), "{name}");
+            assert_eq!((code(name, Content::Torch), code(name, Content::Folder)), (Ok(()), Ok(())), "{name}");
+        }
+        assert_eq!(code("a.safetensors", Content::Torch), Err("P0403"));
+        for name in ["a.safetensors", "a", "a.v1", ".ckpt"] {
+            assert_eq!(code(name, Content::Safetensors), Ok(()), "{name}");
+        }
     }
 }

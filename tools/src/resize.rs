@@ -1,10 +1,10 @@
 //! LoRA files of another rank: each layer's ΔW is replaced by its best approximation (Eckart and Young 1936).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipe_data::weights::DType;
 
-use crate::adapter::file::Tensor;
+use crate::adapter::file::{OF_NO_LAYER, Tensor};
 use crate::adapter::{AdapterFile, Layer, Pair, Tensors};
 use crate::error::Result;
 use crate::linear::{Svd, of_product};
@@ -79,6 +79,8 @@ impl Dynamic {
 pub struct Kept {
     /// Layers in the result.
     pub layers: usize,
+    /// Layers too small for the rank that was asked for, which have their largest.
+    pub lowered: usize,
     /// By block: layers, sum of the kept parts of the norm, sums of the ranks before and after.
     pub blocks: BTreeMap<String, Block>,
 }
@@ -147,10 +149,11 @@ pub struct Resize {
 /// P0302 for layers that are no pairs of factors, P0320 for tensors of no layer.
 pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept> {
     if !file.others.is_empty() {
-        return Err(file.unknown(&file.others, "are of no layer"));
+        return Err(file.unknown(&file.others, OF_NO_LAYER));
     }
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| file.dtype()));
     let mut kept = Kept { layers: file.layers.len(), ..Kept::default() };
+    let mut linear = BTreeSet::new();
     let pairs = file.layers.values().any(|layer| layer.has(Tensor::Down));
     for (name, layer) in &file.layers {
         // Norms that learnt beside a LoRA stay as they are.
@@ -170,6 +173,10 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
         let (up, down) = pair.matrices();
         let svd = of_product(&up, &down);
         let rank = rank_of(&svd, what, &pair);
+        kept.lowered += usize::from(what.dynamic.is_none() && rank < what.ranks.of(pair.is_conv()));
+        if !pair.is_conv() {
+            linear.insert(rank);
+        }
         kept.add(name, svd.kept(rank), pair.rank, rank);
         let scale = pair.scale();
         let (up, down) = svd.factors(rank);
@@ -177,14 +184,14 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
         push_as(&mut tensors, file, layer, &pair);
     }
     let mut map = file.metadata().clone();
-    describe(&mut map, what, file);
+    describe(&mut map, what, &linear, file);
     metadata::stamp(&mut map, &[]);
     tensors.write(output, map)?;
     Ok(kept)
 }
 
 fn rank_of(svd: &Svd, what: Resize, pair: &Pair) -> usize {
-    let most = what.ranks.of(pair.is_conv());
+    let most = pair.possible(what.ranks.of(pair.is_conv()));
     match what.dynamic {
         None => most,
         Some(dynamic) => dynamic.rank(&svd.values).min(most),
@@ -205,8 +212,9 @@ fn push_as(tensors: &mut Tensors, file: &AdapterFile, layer: &Layer, pair: &Pair
     }
 }
 
-/// Rank and α in the metadata, and a note in the comment, as the tools of sd-scripts write them.
-fn describe(map: &mut BTreeMap<String, String>, what: Resize, file: &AdapterFile) {
+/// Rank and α in the metadata, and a note in the comment, as the tools of sd-scripts write them; `linear` are the ranks
+/// that linear layers have now.
+fn describe(map: &mut BTreeMap<String, String>, what: Resize, linear: &BTreeSet<usize>, file: &AdapterFile) {
     map.remove("lora_adapter_metadata");
     let before = map.get("ss_network_dim").cloned().unwrap_or_else(|| "None".into());
     let comment = map.get("ss_training_comment").filter(|text| *text != "None").cloned().unwrap_or_default();
@@ -216,13 +224,14 @@ fn describe(map: &mut BTreeMap<String, String>, what: Resize, file: &AdapterFile
             ("Dynamic".to_owned(), "Dynamic".to_owned(), format!("Dynamic resize with {name}: {value} from {before}"))
         }
         None => {
-            let rank = what.ranks.linear;
+            let note = format!("dimension is resized from {before} to {}", what.ranks.linear);
+            let rank = linear.first().copied().unwrap_or(what.ranks.linear);
             let scale = first_scale(file).unwrap_or(1.0);
-            (
-                rank.to_string(),
-                pipe_data::metadata::py_float(scale * rank as f64),
-                format!("dimension is resized from {before} to {rank}"),
-            )
+            match linear.len() {
+                // Small layers have lower ranks than the others.
+                2.. => ("Dynamic".to_owned(), "Dynamic".to_owned(), note),
+                _ => (rank.to_string(), pipe_data::metadata::py_float(scale * rank as f64), note),
+            }
         }
     };
     map.insert("ss_network_dim".into(), rank);

@@ -34,7 +34,7 @@ pub struct How<'a> {
 /// Writes the model with its changes.
 ///
 /// # Errors
-/// P0403 where an 8-bit model with scales has to be given another type; P0903 when the result cannot be written.
+/// P0403 where an 8-bit model with scales has to be given another type, or values are beyond the range of theirs; P0903 when the result cannot be written.
 pub fn write(model: &Model, edits: &Edits, how: How, output: &Output) -> Result<()> {
     if how.dtype.is_none() && model.is_scaled() {
         let message = format!("the 8-bit weights of `{}` have scales of their own", model.path.display());

@@ -59,7 +59,14 @@ pub enum Form {
 pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let output = args.target.output();
     let dtype = args.dtype.map(Type::dtype);
-    let adapter = if args.path.is_file() { AdapterFile::open(&args.path).ok() } else { None };
+    let adapter = match args.path.is_file().then(|| AdapterFile::open(&args.path)) {
+        Some(Ok(file)) => Some(file),
+        // It cannot be read at all; else it is a model, or nothing known.
+        Some(Err(error)) if error.code != "P0302" && matches!(args.format, Some(Form::Kohya | Form::Peft)) => {
+            return Err(error.into());
+        }
+        _ => None,
+    };
     let no_effect =
         |name: &str, kind: &str| Failure::usage(format!("`{name}` has no effect on {kind}")).help("leave it out");
     let done = if let Some(file) = adapter {

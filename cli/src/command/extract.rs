@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use pipe_tools::Content;
 use pipe_tools::adapter::AdapterFile;
 use pipe_tools::dylora::truncate;
 use pipe_tools::extract::{Extract, extract};
@@ -11,6 +12,9 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 use crate::text;
 use crate::weights::{Target, Type, kept_text};
+
+/// Differences that count as none.
+const MIN_DIFF: f32 = 1e-4;
 
 /// Extract a LoRA from the difference of two models, or a lower rank from a DyLoRA.
 ///
@@ -38,9 +42,9 @@ pub struct Args {
     /// Cut the factors to ± this quantile of their values; other programs take 0.99. Default: they are not cut.
     #[arg(long, value_name = "Q", requires = "base")]
     pub clamp_quantile: Option<f64>,
-    /// A text encoder or denoiser whose largest difference is not above this counts as untrained.
-    #[arg(long, value_name = "X", default_value_t = 1e-4)]
-    pub min_diff: f32,
+    /// A text encoder or denoiser whose largest difference is not above this counts as untrained. Default: 1e-4.
+    #[arg(long, value_name = "X", requires = "base")]
+    pub min_diff: Option<f32>,
     /// Element type. Default: f16, or that of the DyLoRA.
     #[arg(long, value_enum)]
     pub dtype: Option<Type>,
@@ -52,7 +56,7 @@ pub struct Args {
 pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let (output, rank) = (args.target.output(), args.rank as usize);
     let Some(base) = &args.base else {
-        output.check(&[&args.path], false)?;
+        output.check(&[&args.path], Content::Safetensors)?;
         let file = AdapterFile::open(&args.path).map_err(|error| {
             let failure = Failure::from(error);
             if failure.code == Some("P0302") {
@@ -68,7 +72,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     if let Some(quantile) = args.clamp_quantile.filter(|q| !(0.5..=1.0).contains(q)) {
         return Err(Failure::usage(format!("`--clamp-quantile {quantile}` is not from 0.5 to 1")).help("0.99 is usual"));
     }
-    if args.min_diff.is_nan() || args.min_diff < 0.0 {
+    let min_diff = args.min_diff.unwrap_or(MIN_DIFF);
+    if min_diff.is_nan() || min_diff < 0.0 {
         return Err(Failure::usage("`--min-diff` is not a number from 0 on"));
     }
     let what = Extract {
@@ -78,7 +83,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
         conv_rank: args.conv_rank.map(|rank| rank as usize),
         embedders: args.embedders,
         clamp: args.clamp_quantile,
-        min_diff: args.min_diff,
+        min_diff,
         dtype: args.dtype.unwrap_or(Type::F16).dtype(),
     };
     let bar = if terminal.live() && !terminal.quiet() { ProgressBar::new(0) } else { ProgressBar::hidden() };

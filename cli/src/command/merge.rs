@@ -9,7 +9,7 @@ use pipe_tools::resize::Ranks;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 use crate::text;
-use crate::weights::{Layout, Target, Type, kept_text};
+use crate::weights::{Layout, Target, Type, kept_text, warn_of_small_layers};
 
 /// Merge adapters into a model, or several LoRAs into one.
 ///
@@ -70,6 +70,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
         let kept = join(what, &output)?;
         if ranks.is_some() {
             terminal.out(&kept_text(&kept))?;
+            warn_of_small_layers(&kept, terminal);
         }
         let (files, layers) = (text::count(adapters.len(), "file"), text::count(kept.layers, "layer"));
         terminal.note(&format!("{files} with {layers} in one: {}", output.path.display()));

@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use pipe_core::check::{Checked, Options, check_document_with};
 use pipe_core::diagnostic::{Format, count, render};
 use pipe_core::document::{Document, Syntax};
-use pipe_migrate::{Disk, Error, Files, Input, Kind, Outcome as Migrated, Product, migrate, shell};
+use pipe_core::registry::Registry;
+use pipe_migrate::{Disk, Error, Files, Input, Kind, Outcome as Migrated, Product, migrate_checked, shell};
 use serde_json::{Value as Json, json};
 
 use super::{Form, complain, json_text, missing, write_file};
@@ -67,13 +68,13 @@ fn sd_scripts(args: &Args, terminal: &Terminal) -> Outcome {
     let registry = pipe_nodes::registry();
     let product = Product::from_schema(pipe_schema::json_schema(&registry));
     let mut input = input(args)?;
-    let mut outcome = migrated(&input, &product)?;
+    let mut outcome = migrated(&input, &product, &registry)?;
 
     let printed = args.output.as_deref() == Some(Path::new("-"));
     let file = args.output.clone().unwrap_or_else(|| format!("{}.pipe.yaml", outcome.name).into());
     input.base = if printed { String::new() } else { way_back(&file)? };
     if !input.base.is_empty() {
-        outcome = migrated(&input, &product)?;
+        outcome = migrated(&input, &product, &registry)?;
     }
     if !printed {
         write(&file, &outcome.document, args.force)?;
@@ -136,8 +137,8 @@ fn input(args: &Args) -> Result<Input, Failure> {
     })
 }
 
-fn migrated(input: &Input, product: &Product) -> Result<Migrated, Failure> {
-    migrate(input, &Disk::at("."), product).map_err(failure)
+fn migrated(input: &Input, product: &Product, registry: &Registry) -> Result<Migrated, Failure> {
+    migrate_checked(input, &Disk::at("."), product, registry).map_err(failure)
 }
 
 /// What cannot be asked for is a matter of the command line, a file that cannot be read is not.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use pipe_tools::Content;
 use pipe_tools::adapter::AdapterFile;
 use pipe_tools::resize::{Dynamic, Ranks, Resize, resize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
-use crate::weights::{Target, Type, kept_text};
+use crate::weights::{Target, Type, kept_text, warn_of_small_layers};
 
 /// Change the rank of a LoRA by SVD, to a fixed one or to what each layer needs.
 ///
@@ -55,11 +56,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let linear = args.rank.map_or(usize::MAX, |rank| rank as usize);
     let conv = args.conv_rank.map_or(linear, |rank| rank as usize);
     let output = args.target.output();
-    output.check(&[&args.path], false)?;
+    output.check(&[&args.path], Content::Safetensors)?;
     let file = AdapterFile::open(&args.path)?;
     let what = Resize { ranks: Ranks { linear, conv }, dynamic, dtype: args.dtype.map(Type::dtype) };
     let kept = resize(&file, what, &output)?;
     terminal.out(&kept_text(&kept))?;
+    warn_of_small_layers(&kept, terminal);
     terminal.note(&format!("written: {}", output.path.display()));
     Ok(Exit::Done)
 }

@@ -16,7 +16,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0303",
         "a damaged file",
-        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size.",
+        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size. Or it holds values that are no numbers where they are to be kept in 8 bits.",
     ),
     code(
         "P0304",
@@ -111,11 +111,11 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0403",
         "options that do not go together",
-        "Two options contradict each other. The message names both; change one.",
+        "Two options contradict each other, or an option and what is in a file: values beyond the range of the type they are to be written in, a name that ends as another kind of file does. The message names both; change one.",
     ),
     code(
         "P0501",
         "the run does not fit",
-        "The plan needs more memory than there is (or than `--memory` allows). The message names the phase and what takes most of it. With `--memory`, `pipe plan` plans the document again with each change that may help, and names those that need less: a smaller `batch_size` with a larger `accumulate`, `checkpointing: blocks`, a cache on disk, smaller previews or none, an optimizer with a smaller state, a smaller rank, a lower resolution.",
+        "The plan needs more memory than there is (or than `--memory` allows). The message names the phase and what takes most of it. With `--memory`, `pipe plan` plans the document again with each change that may help, and names those that need less: a smaller `batch_size` with a larger `accumulate`, `checkpointing: blocks`, a cache on disk, smaller previews or none, an optimizer with a smaller state, `checkpointing: offload` on GPUs, `storage: f8_e4m3`, a smaller rank, a lower resolution.",
     ),
 ];

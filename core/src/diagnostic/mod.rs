@@ -1,19 +1,21 @@
 //! Diagnostics: what is wrong, where, and how to mend it.
 //!
 //! Owns the value that every stage reports problems with. Places in source texts are in
-//! [`source`], suggestions by edit distance in [`suggest()`]; [`render()`] prints diagnostics and
+//! [`source`], suggestions by edit distance in [`suggest()`], words of commands in [`quote()`]; [`render()`] prints diagnostics and
 //! [`crate::codes`] explains their codes.
 
 pub mod machine;
 pub mod render;
 pub mod source;
 pub mod suggest;
+pub mod word;
 
 use serde::Serialize;
 
 pub use render::{Format, render, render_all};
 pub use source::{FileId, Place, SourceFile, SourceFiles, Span};
 pub use suggest::{did_you_mean, suggest};
+pub use word::quote;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -2,7 +2,8 @@
 //!
 //! A smaller batch with more accumulation trains the same and takes somewhat longer; checkpointing takes a third
 //! longer; caches on disk are read again at each step; smaller previews show less, and none show nothing; gradients that
-//! are freed on the way back are clipped one by one; moments of 8 bits are rounded; a smaller rank or resolution learns
+//! are freed on the way back are clipped one by one; moments of 8 bits are rounded; what is offloaded is copied twice;
+//! weights of 8 bits are rounded; a smaller rank or resolution learns
 //! something else. Each is planned anew, so that what it needs is known.
 
 use serde::Serialize;
@@ -74,19 +75,23 @@ fn candidates(registry: &Registry, checked: &Checked, fused: Vec<String>) -> Vec
     let batches = batches(checked);
     let mut base: Vec<Vec<String>> = batches.last().cloned().into_iter().collect();
     let mut out: Vec<Vec<Vec<String>>> = batches.into_iter().map(|sets| vec![sets]).collect();
+    // Those that not every run can have go with the cheaper ones, and not with what follows.
+    let (all, some) = (true, false);
     let kinds = [
-        of_nodes(registry, checked, checkpointing),
-        of_nodes(registry, checked, caching),
-        of_nodes(registry, checked, previewing),
-        without_previews(checked),
-        fused,
-        of_nodes(registry, checked, |kind, _| stepping(registry, kind)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 2)),
-        of_nodes(registry, checked, |kind, config| ranking(kind, config, 4)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3)),
-        of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1)),
+        (all, of_nodes(registry, checked, checkpointing)),
+        (all, of_nodes(registry, checked, caching)),
+        (all, of_nodes(registry, checked, previewing)),
+        (all, without_previews(checked)),
+        (all, fused),
+        (all, of_nodes(registry, checked, |kind, _| stepping(registry, kind))),
+        (some, of_nodes(registry, checked, offloading)),
+        (some, of_nodes(registry, checked, rounding)),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 2))),
+        (all, of_nodes(registry, checked, |kind, config| ranking(kind, config, 4))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 4, 3))),
+        (all, of_nodes(registry, checked, |kind, config| resolving(kind, config, 2, 1))),
     ];
-    for sets in kinds.into_iter().filter(|sets| !sets.is_empty()) {
+    for (joins, sets) in kinds.into_iter().filter(|(_, sets)| !sets.is_empty()) {
         out.push(vec![sets.clone()]);
         // A later value of the same field takes the place of the earlier one; of a node that is taken out nothing is set.
         let within =
@@ -94,13 +99,17 @@ fn candidates(registry: &Registry, checked: &Checked, fused: Vec<String>) -> Vec
         // What steps in each pass does not add up several.
         let steps = sets.iter().any(|set| field(set).ends_with(FUSED));
         let clashes = |old: &str, set: &str| within(old, set) || (steps && old.starts_with("train."));
-        for group in &mut base {
+        let mut joined = base.clone();
+        for group in &mut joined {
             group.retain(|old| !sets.iter().any(|set| clashes(old, set)));
         }
-        base.retain(|group| !group.is_empty());
-        base.push(sets);
-        if base.len() > 1 {
-            out.push(base.clone());
+        joined.retain(|group| !group.is_empty());
+        joined.push(sets);
+        if joined.len() > 1 {
+            out.push(joined.clone());
+        }
+        if joins {
+            base = joined;
         }
     }
     out
@@ -143,6 +152,19 @@ fn fusing(kind: &Kind, config: &Json) -> Vec<(&'static str, String)> {
     let has = kind.schema["properties"].get(FUSED).is_some();
     let set = config.get(FUSED).is_some_and(|value| value == true);
     if has && !set { vec![(FUSED, "true".into())] } else { Vec::new() }
+}
+
+/// What is kept for the backward pass, in the host's memory: only where that is another than the device's.
+fn offloading(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has =
+        kind.schema["properties"].get("checkpointing").is_some() && kind.schema.to_string().contains("\"offload\"");
+    if has { vec![("checkpointing", "offload".into())] } else { Vec::new() }
+}
+
+/// Frozen weights of a model in 8 bits.
+fn rounding(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {
+    let has = kind.about.type_name.starts_with("model.") && kind.schema["properties"].get("storage").is_some();
+    if has { vec![("storage", "f8_e4m3".into())] } else { Vec::new() }
 }
 
 fn caching(kind: &Kind, _: &Json) -> Vec<(&'static str, String)> {

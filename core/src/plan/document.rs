@@ -28,6 +28,9 @@ pub struct Plan {
     pub peak_phase: String,
     /// Phases in the order they first happen.
     pub phases: Vec<Phase>,
+    /// Bytes in the host's memory, beside those of the device.
+    #[serde(skip_serializing_if = "super::none")]
+    pub host: u64,
     /// Bytes in the cache folder when the run ends.
     pub cache_disk: u64,
     /// Bytes of the run's own files when it ends.
@@ -186,6 +189,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     for index in &schedule.order {
         let node = &graph.dag[*index];
         let numbers = std::mem::take(&mut plans[index.index()]);
+        plan.host = plan.host.saturating_add(numbers.host);
         plan.cache_disk = plan.cache_disk.saturating_add(numbers.cache_disk);
         plan.disk = plan.disk.saturating_add(numbers.disk);
         plan.disk_passing = plan.disk_passing.max(numbers.disk_passing);

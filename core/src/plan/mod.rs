@@ -88,6 +88,11 @@ pub struct Bytes {
     pub bytes: u64,
 }
 
+/// Whether there is nothing to tell.
+fn none(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 /// What one node needs. All figures are for the whole run or for one occurrence as said.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodePlan {
@@ -112,6 +117,10 @@ pub struct NodePlan {
     pub event_flops: u64,
     /// How often the event fires in the whole run.
     pub event_count: u64,
+    /// Bytes in the host's memory, where that is not the device's: weights and activations that are copied to the device
+    /// when they are used, state of an optimizer that runs on the CPU.
+    #[serde(skip_serializing_if = "none")]
+    pub host: u64,
     /// Bytes this node will have on disk outside the cache when the run ends.
     pub disk: u64,
     /// More that is on disk only while something is written: the new file beside those that are kept.

@@ -60,6 +60,9 @@ impl Plan {
             let _ = writeln!(out, "{line}");
         }
         let _ = writeln!(out, "\npeak     {} in `{}`", bold(&bytes_text(self.peak_bytes)), self.peak_phase);
+        if self.host > 0 {
+            let _ = writeln!(out, "host     {} in the host's memory, beside the device's", bytes_text(self.host));
+        }
         if self.cache_disk > 0 {
             let _ = writeln!(out, "cache    {} on disk", bytes_text(self.cache_disk));
         }

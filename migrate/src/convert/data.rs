@@ -46,7 +46,7 @@ impl Job<'_> {
             }
             made += 1;
             let node = if made == 1 { "images".to_owned() } else { format!("images_{made}") };
-            self.loader(&node, subset, &mut spoken);
+            self.loader(&node, subset, &subsets, &mut spoken);
         }
         self.data.subsets = subsets;
         if made == 0 {
@@ -72,7 +72,7 @@ impl Job<'_> {
     }
 
     /// Why a subset cannot be trained on.
-    fn unusable(&self, subset: &Subset) -> Option<String> {
+    pub(super) fn unusable(&self, subset: &Subset) -> Option<String> {
         let takes = |field: &str, value: Json| self.draft.product().takes("loader.images", field, &value);
         if subset.get("num_repeats").and_then(Json::as_i64).is_some_and(|n| n < 1) {
             return Some("a folder repeated less than once is left out; sd-scripts does so too".into());
@@ -102,9 +102,9 @@ impl Job<'_> {
         }
     }
 
-    fn loader(&mut self, node: &str, subset: &Subset, spoken: &mut HashSet<String>) {
+    fn loader(&mut self, node: &str, subset: &Subset, all: &[Subset], spoken: &mut HashSet<String>) {
         self.draft.node(node, "loader.images");
-        Loader { job: self, node, subset, spoken }.fill();
+        Loader { job: self, node, subset, all, spoken }.fill();
     }
 
     /// Where no data is known, the document still says what belongs there.

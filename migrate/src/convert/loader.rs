@@ -16,6 +16,8 @@ pub(super) struct Loader<'j, 'a> {
     pub job: &'j mut Job<'a>,
     pub node: &'j str,
     pub subset: &'j Subset,
+    /// All subsets, of which this is one.
+    pub all: &'j [Subset],
     pub spoken: &'j mut HashSet<String>,
 }
 
@@ -72,6 +74,9 @@ impl Loader<'_, '_> {
 
     fn regularization(&mut self) {
         if !self.subset.flag("is_reg") {
+            if self.counts_elsewhere("prior_loss_weight", true) {
+                return;
+            }
             let note = "there are no regularization images in this folder";
             self.speak("prior_loss_weight", Kind::Ignored, None, note);
             return;
@@ -81,6 +86,15 @@ impl Loader<'_, '_> {
         let path = self.path("regularization");
         self.put("is_reg", &path, |_| json!({ "weight": weight }), "");
         self.speak("prior_loss_weight", Kind::Mapped, Some(&format!("{path}.weight")), "");
+    }
+
+    /// Whether what is written of a key holds for another subset too, one of regularization images or not: it is spoken of
+    /// where it counts.
+    fn counts_elsewhere(&self, key: &str, regular: bool) -> bool {
+        let origin = self.found(key).map(|found| &found.origin);
+        let same = |other: &&Subset| other.values.get(key).map(|found| &found.origin) == origin;
+        let mut others = self.all.iter().filter(same).filter(|other| other.flag("is_reg") == regular);
+        others.any(|other| self.job.unusable(other).is_none())
     }
 
     fn path(&self, field: &str) -> String {
@@ -285,6 +299,14 @@ impl Loader<'_, '_> {
             self.speak("validation_seed", Kind::Ignored, None, "no images are set aside for validation");
             return;
         }
+        if self.subset.flag("is_reg") {
+            if !self.counts_elsewhere("validation_split", false) {
+                let note = "regularization images are never set aside";
+                self.speak("validation_split", Kind::Ignored, None, note);
+                self.speak("validation_seed", Kind::Ignored, None, note);
+            }
+            return;
+        }
         let path = self.path("validation_split");
         match self.job.draft.put(&path, python::number(part)) {
             Ok(()) => {
@@ -325,6 +347,8 @@ impl Loader<'_, '_> {
                 Fate::Refused(why) => self.speak(opt.name, Kind::Refused, None, why),
                 // Read with the run's head.
                 Fate::Part(_) if opt.name == "batch_size" => {}
+                // Spoken of by the subset that they count for.
+                Fate::Part(_) if ["prior_loss_weight", "validation_split", "validation_seed"].contains(&opt.name) => {}
                 Fate::Part(_) => self.speak(opt.name, Kind::Ignored, None, "without effect beside the other keys"),
             }
         }

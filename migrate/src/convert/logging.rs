@@ -13,78 +13,45 @@ impl Job<'_> {
         let folder = self.has("logging_dir");
         let board = asked == "tensorboard" || asked == "all" || (asked.is_empty() && folder);
         let wandb = asked == "wandb" || asked == "all";
-        let mut missing = Vec::new();
-        for (on, node, node_type) in [(board, "tensorboard", "logger.tensorboard"), (wandb, "wandb", "logger.wandb")] {
-            if !on {
-                continue;
-            }
-            if self.draft.product().has_type(node_type) {
-                self.draft.node(node, node_type);
+        for (on, node) in [(board, "tensorboard"), (wandb, "wandb")] {
+            if on {
+                self.draft.node(node, &format!("logger.{node}"));
                 self.put_plain(&format!("nodes.{node}.update"), json!("optimizer"));
-            } else {
-                missing.push(node_type);
             }
         }
         if self.has("log_with") {
-            match missing.is_empty() {
-                true => self.tell("log_with", Kind::Mapped, Some("nodes"), ""),
-                false => {
-                    let note =
-                        format!("not available yet: `{}`; `logger.metrics` writes a line a step", missing.join("`, `"));
-                    self.tell("log_with", Kind::Refused, None, &note);
-                }
-            }
+            self.tell("log_with", Kind::Mapped, Some("nodes"), "");
         }
-        self.places(board && !missing.is_empty(), wandb);
-        self.validation();
-    }
-
-    fn places(&mut self, no_board: bool, wandb: bool) {
         if let Some(folder) = self.text("logging_dir").map(str::to_owned) {
-            if no_board && !self.draft.has("tensorboard") {
-                self.tell(
-                    "logging_dir",
-                    Kind::Refused,
-                    None,
-                    "not available yet: `logger.tensorboard`; `logger.metrics` writes a line a step",
-                );
-            } else if self.draft.has("tensorboard") {
-                let taken = self.draft.put("nodes.tensorboard.folder", json!(folder)).is_ok();
-                match taken {
-                    true => self.tell("logging_dir", Kind::Mapped, Some("nodes.tensorboard.folder"), ""),
-                    false => self.tell("logging_dir", Kind::Changed, Some("output"), "logs are in the run's folder"),
+            match board {
+                true => {
+                    self.write("logging_dir", "nodes.tensorboard.folder", json!(folder), "");
                 }
-            } else {
-                self.tell("logging_dir", Kind::Changed, Some("output"), "logs are in the run's folder");
+                false => self.tell("logging_dir", Kind::Changed, Some("output"), "logs are in the run's folder"),
             }
         }
         for (name, field) in [("wandb_run_name", "name"), ("log_tracker_name", "project")] {
             let Some(text) = self.text(name).map(str::to_owned) else { continue };
             match wandb {
-                true if self.draft.has("wandb") => {
+                true => {
                     self.write(name, &format!("nodes.wandb.{field}"), json!(text), "");
                 }
-                true => self.tell(name, Kind::Refused, None, "not available yet: `logger.wandb`"),
                 false => self.tell(name, Kind::Ignored, None, "only W&B shows it, which is not asked for"),
             }
         }
+        self.validation();
     }
 
-    /// When the images that the loader sets aside are looked at.
+    /// When the images that the loaders set aside are looked at.
     fn validation(&mut self) {
-        let asked = self.data.subsets.iter().any(|subset| {
-            subset.get("validation_split").and_then(serde_json::Value::as_f64).is_some_and(|part| part > 0.0)
-        });
         let options = ["validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"];
-        if self.draft.get("nodes.images.validation_split").is_none() {
-            let (kind, note) = match asked {
-                true => (Kind::Refused, "it belongs to the validation split, which is not available yet"),
-                false => (Kind::Ignored, "no images are set aside for validation"),
-            };
-            for name in options {
-                if self.has(name) {
-                    self.tell(name, kind, None, note);
-                }
+        let loaders = (1..).map(|i| if i == 1 { "images".to_owned() } else { format!("images_{i}") });
+        let aside = loaders
+            .take_while(|node| self.draft.has(node))
+            .any(|node| self.draft.get(&format!("nodes.{node}.validation_split")).is_some());
+        if !aside {
+            for name in options.into_iter().filter(|name| self.given.contains_key(name)).collect::<Vec<_>>() {
+                self.tell(name, Kind::Ignored, None, "no images are set aside for validation");
             }
             return;
         }
@@ -93,8 +60,23 @@ impl Job<'_> {
         self.put_plain("nodes.validation.batch", json!("cached.validation"));
         let paths = ["nodes.validation.every.steps", "nodes.validation.every.epochs", "nodes.validation.batches"];
         for (name, path) in options.into_iter().zip(paths) {
-            if let Some(n) = self.int(name).filter(|n| *n > 0) {
-                self.write(name, path, json!(n), "");
+            match self.int(name).filter(|n| *n > 0) {
+                Some(n) => {
+                    self.write(name, path, json!(n), "");
+                }
+                None if self.has(name) => self.tell(name, Kind::Mapped, None, "off, so left out"),
+                // Whenever there are such images, beside a cadence in steps too.
+                None if name == "validate_every_n_epochs" && self.draft.put(path, json!(1)).is_ok() => {
+                    self.draft.comment(path, "default of sd-scripts");
+                    self.tell_value(
+                        name,
+                        "1",
+                        Kind::Defaulted,
+                        Some(path),
+                        "every epoch, whenever images are set aside",
+                    );
+                }
+                None => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Job, off};
+use super::{Job, off, optimizers};
 use crate::python;
 use crate::report::Kind;
 use crate::script::Family;
@@ -34,7 +34,7 @@ impl Job<'_> {
             }
             self.network_args();
             self.dylora_unit();
-            self.left_over();
+            self.noise_of_weights();
             self.start();
             self.limits();
             self.kept_in_f32();
@@ -58,35 +58,18 @@ impl Job<'_> {
         }
     }
 
-    /// Takes out what would decide on no layer: a rank or α where each block has its own, and noise of half a strength.
-    fn left_over(&mut self) {
-        let noise = ["sigma", "beta"].map(|name| self.draft.get(&format!("nodes.lora.perturbation.{name}")).is_some());
-        if noise[0] != noise[1] {
-            self.draft.remove("lora", "perturbation");
-            let name = if noise[0] { "ggpo_sigma" } else { "ggpo_beta" };
-            self.ignored(&format!("--network_args {name}"), "sd-scripts makes no noise unless both numbers are given");
-        }
-        let blocks = self.draft.get("nodes.lora.blocks").and_then(Json::as_array).cloned().unwrap_or_default();
-        if blocks.is_empty() || self.draft.get("nodes.lora.text").is_some() {
+    /// Noise of half a strength is none.
+    fn noise_of_weights(&mut self) {
+        let given = ["sigma", "beta"].map(|name| self.draft.get(&format!("nodes.lora.perturbation.{name}")).is_some());
+        if given[0] == given[1] {
             return;
         }
-        if self.draft.get("nodes.lora.rank").is_some() {
-            self.draft.remove("lora", "rank");
-            self.ignored("--network_dim", "every block has a rank of its own");
-        }
-        let own = |size: &Json| *size == json!(false) || size.get("alpha").is_some();
-        if blocks.iter().all(own) && self.draft.get("nodes.lora.alpha").is_some() {
-            self.draft.remove("lora", "alpha");
-            self.ignored("--network_alpha", "every block has an α of its own");
-        }
-    }
-
-    /// Says of an option that was read that it is left out.
-    fn ignored(&mut self, option: &str, why: &str) {
-        for entry in self.report.iter_mut().filter(|entry| entry.option.split(" (").next() == Some(option)) {
-            entry.kind = Kind::Ignored;
-            entry.target = None;
-            entry.note = why.into();
+        self.draft.remove(&["lora", "perturbation"].map(str::to_owned));
+        let name = if given[0] { "ggpo_sigma" } else { "ggpo_beta" };
+        let option = format!("--network_args {name}");
+        for entry in self.report.iter_mut().filter(|entry| entry.option == option) {
+            (entry.kind, entry.target) = (Kind::Ignored, None);
+            entry.note = "sd-scripts makes no noise unless both numbers are given".into();
         }
     }
 
@@ -260,6 +243,14 @@ impl Job<'_> {
             .enumerate()
             .map(|(i, file)| json!({ "path": file, "multiplier": factors.get(i).cloned().unwrap_or(json!(1)) }))
             .collect();
+        if files.is_empty() {
+            for name in ["base_weights", "base_weights_multiplier"] {
+                if self.has(name) {
+                    self.tell(name, Kind::Ignored, None, "it names no file");
+                }
+            }
+            return;
+        }
         let path = "nodes.lora.base_weights";
         let put = self.draft.put(path, json!(merge));
         for name in ["base_weights", "base_weights_multiplier"] {
@@ -271,20 +262,31 @@ impl Job<'_> {
         }
     }
 
-    /// Longest ΔW, which LoRA-FA has not.
+    /// Longest ΔW: not of LoRA-FA, and not with optimizers that would undo it.
     fn limits(&mut self) {
-        let fa = self.draft.get("nodes.lora.frozen_down").is_some();
-        if fa && self.float("scale_weight_norms").is_some_and(|limit| limit > 0.0) {
-            let note = "not with LoRA-FA: its down factors stay as they are, so the norm cannot be shared between both";
-            self.tell("scale_weight_norms", Kind::Refused, None, note);
+        if self.float("scale_weight_norms").is_none_or(|limit| limit <= 0.0) {
+            return;
         }
+        let fa = self.draft.get("nodes.lora.frozen_down").is_some();
+        let optimizer = optimizers::find(&self.optimizer_name()).filter(|o| self.draft.product().has_type(o.node));
+        let note = match optimizer {
+            _ if fa => "not with LoRA-FA: its down factors stay as they are, so the norm cannot be shared between both",
+            Some(o) if ["optimizer.dadapt_sgd", "optimizer.dadapt_adagrad"].contains(&o.node) => {
+                "not with this optimizer, which computes the weights of each step from the first ones: in sd-scripts it undoes the limit in its next step"
+            }
+            Some(o) if o.no_schedule => {
+                "not with a schedule-free optimizer, which averages weights beside those that are scaled: in sd-scripts the limit holds for neither"
+            }
+            _ => return,
+        };
+        self.tell("scale_weight_norms", Kind::Refused, None, note);
     }
 
     /// The adapter's own weights.
     fn kept_in_f32(&mut self) {
         for name in ["full_bf16", "full_fp16"] {
             if self.has(name) {
-                let note = "the adapter's weights are kept in f32, which costs little and is more exact";
+                let note = "the adapter's weights and their gradients are kept in f32: they are few, so that halves save little, and updates smaller than a step of theirs would be lost";
                 self.tell(name, Kind::Changed, None, note);
             }
         }
@@ -295,6 +297,11 @@ impl Job<'_> {
         let path = "nodes.full.storage";
         for (name, kind) in [("full_bf16", "bf16"), ("full_fp16", "f16")] {
             if !self.flag(name) {
+                continue;
+            }
+            if name == "full_fp16" {
+                let note = "weights that learn are not kept in f16, in which gradients vanish without a scaled loss; `storage: bf16` takes as little memory";
+                self.tell(name, Kind::Refused, None, note);
                 continue;
             }
             if !self.draft.product().has_field("adapter.full", "rounding") {

@@ -8,6 +8,8 @@ use crate::report::Kind;
 
 const LAYERS: &str = "nodes.lora.layers";
 const BLOCK: &str = "nodes.lora.block_size";
+/// Node types whose scale or strength can be set so.
+const SCALED: [&str; 5] = ["adapter.lora", "adapter.loha", "adapter.lokr", "adapter.dora", "adapter.glora"];
 
 impl Job<'_> {
     /// Node types without ranks: sizes of blocks, or nothing. Gives whether the adapter is one.
@@ -80,7 +82,7 @@ impl Job<'_> {
         let set = yes(&arg.text);
         let file = self.has("network_weights");
         let (kind, target, note): (Kind, Option<&str>, &str) = match arg.opt.name {
-            "rs_lora" | "use_scalar" if set && !self.draft.product().has_field(&node, field(arg.opt.name)) => {
+            "rs_lora" | "use_scalar" if set && !SCALED.contains(&node.as_str()) => {
                 (Kind::Ignored, None, "this algorithm does not read it")
             }
             "rs_lora" if set && self.draft.get("nodes.lora.full_matrix").is_some() => {
@@ -96,13 +98,14 @@ impl Job<'_> {
             "train_norm" if set && self.ranks_of_file() => {
                 (Kind::Mapped, Some("nodes.lora.rank"), "the norms of the file learn")
             }
-            "rank_dropout" if !self.draft.product().has_field(&node, "rank_dropout") => match node.as_str() {
-                "adapter.diag_oft" => (Kind::Refused, None, "not available: leaving out parts of the rotations"),
-                "adapter.boft" | "adapter.glora" | "adapter.diff" | "adapter.ia3" => {
-                    (Kind::Ignored, None, "this algorithm does not read it")
-                }
-                _ => return false,
-            },
+            "rank_dropout" if node == "adapter.diag_oft" => {
+                (Kind::Refused, None, "not available: leaving out parts of the rotations")
+            }
+            "rank_dropout"
+                if ["adapter.boft", "adapter.glora", "adapter.diff", "adapter.ia3"].contains(&node.as_str()) =>
+            {
+                (Kind::Ignored, None, "this algorithm does not read it")
+            }
             "block_size" if node == "adapter.dylora" => {
                 self.put_arg(arg, "nodes.lora.unit", arg.value.clone());
                 return true;
@@ -124,13 +127,5 @@ impl Job<'_> {
             self.put_plain("nodes.lora.unit", Json::from(4));
             self.draft.comment("nodes.lora.unit", "as LyCORIS");
         }
-    }
-}
-
-/// The field that is an argument.
-fn field(name: &str) -> &str {
-    match name {
-        "use_scalar" => "scalar",
-        other => other,
     }
 }

@@ -4,6 +4,7 @@ mod block_lists;
 mod block_ranges;
 mod data;
 mod flow;
+mod idle;
 mod loader;
 mod logging;
 mod lora;
@@ -63,7 +64,7 @@ impl<'a> Job<'a> {
         Job { script, family, given, launcher, data, files, draft, report, told, scope, half: None }
     }
 
-    /// All stages, in the order of the document.
+    /// All stages, in the order of the document; [`Job::settle`] comes last.
     pub fn run(&mut self) {
         self.without_effect();
         self.family();
@@ -80,7 +81,6 @@ impl<'a> Job<'a> {
         self.previews();
         self.loggers();
         self.rest();
-        self.settle();
     }
 
     /// Options that the script accepts and ignores.
@@ -231,29 +231,7 @@ impl<'a> Job<'a> {
     }
 
     /// Orders the report: what was given first, in its order. Names in the intro what could not be carried over.
-    /// A rank of every type of layer leaves the general one nothing to decide.
-    fn idle_rank(&mut self) {
-        let ranks = options::declared(Place::NetworkArgs, self.script)
-            .filter_map(|opt| match opt.fate {
-                Fate::Set(path, _) => path.strip_prefix("nodes.lora.ranks."),
-                _ => None,
-            })
-            .map(|name| self.draft.get(&format!("nodes.lora.ranks.{name}")).is_some())
-            .collect::<Vec<bool>>();
-        let all = !ranks.is_empty() && ranks.iter().all(|given| *given);
-        if all && self.draft.get("nodes.lora.text").is_none() && self.draft.get("nodes.lora.rank").is_some() {
-            self.draft.remove("lora", "rank");
-            let told = self.report.iter_mut().find(|entry| entry.option.trim_start_matches("--") == "network_dim");
-            if let Some(entry) = told {
-                entry.kind = Kind::Ignored;
-                entry.target = None;
-                entry.note = "every type of layer has a rank of its own".into();
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.idle_rank();
+    pub fn settle(&mut self) {
         let lost: Vec<String> =
             self.report.iter().filter(|e| e.kind == Kind::Refused).map(|e| e.option.clone()).collect();
         self.report.sort_by_key(|entry| entry.kind == Kind::Defaulted);

@@ -228,32 +228,54 @@ impl Job<'_> {
     }
 
     fn memory(&mut self) {
-        let offload = self.flag("cpu_offload_checkpointing");
-        if offload {
-            self.write("cpu_offload_checkpointing", "nodes.model.checkpointing", json!("offload"), "");
-        }
-        if self.flag("gradient_checkpointing") {
-            match self.draft.get("nodes.model.checkpointing") {
-                Some(_) => self.tell("gradient_checkpointing", Kind::Mapped, Some("nodes.model.checkpointing"), ""),
-                None => {
-                    self.write("gradient_checkpointing", "nodes.model.checkpointing", json!("blocks"), "");
+        let path = "nodes.model.checkpointing";
+        if self.flag("cpu_offload_checkpointing") && self.family == Family::Flux {
+            match self.script.adapter && !self.flag("gradient_checkpointing") {
+                true => {
+                    let note = "with `--gradient_checkpointing`, without which sd-scripts ignores it";
+                    self.change("cpu_offload_checkpointing", path, json!("offload"), note);
+                }
+                false => {
+                    self.write("cpu_offload_checkpointing", path, json!("offload"), "");
                 }
             }
-        } else if offload && self.draft.get("nodes.model.checkpointing").is_none() {
-            // What the offloading builds upon is there.
-            self.put_plain("nodes.model.checkpointing", json!("blocks"));
         }
-        for name in ["fp8_base_unet", "fp8_base"] {
-            if self.flag(name) {
-                let note = if name == "fp8_base" {
-                    "text encoders are freed before training and stay as they are"
-                } else {
-                    ""
-                };
-                self.write(name, "nodes.model.storage", json!("fp8"), note);
+        if self.flag("cpu_offload_checkpointing") && self.family == Family::Lumina2 && !self.script.adapter {
+            let note = "sd-scripts takes it as `--gradient_checkpointing` here and offloads nothing";
+            self.change("cpu_offload_checkpointing", path, json!("blocks"), note);
+        }
+        if self.flag("gradient_checkpointing") {
+            match self.draft.get(path) {
+                Some(_) => self.tell("gradient_checkpointing", Kind::Mapped, Some(path), ""),
+                None => {
+                    self.write("gradient_checkpointing", path, json!("blocks"), "");
+                }
             }
         }
+        self.storage();
         self.swap();
+    }
+
+    /// Frozen weights in 8 bits. sd-scripts casts the text encoders too where they stay on the device, which are those
+    /// that an adapter trains.
+    fn storage(&mut self) {
+        for name in ["fp8_base_unet", "fp8_base"] {
+            if !self.flag(name) || !self.script.adapter {
+                continue;
+            }
+            let trained: Vec<&str> = self.scope.trained.iter().map(|(encoder, _)| *encoder).collect();
+            let note = match (name, trained.is_empty()) {
+                ("fp8_base", true) => "text encoders are freed before training and stay as they are",
+                ("fp8_base", false) => "of the text encoders that learn as well",
+                _ => "",
+            };
+            self.write(name, "nodes.model.storage", json!("f8_e4m3"), note);
+            if name == "fp8_base" {
+                for encoder in trained {
+                    self.put_plain(&format!("nodes.{encoder}.storage"), json!("f8_e4m3"));
+                }
+            }
+        }
     }
 
     fn swap(&mut self) {
@@ -263,7 +285,13 @@ impl Job<'_> {
         for name in names {
             if self.int(name).is_some_and(|n| n <= 0) {
                 self.tell(name, Kind::Mapped, None, "off, so left out");
+            } else if self.has(name) && !self.script.adapter {
+                let note = "it is for weights that stay as they are: each step of the optimizer needs all that learn; `storage: bf16` of `adapter.full`, an 8-bit optimizer and `checkpointing` take less memory";
+                self.tell(name, Kind::Refused, None, note);
             }
+        }
+        if !self.script.adapter {
+            return;
         }
         let on = |name: &str| self.int(name).filter(|n| *n > 0);
         let (all, double, single) = (on(names[0]), on(names[1]), on(names[2]));

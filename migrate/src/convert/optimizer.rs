@@ -9,7 +9,7 @@ use crate::report::{Entry, Kind};
 
 impl Job<'_> {
     /// The name that counts, of the option or a legacy flag.
-    fn optimizer_name(&self) -> String {
+    pub(super) fn optimizer_name(&self) -> String {
         match self.text("optimizer_type") {
             Some(name) => name.to_owned(),
             None if self.flag("use_8bit_adam") => "AdamW8bit".into(),

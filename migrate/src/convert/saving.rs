@@ -1,6 +1,6 @@
 //! Savers: when, how many, in which form; the training state.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::Job;
 use crate::report::Kind;
@@ -111,7 +111,8 @@ impl Job<'_> {
         }
         let steps = self.int("save_every_n_steps").filter(|n| *n > 0);
         if let Some(every) = steps {
-            self.write("save_every_n_steps", "nodes.save.every.steps", json!(every), "");
+            let note = "at the last step there is the final file alone; sd-scripts writes one of the step beside it";
+            self.change("save_every_n_steps", "nodes.save.every.steps", json!(every), note);
         }
         if let Some(n) = self.int("save_last_n_epochs").filter(|n| *n > 0) {
             match epochs {
@@ -136,36 +137,14 @@ impl Job<'_> {
     }
 
     fn keep(&mut self, counts: &[(i64, &'static str)]) {
-        let window = |n: i64| format!("a number of files, {n}; in sd-scripts it is a window in steps");
-        if self.draft.product().has_field("saver.adapter", "keep_last.epoch_files") {
-            for (n, name) in counts {
-                match *name {
-                    "save_last_n_steps" => {
-                        self.change(name, "nodes.save.keep_last.step_files", json!(n), &window(*n));
-                    }
-                    name => {
-                        self.write(name, "nodes.save.keep_last.epoch_files", json!(n), "");
-                    }
-                }
-            }
-            return;
-        }
-        let path = "nodes.save.keep_last.count";
-        let Some(most) = counts.iter().map(|(n, _)| *n).max() else { return };
-        let both =
-            self.draft.get("nodes.save.every.epochs").is_some() && self.draft.get("nodes.save.every.steps").is_some();
         for (n, name) in counts {
-            let shared = "files of both cadences count together here";
             match *name {
                 "save_last_n_steps" => {
-                    let note = if both { format!("{}; {shared}", window(*n)) } else { window(*n) };
-                    self.change(name, path, json!(most), &note);
-                }
-                name if both => {
-                    self.change(name, path, json!(most), shared);
+                    let note = format!("a number of files, {n}; in sd-scripts it is a window in steps");
+                    self.change(name, "nodes.save.keep_last.step_files", json!(n), &note);
                 }
                 name => {
-                    self.write(name, path, json!(most), "");
+                    self.write(name, "nodes.save.keep_last.epoch_files", json!(n), "");
                 }
             }
         }
@@ -223,15 +202,15 @@ impl Job<'_> {
     }
 
     fn state(&mut self) {
-        let on = |name: &str| self.int(name).filter(|n| *n > 0);
-        let (steps, epochs) = (on("save_every_n_steps"), on("save_every_n_epochs"));
-        let counted = self.draft.takes("train.save_state.epochs", &json!(1)).is_ok();
+        // With every file but the final one, so as often as those.
+        let every = |unit: &str| self.draft.get(&format!("nodes.save.every.{unit}")).cloned();
+        let places = [(every("epochs"), "epochs"), (every("steps"), "steps")];
+        let steps = places[1].0.as_ref().and_then(Json::as_i64);
         let asked = self.flag("save_state");
-        let places = [(epochs.filter(|_| counted), "epochs"), (steps, "steps")];
         let mut written = false;
         for (n, unit) in places {
             if let Some(n) = n.filter(|_| asked) {
-                written |= self.write("save_state", &format!("train.save_state.{unit}"), json!(n), "");
+                written |= self.write("save_state", &format!("train.save_state.{unit}"), n, "");
             }
         }
         if asked && !written {

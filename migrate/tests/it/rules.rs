@@ -1,7 +1,7 @@
 //! What options become, one by one: sentinels, defaults, and the reference's mistakes that are not copied.
 
-use crate::common::run;
-use pipe_migrate::Kind;
+use crate::common::{run, run_with};
+use pipe_migrate::{Kind, Nothing, Product};
 use serde_json::{Value as Json, json};
 
 pub const SDXL: &str =
@@ -98,6 +98,23 @@ fn values() {
         ),
         ("@ --sample_prompts p.txt --sample_every_n_epochs 1", "nodes.preview.prompts_file", json!("p.txt")),
         ("sdxl_train.py --full_bf16 --mixed_precision bf16", "nodes.full.storage", json!("bf16")),
+        // Memory.
+        ("@ --fp8_base", "nodes.model.storage", json!("f8_e4m3")),
+        ("@ --fp8_base", "nodes.clip_l.storage", json!("f8_e4m3")),
+        ("@ --fp8_base --network_train_unet_only", "nodes.clip_l.storage", Json::Null),
+        ("@ --fp8_base_unet", "nodes.model.storage", json!("f8_e4m3")),
+        ("@ --fp8_base_unet", "nodes.clip_l.storage", Json::Null),
+        ("flux_train_network.py --blocks_to_swap 18", "nodes.model.swap_blocks", json!(18)),
+        ("flux_train_network.py --split_mode", "nodes.model.swap_blocks", json!(18)),
+        ("flux_train_network.py --blocks_to_swap 0", "nodes.model.swap_blocks", Json::Null),
+        ("flux_train.py --double_blocks_to_swap 6 --single_blocks_to_swap 8", "nodes.model.swap_blocks", Json::Null),
+        ("flux_train_network.py --cpu_offload_checkpointing", "nodes.model.checkpointing", json!("offload")),
+        (
+            "flux_train.py --cpu_offload_checkpointing --gradient_checkpointing",
+            "nodes.model.checkpointing",
+            json!("offload"),
+        ),
+        ("lumina_train.py --cpu_offload_checkpointing", "nodes.model.checkpointing", json!("blocks")),
         // Rates.
         (
             "@ --learning_rate 1e-4 --unet_lr 2e-4 --text_encoder_lr 1e-5",
@@ -302,6 +319,11 @@ fn kinds() {
         ("@ --network_train_text_encoder_only --text_encoder_lr 0", "--network_train_text_encoder_only", Kind::Refused),
         ("@ --zero_terminal_snr", "--zero_terminal_snr", Kind::Refused),
         ("@ --save_model_as ckpt", "--save_model_as", Kind::Changed),
+        ("flux_train.py --blocks_to_swap 18", "--blocks_to_swap", Kind::Refused),
+        ("sdxl_train.py --full_fp16 --mixed_precision fp16", "--full_fp16", Kind::Refused),
+        ("@ --full_bf16 --mixed_precision bf16", "--full_bf16", Kind::Changed),
+        ("flux_train_network.py --cpu_offload_checkpointing", "--cpu_offload_checkpointing", Kind::Changed),
+        ("@ --lowram", "--lowram", Kind::Ignored),
         ("@ --zero_terminal_snr --v_parameterization", "--zero_terminal_snr", Kind::Changed),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--noise_offset", Kind::Mapped),
         ("@ --noise_offset 0.05 --multires_noise_iterations 6", "--multires_noise_iterations", Kind::Changed),
@@ -368,4 +390,73 @@ fn the_launcher_does_not_decide_in_silence() {
     let done = run(&format!("accelerate launch --mixed_precision fp16 {SDXL} --mixed_precision bf16"));
     assert_eq!(done.at("train.precision"), json!("auto"));
     assert_eq!(done.kinds("launcher --mixed_precision"), [Kind::Ignored]);
+}
+
+/// The reference looks at held-out images every epoch whenever there are some, beside steps too; never at those of
+/// regularization.
+#[test]
+fn validation_is_every_epoch() {
+    let of = |line: &str| run(&format!("{SDXL} {line}"));
+    let done = of("--validation_split 0.1");
+    assert_eq!(done.at("nodes.validation.every"), json!({ "epochs": 1 }));
+    assert_eq!(done.kinds("--validate_every_n_epochs (not given)"), [Kind::Defaulted]);
+    let done = of("--validation_split 0.1 --validate_every_n_steps 10");
+    assert_eq!(done.at("nodes.validation.every"), json!({ "steps": 10, "epochs": 1 }));
+    let done = of("--validation_split 0.1 --validate_every_n_epochs 3");
+    assert_eq!(done.at("nodes.validation.every"), json!({ "epochs": 3 }));
+    let done = of("--validate_every_n_epochs 3");
+    assert_eq!(done.kinds("--validate_every_n_epochs"), [Kind::Ignored]);
+    let two = "[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'b'\nis_reg = true\n\
+               [[datasets.subsets]]\nimage_dir = 'a'\n";
+    let with = |data: &str| {
+        let line = format!("{SDXL} --validation_split 0.1 --validation_seed 3 --prior_loss_weight 0.8");
+        run_with(&line, Some(data), &Nothing, &Product::everything())
+    };
+    let done = with(two);
+    assert_eq!(done.at("nodes.images.validation_split"), Json::Null);
+    assert_eq!(done.at("nodes.images_2.validation_split"), json!(0.1));
+    assert_eq!(done.kinds("--validation_split"), [Kind::Changed], "{}", done.report());
+    assert_eq!(done.kinds("--validation_seed"), [Kind::Mapped], "{}", done.report());
+    assert_eq!(done.at("nodes.validation.every"), json!({ "epochs": 1 }));
+    // Whichever folder comes first.
+    for data in [two.to_owned(), two.replace("is_reg = true\n", "") + "is_reg = true\n"] {
+        let done = with(&data);
+        assert_eq!(done.kinds("--prior_loss_weight"), [Kind::Mapped], "{}", done.report());
+    }
+    let done = with(&two.replace("is_reg = true\n", ""));
+    assert_eq!(done.kinds("--prior_loss_weight"), [Kind::Ignored], "{}", done.report());
+    let done = with(&format!("{two}is_reg = true\n"));
+    assert_eq!(done.kinds("--validation_split"), [Kind::Ignored], "{}", done.report());
+    assert_eq!(done.at("nodes.validation"), Json::Null);
+}
+
+/// States are written with the files, whatever told when.
+#[test]
+fn states_follow_the_files() {
+    let line = "--save_state --save_n_epoch_ratio 5 --max_train_epochs 10 --save_every_n_epochs 3";
+    let done = run(&format!("{SDXL} {line}"));
+    assert_eq!(done.at("nodes.save.every"), json!({ "epochs": 2 }));
+    assert_eq!(done.at("train.save_state"), json!({ "epochs": 2 }));
+    let done = run(&format!("{SDXL} --save_state --save_every_n_steps 10 --save_last_n_steps 30"));
+    assert_eq!(done.at("train.save_state"), json!({ "steps": 10, "keep_last": { "count": 4 } }));
+    assert_eq!(done.at("nodes.save.keep_last"), json!({ "step_files": 4 }));
+    // The last step has no file of its own here.
+    assert_eq!(done.kinds("--save_every_n_steps"), [Kind::Changed]);
+    let done = run(&format!("{SDXL} --save_every_n_epochs 1 --save_last_n_epochs 2 --save_every_n_steps 10"));
+    assert_eq!(done.kinds("--save_last_n_epochs"), [Kind::Mapped]);
+    assert_eq!(done.at("nodes.save.keep_last"), json!({ "epoch_files": 2 }));
+}
+
+/// What no document can have is told before the check finds it.
+#[test]
+fn pairs_that_are_refused_are_not_written() {
+    let done = run(&format!("{SDXL} --base_weights"));
+    assert_eq!((done.kinds("--base_weights"), done.at("nodes.lora.base_weights")), (vec![Kind::Ignored], Json::Null));
+    for optimizer in ["DAdaptSGD", "DAdaptAdaGrad", "AdamWScheduleFree"] {
+        let done = run(&format!("{SDXL} --optimizer_type {optimizer} --scale_weight_norms 1"));
+        assert_eq!(done.kinds("--scale_weight_norms"), [Kind::Refused], "{optimizer}");
+        assert_eq!(done.at("nodes.lora.scale_weight_norms"), Json::Null, "{optimizer}");
+    }
+    let done = run(&format!("{SDXL} --optimizer_type DAdaptAdam --scale_weight_norms 1"));
+    assert_eq!(done.at("nodes.lora.scale_weight_norms"), json!(1));
 }

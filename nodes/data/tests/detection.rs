@@ -1,6 +1,9 @@
 //! Models of every supported kind, and the unsupported ones, are told apart by names and shapes.
 
-use pipe_data::detect::{Architecture, FoundPart, LoraKind, detect_shapes};
+mod common;
+
+use pipe_data::detect::{Architecture, FoundPart, LoraKind, detect_set, detect_shapes};
+use pipe_data::weights::{Layout, WeightSet};
 
 fn of(tensors: &[(&str, &[usize])]) -> Architecture {
     detect_shapes(tensors.iter().copied(), None).architecture
@@ -139,5 +142,20 @@ fn adapters() {
     for (width, base) in [(768, "SD1"), (1024, "SD2"), (2048, "SDXL")] {
         let found = detect_shapes([(context, [4, width].as_slice())].into_iter(), None);
         assert_eq!(found.notes, [format!("made for {base}")]);
+    }
+}
+
+/// The authors' files are told from Diffusers' by their names.
+#[test]
+fn whose_names_a_part_has() {
+    for family in ["flux", "flux_schnell", "lumina2", "lumina_next", "sd3", "sd35m"] {
+        // SD3's have their prefix.
+        let original = if family.starts_with("sd3") { Layout::SingleFileLdm } else { Layout::LdmFile };
+        for (file, layout) in
+            [("original.safetensors", original), ("diffusion_pytorch_model.safetensors", Layout::DiffusersFile)]
+        {
+            let set = WeightSet::open(common::fixture(&format!("{family}/{file}"))).unwrap();
+            assert_eq!(detect_set(&set).layout, Some(layout), "{family} {file}");
+        }
     }
 }

@@ -19,10 +19,15 @@ use pipe_data::weights::{
     Component, ComponentWeights, DType, Family, FileError, Layout, Source, TensorOut, component, write_safetensors,
 };
 
-const CASES: [(&str, Component, Family, Form); 9] = [
+const CASES: [(&str, Component, Family, Form); 14] = [
     ("vae16", Component::Vae, Family::Flux, Form::OwnFile),
     ("sd2_text", Component::TextEncoder, Family::Sd2, Form::SingleFile),
     ("sdxl_text_2", Component::ClipG, Family::Sdxl, Form::SingleFile),
+    ("sdxl_text", Component::TextEncoder, Family::Sdxl, Form::SingleFile),
+    ("sd3_text_2", Component::ClipG, Family::Sd3, Form::SingleFile),
+    ("t5", Component::T5, Family::Sd3, Form::SingleFile),
+    ("gemma", Component::Gemma, Family::Lumina2, Form::SingleFile),
+    ("sd2_unet", Component::Unet, Family::Sd2, Form::SingleFile),
     ("sdxl_unet", Component::Unet, Family::Sdxl, Form::SingleFile),
     ("sd3", Component::Mmdit, Family::Sd3, Form::OwnFile),
     ("sd35", Component::Mmdit, Family::Sd3, Form::OwnFile),
@@ -375,4 +380,48 @@ fn folders_are_chosen_by_what_they_hold() {
     assert_eq!(Family::Sd3.folder(Component::T5), Some("text_encoder_3"));
     assert_eq!(Family::Flux.folder(Component::T5), Some("text_encoder_2"));
     assert_eq!(Family::Flux.folder(Component::ClipG), None);
+}
+
+/// A tensor that is not there is called as the file would call it: without one of its tensors, a file lacks internal
+/// ones whose stored name is that tensor's.
+#[test]
+fn what_is_missing_has_its_stored_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for (label, part, ..) in CASES {
+        for layout in ["original", "diffusers"] {
+            let all: Stored = listed(label, layout)
+                .into_iter()
+                .map(|(name, (shape, _))| (name.clone(), (shape.clone(), pattern(&name, &shape, DType::F8E4M3))))
+                .collect();
+            write(&path, &all, DType::F8E4M3);
+            let whole = component(&path, part).unwrap();
+            let mut told = 0;
+            for (stored, _) in all.iter().step_by(1 + all.len() / 40) {
+                let mut less = all.clone();
+                less.remove(stored);
+                write(&path, &less, DType::F8E4M3);
+                // The part may be known by this tensor, or the tensor be joined with others, which is told otherwise.
+                let Ok(lacking) = component(&path, part) else { continue };
+                for name in whole.names().filter(|name| lacking.shape(name).is_none()) {
+                    assert!(lacking.stored_names(name).contains(stored), "{label} {layout}: {name} of {stored}");
+                    told += 1;
+                }
+                let there = whole.names().find(|name| lacking.shape(name).is_some()).unwrap();
+                assert_eq!(lacking.stored_names(there), lacking.recipe(there).unwrap().names());
+            }
+            assert!(told >= 5, "{label} {layout}: {told} tensors");
+        }
+    }
+    // Files of CLIP without the inner part of its names.
+    let old: [(&str, &[usize]); 2] = [
+        ("cond_stage_model.transformer.embeddings.token_embedding.weight", &[4, 2]),
+        ("cond_stage_model.transformer.final_layer_norm.weight", &[2]),
+    ];
+    common::zeros(&path, old);
+    let weights = component(&path, Component::TextEncoder).unwrap();
+    assert_eq!(
+        weights.stored_names("text_model.final_layer_norm.bias"),
+        ["cond_stage_model.transformer.final_layer_norm.bias"]
+    );
 }

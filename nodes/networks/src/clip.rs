@@ -7,7 +7,7 @@ use pipe_ops::{Cx, Var};
 
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
-use crate::shapes::{List, Reader, Shapes};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored};
 use crate::text::{TextInput, TextOut, embed, push_weights};
 
 /// Tokens of a window.
@@ -61,22 +61,20 @@ pub struct Take {
 
 impl ClipConfig {
     /// Reads sizes from shapes; `heads` defaults to heads of width 64.
-    pub fn infer(
-        shape: impl Fn(&str) -> Option<Vec<usize>>,
-        heads: Option<usize>,
-        activation: Activation,
-    ) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored, heads: Option<usize>, activation: Activation) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let table = r.need("text_model.embeddings.token_embedding.weight", 2)?;
         let positions = r.need("text_model.embeddings.position_embedding.weight", 2)?[0];
-        let layers = r.count("text_model.encoder.layers.{}.self_attn.q_proj.weight");
+        let layers = r.count("text_model.encoder.layers.{}.");
         let mlp = r.need("text_model.encoder.layers.0.mlp.fc1.weight", 2)?[0];
         let width = table[1];
         let heads = heads.unwrap_or((width / 64).max(1));
         if heads == 0 || !width.is_multiple_of(heads) {
-            return Err(format!("width {width} cannot be split into {heads} heads; set `config: {{ heads: … }}`"));
+            return Err(SizesError::Odd(format!(
+                "width {width} cannot be split into {heads} heads; set `config: {{ heads: … }}`"
+            )));
         }
-        let projection = shape("text_projection.weight").map(|s| s[0]);
+        let projection = r.shape("text_projection.weight").map(|s| s[0]);
         Ok(ClipConfig { width, layers, heads, mlp, vocab: table[0], positions, activation, projection, eos: EOS })
     }
 
@@ -223,7 +221,7 @@ mod tests {
             assert_eq!(shapes.len(), tensors);
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(ClipConfig::infer(|n| map.get(n).cloned(), None, config.activation), Ok(config));
+            assert_eq!(ClipConfig::infer(&map, None, config.activation), Ok(config));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::embed::{RopeCache, rope_angles, sinusoidal};
 use crate::mmdit::chunks;
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 
 /// Width of the sinusoidal embeddings.
 const TIME: usize = 256;
@@ -46,20 +46,20 @@ pub struct FluxConfig {
 
 impl FluxConfig {
     /// Reads sizes from shapes; `axes` defaults to 16, 56, 56 parts of 128.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, axes: Option<[usize; 3]>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored, axes: Option<[usize; 3]>) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let img = r.need("img_in.weight", 2)?;
         let txt = r.need("txt_in.weight", 2)?;
         let head = r.need("double_blocks.0.img_attn.norm.query_norm.scale", 1)?[0];
         let axes = axes.unwrap_or([head / 8, head / 16 * 7, head / 16 * 7]);
         if axes.iter().sum::<usize>() != head || axes.iter().any(|a| a % 2 != 0) {
-            return Err(format!("position axes {axes:?} do not make up a head of {head}"));
+            return Err(SizesError::Odd(format!("position axes {axes:?} do not make up a head of {head}")));
         }
         Ok(FluxConfig {
             width: img[0],
             heads: split("width by heads", img[0], head)?,
-            double: r.count("double_blocks.{}.img_attn.qkv.weight"),
-            single: r.count("single_blocks.{}.linear1.weight"),
+            double: r.count("double_blocks.{}."),
+            single: r.count("single_blocks.{}."),
             channels: split("input width by patches", img[1], PATCH * PATCH)?,
             context: txt[1],
             pooled: r.need("vector_in.in_layer.weight", 2)?[1],
@@ -271,7 +271,7 @@ mod tests {
             assert_eq!(shapes.len(), tensors);
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(FluxConfig::infer(|n| map.get(n).cloned(), None), Ok(config));
+            assert_eq!(FluxConfig::infer(&map, None), Ok(config));
         }
     }
 }

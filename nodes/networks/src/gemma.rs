@@ -9,7 +9,7 @@ use pipe_ops::{Cx, Var};
 use crate::embed::{RopeCache, rope_angles};
 use crate::net::Net;
 use crate::segment::Builder;
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 use crate::text::{TextOut, embed};
 
 /// Sizes of a Gemma model.
@@ -37,15 +37,15 @@ pub struct GemmaConfig {
 
 impl GemmaConfig {
     /// Reads sizes from shapes; `head_dim` defaults to 256.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, head_dim: Option<usize>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored, head_dim: Option<usize>) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let table = r.need("embed_tokens.weight", 2)?;
         let q = r.need("layers.0.self_attn.q_proj.weight", 2)?;
         let k = r.need("layers.0.self_attn.k_proj.weight", 2)?;
         let head_dim = head_dim.unwrap_or(256);
         Ok(GemmaConfig {
             width: table[1],
-            layers: r.count("layers.{}.self_attn.q_proj.weight"),
+            layers: r.count("layers.{}."),
             heads: split("query width by heads", q[0], head_dim)?,
             kv_heads: split("key width by heads", k[0], head_dim)?,
             head_dim,
@@ -192,7 +192,7 @@ mod tests {
             assert_eq!(shapes.len(), tensors);
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(GemmaConfig::infer(|n| map.get(n).cloned(), None), Ok(config));
+            assert_eq!(GemmaConfig::infer(&map, None), Ok(config));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::flux::axis_frequencies;
 use crate::mmdit::chunks;
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 
 /// Width of the sinusoidal time embedding.
 const TIME: usize = 256;
@@ -49,8 +49,8 @@ pub struct Lumina2Config {
 
 impl Lumina2Config {
     /// Reads sizes from shapes; `axes` defaults to three equal parts, `patch` to 2.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, axes: Option<[usize; 3]>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored, axes: Option<[usize; 3]>) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let x = r.need("x_embedder.weight", 2)?;
         let width = x[0];
         let head = r.need("layers.0.attention.q_norm.weight", 1)?[0];
@@ -58,12 +58,12 @@ impl Lumina2Config {
         let patch = 2;
         let axes = axes.unwrap_or([head / 3; 3]);
         if axes.iter().sum::<usize>() != head || axes.iter().any(|a| a % 2 != 0) {
-            return Err(format!("position axes {axes:?} do not make up a head of {head}"));
+            return Err(SizesError::Odd(format!("position axes {axes:?} do not make up a head of {head}")));
         }
         Ok(Lumina2Config {
             width,
-            layers: r.count("layers.{}.attention.qkv.weight"),
-            refiners: r.count("noise_refiner.{}.attention.qkv.weight"),
+            layers: r.count("layers.{}."),
+            refiners: r.count("noise_refiner.{}."),
             heads: split("width by heads", width, head)?,
             kv_heads: split("key width by heads", qkv.saturating_sub(width), 2 * head)?,
             ff: r.need("layers.0.feed_forward.w1.weight", 2)?[0],
@@ -285,6 +285,6 @@ mod tests {
         assert_eq!(shapes.len(), 400);
         assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), 2_609_771_456);
         let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-        assert_eq!(Lumina2Config::infer(|n| map.get(n).cloned(), None), Ok(config));
+        assert_eq!(Lumina2Config::infer(&map, None), Ok(config));
     }
 }

@@ -10,7 +10,7 @@ use crate::lumina2::feed_forward;
 use crate::mmdit::chunks;
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 
 /// Width of the sinusoidal time embedding.
 const TIME: usize = 256;
@@ -44,17 +44,17 @@ pub struct LuminaNextConfig {
 
 impl LuminaNextConfig {
     /// Reads sizes from shapes.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let x = r.need("x_embedder.weight", 2)?;
         let heads = r.need("layers.0.attention.gate", 1)?[0];
         let head = split("width by heads", x[0], heads)?;
         if head % 4 != 0 {
-            return Err(format!("heads of {head} have no two rotary axes"));
+            return Err(SizesError::Odd(format!("heads of {head} have no two rotary axes")));
         }
         Ok(LuminaNextConfig {
             width: x[0],
-            layers: r.count("layers.{}.attention.wq.weight"),
+            layers: r.count("layers.{}."),
             heads,
             kv_heads: split("key width by heads", r.need("layers.0.attention.wk.weight", 2)?[0], head)?,
             ff: r.need("layers.0.feed_forward.w1.weight", 2)?[0],
@@ -224,6 +224,6 @@ mod tests {
         assert_eq!(shapes.len(), 567);
         assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), 1_627_386_400);
         let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-        assert_eq!(LuminaNextConfig::infer(|n| map.get(n).cloned()), Ok(config));
+        assert_eq!(LuminaNextConfig::infer(&map), Ok(config));
     }
 }

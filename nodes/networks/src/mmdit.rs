@@ -10,7 +10,7 @@ use pipe_ops::op::{self, AttentionArgs, PatchOrder};
 use crate::embed::sinusoidal;
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 
 pub use positions::Options;
 
@@ -49,14 +49,15 @@ pub struct MmditConfig {
 
 impl MmditConfig {
     /// Reads sizes from shapes; `heads` defaults to heads of width 64.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, heads: Option<usize>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored, heads: Option<usize>) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let patch = r.need("x_embedder.proj.weight", 4)?;
         let context = r.need("context_embedder.weight", 2)?;
         let pooled = r.need("y_embedder.mlp.0.weight", 2)?[1];
         let table = r.need("pos_embed", 3)?;
         let width = patch[0];
-        let qk = shape("joint_blocks.0.x_block.attn.ln_q.weight");
+        let depth = r.count("joint_blocks.{}.");
+        let qk = (0..depth).find_map(|i| r.shape(&format!("joint_blocks.{i}.x_block.attn.ln_q.weight")));
         let heads = match (&qk, heads) {
             (_, Some(heads)) => heads,
             (Some(d), None) => split("width by heads", width, d.first().copied().unwrap_or(0))?,
@@ -65,11 +66,11 @@ impl MmditConfig {
         split("width by heads", width, heads)?;
         let positions = (table[1] as f64).sqrt().round() as usize;
         if positions * positions != table[1] {
-            return Err(format!("`pos_embed` has {} positions, not a square", table[1]));
+            return Err(SizesError::Odd(format!("`pos_embed` has {} positions, not a square", table[1])));
         }
         Ok(MmditConfig {
             width,
-            depth: r.count("joint_blocks.{}.x_block.attn.qkv.weight"),
+            depth,
             heads,
             channels: patch[1],
             patch: patch[2],
@@ -77,7 +78,7 @@ impl MmditConfig {
             pooled,
             positions,
             qk_norm: qk.is_some(),
-            dual: r.count("joint_blocks.{}.x_block.attn2.qkv.weight"),
+            dual: r.count("joint_blocks.{}.x_block.attn2."),
             options: Options::default(),
         })
     }
@@ -279,7 +280,7 @@ mod tests {
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             assert_eq!(shapes.len(), tensors);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(MmditConfig::infer(|n| map.get(n).cloned(), None), Ok(config));
+            assert_eq!(MmditConfig::infer(&map, None), Ok(config));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a network function is written with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use pipe_ops::{Cx, DType, Tensor, Var, op};
+use pipe_ops::{Cx, DType, Stored, Tensor, Var, op};
 
 use crate::text::{TextInput, TextInputs, TextKind};
 use crate::trainables::{Module, Trainables};
@@ -42,6 +42,8 @@ pub struct Net<'a> {
     pub part: &'a str,
     /// Its frozen weights.
     pub weights: &'a Weights,
+    /// Those of this segment that rest in the host's memory, copied to the device; without, each is copied when used.
+    pub fetched: Option<&'a HashMap<String, Stored>>,
     /// What learns; `None` runs the base alone.
     pub train: Option<&'a Trainables>,
     /// Non-tensor inputs.
@@ -117,15 +119,33 @@ impl Net<'_> {
                 return self.leaf(&key, master);
             }
         }
-        match self.weights.get(name) {
-            Some(tensor) => self.shifted(name, tensor),
-            None => panic!("`{name}` of {} was not verified before use", self.part),
+        self.shifted(name, self.frozen(name))
+    }
+
+    fn frozen(&self, name: &str) -> Var {
+        match (self.stored(name), self.weights.get(name)) {
+            (Some(stored), _) => Var::stored(self.cx, stored.clone()),
+            (None, Some(tensor)) => Var::constant(tensor.clone()),
+            (None, None) => panic!("`{name}` of {} was not verified before use", self.part),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Option<&Stored> {
+        self.fetched.and_then(|fetched| fetched.get(name)).or_else(|| self.weights.stored(name))
+    }
+
+    /// Rows `ids` of the table `name [V, D]`: `[ids.len(), D]`. Of a table at rest no more than these are cast.
+    pub fn embedding(&self, name: &str, ids: &[u32]) -> Var {
+        // A table that learns, or that an adapter adds to, is needed whole.
+        let whole = self.train.is_some_and(|t| t.touches(self.part, name.trim_end_matches(".weight")));
+        match self.stored(name).filter(|_| !whole) {
+            Some(stored) => Var::constant(stored.rows(&self.cx.device, ids, self.cx.compute)),
+            None => op::embedding(self.cx, &self.weight(name), ids),
         }
     }
 
     /// A frozen weight with what an adapter adds to it.
-    fn shifted(&self, name: &str, tensor: &Tensor) -> Var {
-        let base = Var::constant(tensor.clone());
+    fn shifted(&self, name: &str, base: Var) -> Var {
         let Some((train, (path, kind))) = self.train.zip(name.rsplit_once('.')) else { return base };
         let Some(adapter) = train.adapters.get(&Trainables::key(self.part, path)) else { return base };
         let Module::Shift { weight, bias } = &adapter.module else { return base };
@@ -134,7 +154,7 @@ impl Net<'_> {
         if self.module_dropped(train, adapter, path) {
             return base;
         }
-        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), tensor.shape()))
+        op::add(self.cx, &base, &op::reshape(self.cx, &self.leaf(key, master), base.shape()))
     }
 
     /// A weight that may be absent (biases).

@@ -94,6 +94,42 @@ impl Network {
         }
     }
 
+    /// Lists of blocks that can rest away from the device: the prefix of their tensors and how many there are. The
+    /// U-Nets' blocks are too unlike each other.
+    fn lists(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            Network::Unet(_) => Vec::new(),
+            Network::Mmdit(c) => vec![("joint_blocks", c.depth)],
+            Network::Flux(c) => vec![("double_blocks", c.double), ("single_blocks", c.single)],
+            Network::Lumina2(c) => vec![("layers", c.layers)],
+            Network::LuminaNext(c) => vec![("layers", c.layers)],
+        }
+    }
+    /// How many blocks of each list `n` stand for. FLUX: half of `n` double blocks, and two single ones for each of the
+    /// other half, which are half as large.
+    fn shares(&self, n: usize) -> Vec<usize> {
+        match self {
+            Network::Flux(_) => vec![n / 2, 2 * (n - n / 2)],
+            _ => vec![n],
+        }
+    }
+    /// Most blocks that can be swapped: two of each list stay on the device.
+    pub fn most_swapped(&self) -> usize {
+        let lists = self.lists();
+        let fits = |n: &usize| {
+            !lists.is_empty() && lists.iter().zip(self.shares(*n)).all(|((_, all), share)| share + 2 <= *all)
+        };
+        (1..).take_while(fits).last().unwrap_or(0)
+    }
+    /// The blocks, by the prefix of their tensors, that rest in the host's memory when `n` are swapped: the last of each
+    /// list.
+    pub fn swapped(&self, n: usize) -> Vec<String> {
+        let lists = self.lists().into_iter().zip(self.shares(n));
+        lists
+            .flat_map(|((list, all), share)| (all.saturating_sub(share)..all).map(move |i| format!("{list}.{i}")))
+            .collect()
+    }
+
     /// Adds the segments of component `part`; gives the prediction's slot.
     pub fn build(&self, b: &mut Builder, part: &str, x: Slot, conditions: Conditions) -> Slot {
         let Conditions { context, pooled } = conditions;
@@ -170,6 +206,36 @@ impl TextNetwork {
             TextNetwork::Clip(c) => c.build(b, part, take),
             TextNetwork::T5(c) => c.build(b, part),
             TextNetwork::Gemma(c) => c.build(b, part),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_swapped_as_in_sd_scripts() {
+        let flux = Network::Flux(FluxConfig::dev());
+        for (n, double, single) in [(1, 0, 2), (18, 9, 18), (35, 17, 36)] {
+            let blocks = flux.swapped(n);
+            let of = |list: &str| blocks.iter().filter(|block| block.starts_with(list)).count();
+            assert_eq!((of("double_blocks."), of("single_blocks.")), (double, single));
+        }
+        assert_eq!(flux.swapped(2), ["double_blocks.18", "single_blocks.36", "single_blocks.37"]);
+        let limits = [
+            (flux, 35),
+            (Network::Mmdit(MmditConfig::sd3_medium()), 22),
+            (Network::Lumina2(Lumina2Config::image_2_0()), 24),
+            (Network::LuminaNext(LuminaNextConfig::t2i_2b()), 22),
+            (Network::Unet(UnetConfig::sdxl()), 0),
+        ];
+        for (network, most) in limits {
+            assert_eq!(network.most_swapped(), most);
+            let shapes = network.shapes();
+            for block in network.swapped(most) {
+                assert!(shapes.iter().any(|(name, _)| name.starts_with(&format!("{block}."))), "{block}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use pipe_ops::{Cx, Tape, Tensor, Var, op};
+use pipe_ops::{Cx, Offloaded, Stored, Tape, Tensor, Var, op};
 
 use crate::net::{Inputs, Net};
 use crate::segment::{Model, Slot};
@@ -22,6 +22,8 @@ pub enum Policy {
     Keep,
     /// Keep only segments' inputs and compute the rest again.
     Recompute,
+    /// The same, with the inputs in the host's memory until they are needed.
+    Offload,
 }
 
 /// What a pass runs with.
@@ -41,6 +43,7 @@ pub struct Setting<'a> {
 enum Record {
     Kept { tape: Tape, inputs: Vec<Var>, outputs: Vec<Var> },
     Inputs(Vec<Tensor>),
+    Away(Vec<Offloaded>),
 }
 
 /// A finished forward pass.
@@ -51,8 +54,15 @@ pub struct Pass {
 }
 
 impl Setting<'_> {
-    fn net<'b>(&'b self, cx: &'b Cx, part: usize) -> Net<'b> {
-        Net { cx, part: &self.model.parts[part], weights: self.weights[part], train: self.train, inputs: self.inputs }
+    fn net<'b>(&'b self, cx: &'b Cx, part: usize, fetched: Option<&'b HashMap<String, Stored>>) -> Net<'b> {
+        let (train, inputs) = (self.train, self.inputs);
+        Net { cx, part: &self.model.parts[part], weights: self.weights[part], fetched, train, inputs }
+    }
+
+    /// Weights of segment `i` that rest in the host's memory, on the device.
+    fn fetch(&self, cx: &Cx, i: usize) -> HashMap<String, Stored> {
+        let segment = &self.model.segments[i];
+        self.weights[segment.part].fetched(&segment.weights, &cx.device)
     }
 
     /// Whether segment `i` has trainable weights.
@@ -89,7 +99,7 @@ impl Setting<'_> {
         for &slot in wanted {
             readers[slot] += 1;
         }
-        let mut records = Vec::new();
+        let (mut records, mut away) = (Vec::new(), HashMap::new());
         for (i, segment) in model.segments.iter().enumerate() {
             if !needed[i] {
                 continue;
@@ -111,16 +121,17 @@ impl Setting<'_> {
             let follows = record && (self.learns(i) || segment.inputs.iter().any(|&s| tracked[s]));
             let outputs: Vec<Tensor> = if follows && self.policy == Policy::Keep {
                 let tape = Tape::new();
-                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape);
+                // The tape outlives the segment, so it must not hold what is copied to the device for it.
+                let (vars, outputs) = self.run(cx, i, inputs, &tracked, &tape, None);
                 let tensors = outputs.iter().map(|v| v.value.clone()).collect();
                 records.push((i, Record::Kept { tape, inputs: vars, outputs }));
                 tensors
             } else {
                 let vars: Vec<Var> = inputs.iter().cloned().map(Var::constant).collect();
-                let plain = cx.without_tape();
-                let outputs = (segment.forward)(&self.net(&plain, segment.part), &vars);
+                let (plain, fetched) = (cx.without_tape(), self.fetch(cx, i));
+                let outputs = (segment.forward)(&self.net(&plain, segment.part, Some(&fetched)), &vars);
                 if follows {
-                    records.push((i, Record::Inputs(inputs)));
+                    records.push((i, self.record(cx, i, inputs, &mut away)));
                 }
                 outputs.into_iter().map(|v| v.value).collect()
             };
@@ -135,7 +146,27 @@ impl Setting<'_> {
         Pass { outputs, records, tracked }
     }
 
-    fn run(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool], tape: &Tape) -> (Vec<Var>, Vec<Var>) {
+    /// What is kept of a segment that is computed again. A tensor that several read is copied to the host once.
+    fn record(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, away: &mut HashMap<Slot, Offloaded>) -> Record {
+        if self.policy != Policy::Offload {
+            return Record::Inputs(inputs);
+        }
+        let slots = &self.model.segments[i].inputs;
+        let one = |(tensor, slot): (Tensor, &Slot)| {
+            away.entry(*slot).or_insert_with(|| Offloaded::of(&tensor, &cx.device)).clone()
+        };
+        Record::Away(inputs.into_iter().zip(slots).map(one).collect())
+    }
+
+    fn run(
+        &self,
+        cx: &Cx,
+        i: usize,
+        inputs: Vec<Tensor>,
+        tracked: &[bool],
+        tape: &Tape,
+        fetched: Option<&HashMap<String, Stored>>,
+    ) -> (Vec<Var>, Vec<Var>) {
         let segment = &self.model.segments[i];
         let vars: Vec<Var> = inputs
             .into_iter()
@@ -143,8 +174,15 @@ impl Setting<'_> {
             .map(|(tensor, &slot)| if tracked[slot] { tape.input(tensor) } else { Var::constant(tensor) })
             .collect();
         let recording = cx.with_tape(tape);
-        let outputs = (segment.forward)(&self.net(&recording, segment.part), &vars);
+        let outputs = (segment.forward)(&self.net(&recording, segment.part, fetched), &vars);
         (vars, outputs)
+    }
+
+    /// Runs segment `i` a second time, now with a tape.
+    fn again(&self, cx: &Cx, i: usize, inputs: Vec<Tensor>, tracked: &[bool]) -> (Tape, Vec<Var>, Vec<Var>) {
+        let (tape, fetched) = (Tape::new(), self.fetch(cx, i));
+        let (inputs, outputs) = self.run(cx, i, inputs, tracked, &tape, Some(&fetched));
+        (tape, inputs, outputs)
     }
 
     /// Walks back from gradients of slots. Trainable gradients are added to `leaves`; gradients of
@@ -189,10 +227,11 @@ impl Back {
             }
             let (tape, inputs, outputs) = match record {
                 Record::Kept { tape, inputs, outputs } => (tape, inputs, outputs),
-                Record::Inputs(inputs) => {
-                    let tape = Tape::new();
-                    let (inputs, outputs) = setting.run(cx, i, inputs, &self.tracked, &tape);
-                    (tape, inputs, outputs)
+                Record::Inputs(inputs) => setting.again(cx, i, inputs, &self.tracked),
+                Record::Away(away) => {
+                    let inputs = away.iter().map(|one| one.tensor(&cx.device)).collect();
+                    drop(away);
+                    setting.again(cx, i, inputs, &self.tracked)
                 }
             };
             let seeds = outputs.into_iter().zip(out_grads).filter_map(|(v, g)| g.map(|g| (v, g))).collect();

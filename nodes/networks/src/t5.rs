@@ -7,7 +7,7 @@ use pipe_ops::{Cx, Var};
 
 use crate::net::Net;
 use crate::segment::Builder;
-use crate::shapes::{List, Reader, Shapes, split};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored, split};
 use crate::text::{TextOut, embed};
 
 /// Sizes of a T5 encoder.
@@ -33,15 +33,15 @@ const BIAS: &str = "encoder.block.0.layer.0.SelfAttention.relative_attention_bia
 
 impl T5Config {
     /// Reads sizes from shapes.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Self, String> {
-        let r = Reader(&shape);
+    pub fn infer(stored: &impl Stored) -> Result<Self, SizesError> {
+        let r = Reader(stored);
         let table = r.need("shared.weight", 2)?;
         let bias = r.need(BIAS, 2)?;
         let q = r.need("encoder.block.0.layer.0.SelfAttention.q.weight", 2)?;
         let ff = r.need("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2)?[0];
         Ok(T5Config {
             width: table[1],
-            layers: r.count("encoder.block.{}.layer.0.SelfAttention.q.weight"),
+            layers: r.count("encoder.block.{}."),
             heads: bias[1],
             head_dim: split("query width by heads", q[0], bias[1])?,
             ff,
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(shapes.len(), 219);
         assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), 4_762_310_656);
         let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-        assert_eq!(T5Config::infer(|n| map.get(n).cloned()), Ok(config));
+        assert_eq!(T5Config::infer(&map), Ok(config));
     }
 
     #[test]

@@ -92,7 +92,6 @@ pub(crate) fn push_weights(b: &mut Builder, hidden: Slot) -> Slot {
 /// Rows of the token table as `[rows, length, D]`.
 pub(crate) fn embed(net: &crate::Net, table: &str) -> Var {
     let text = net.text();
-    let table = net.weight(table);
-    let x = op::embedding(net.cx, &table, &text.flat());
-    op::reshape(net.cx, &x, &[text.rows(), text.length(), table.dim(1)])
+    let x = net.embedding(table, &text.flat());
+    op::reshape(net.cx, &x, &[text.rows(), text.length(), x.dim(1)])
 }

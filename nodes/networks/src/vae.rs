@@ -8,6 +8,7 @@ use pipe_ops::op::{self, AttentionArgs};
 
 use crate::net::Net;
 use crate::segment::{Builder, Slot};
+use crate::shapes::{Reader, SizesError, Stored};
 
 /// Sizes of an autoencoder.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -28,33 +29,27 @@ pub struct VaeConfig {
 
 impl VaeConfig {
     /// Reads sizes from shapes of internal names.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, groups: Option<usize>) -> Result<Self, String> {
-        let need = |name: &str| shape(name).ok_or_else(|| format!("tensor `{name}` is missing"));
-        let mut widths = Vec::new();
-        while let Some(s) = shape(&format!("encoder.down_blocks.{}.resnets.0.conv1.weight", widths.len())) {
-            widths.push(s.first().copied().unwrap_or(0));
-        }
-        if widths.is_empty() {
-            return Err("tensor `encoder.down_blocks.0.resnets.0.conv1.weight` is missing".into());
-        }
-        let mut layers = 0;
-        while shape(&format!("encoder.down_blocks.0.resnets.{layers}.conv1.weight")).is_some() {
-            layers += 1;
-        }
-        let latent = need("decoder.conv_in.weight")?.get(1).copied().unwrap_or(0);
+    pub fn infer(stored: &impl Stored, groups: Option<usize>) -> Result<Self, SizesError> {
+        let r = Reader(stored);
+        let level = |i: usize| format!("encoder.down_blocks.{i}.resnets.");
+        let levels = r.count("encoder.down_blocks.{}.").max(1);
+        let widths = (0..levels).map(|i| Ok(r.need(&format!("{}0.conv1.weight", level(i)), 4)?[0]));
+        let widths: Vec<usize> = widths.collect::<Result<_, SizesError>>()?;
+        let layers = (0..levels).map(|i| r.count(&format!("{}{{}}.", level(i)))).max().unwrap_or(1);
+        let latent = r.need("decoder.conv_in.weight", 4)?[1];
         let groups = groups.unwrap_or(32);
         if let Some(w) = widths.iter().find(|w| groups == 0 || !w.is_multiple_of(groups)) {
-            return Err(format!(
+            return Err(SizesError::Odd(format!(
                 "{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"
-            ));
+            )));
         }
         Ok(VaeConfig {
             widths,
             layers,
             latent,
-            quant: shape("quant_conv.weight").is_some(),
+            quant: r.has("quant_conv.weight") || r.has("post_quant_conv.weight"),
             groups,
-            attention: shape("encoder.mid_block.attentions.0.to_q.weight").is_some(),
+            attention: r.count("encoder.mid_block.attentions.{}.") > 0,
         })
     }
 
@@ -253,7 +248,7 @@ mod tests {
             assert_eq!(shapes.len(), tensors);
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(VaeConfig::infer(|n| map.get(n).cloned(), None), Ok(config));
+            assert_eq!(VaeConfig::infer(&map, None), Ok(config));
         }
     }
 }

@@ -31,9 +31,9 @@ impl Unet {
     fn open() -> Self {
         let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
         let hints = UnetHints { heads: Some(vec![2]), head_dim: None, size_embedding: None, groups: Some(2) };
-        let config = UnetConfig::infer(|n| file.shape(n), &hints).unwrap();
+        let config = UnetConfig::infer(&file, &hints).unwrap();
         let shapes = config.shapes();
-        let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+        let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
         let mut b = Builder::new();
         let (x, context) = (b.input(), b.input());
         let out = config.build(&mut b, "unet", x, context, None);
@@ -391,4 +391,93 @@ fn split_parts_are_one_lora_in_the_file() {
     let whole =
         adapters::create(std::slice::from_ref(&plain), Dropouts::default(), 1, &Device::Cpu, &initial, &|_, _| None);
     close("output", &y, &single(&plain, &whole, &weights, 0).0, 1e-6);
+}
+
+/// What the adapter adds to a layer of 4 inputs, `[B, T, 4]` or `[B, 4, H, W]`, beside what it adds without dropout: by
+/// `(sample, rank, token)`. The factors are such that each output is a rank's own.
+fn factors_of_dropout(conv: bool, dropouts: Dropouts, pass: u64) -> Vec<[[f32; 16]; 4]> {
+    let weight: &[usize] = if conv { &[4, 4, 1, 1] } else { &[4, 4] };
+    let target = Target::lora("unet", "lin", "lora_unet_lin", weight, 4, 2.0);
+    let (mut train, _) = filled(&target);
+    let unit = train.tensors.get_mut("lora_unet_lin.lora_up.weight").unwrap();
+    unit.update(|v| v.iter_mut().enumerate().for_each(|(i, v)| *v = f32::from(u8::from(i / 4 == i % 4))));
+    let zeros = Tensor::host(vec![0.0; 16], weight);
+    let weights = Weights::from_map(HashMap::from([("lin.weight".to_owned(), zeros)]));
+    let (samples, tokens) = (32, 16);
+    let shape: &[usize] = if conv { &[samples, 4, 4, 4] } else { &[samples, tokens, 4] };
+    let mut outputs = Vec::new();
+    for dropouts in [Dropouts::default(), dropouts] {
+        train.adapters.values_mut().for_each(|adapter| adapter.dropouts = dropouts);
+        let mut b = Builder::new();
+        let x = b.input();
+        b.part("unet");
+        let out = b.push("layer", &["lin"], &[x], move |net, x| match conv {
+            true => net.conv("lin", &x[0], 1, [0; 4]),
+            false => net.linear("lin", &x[0]),
+        });
+        let model = b.finish();
+        let inputs = Inputs { training: true, pass, ..Default::default() };
+        let setting = Setting {
+            model: &model,
+            weights: vec![&weights],
+            train: Some(&train),
+            inputs: &inputs,
+            policy: Policy::Keep,
+        };
+        let values = (0..samples * tokens * 4).map(|i| (i as f32 * 0.7).sin() + 2.0).collect();
+        let forward = setting.forward(&Cx::cpu(), vec![(x, Tensor::host(values, shape), false)], &[out], true);
+        outputs.push(forward.output(out).to_vec());
+    }
+    let at = |i: usize, r: usize, t: usize| if conv { (i * 4 + r) * tokens + t } else { (i * tokens + t) * 4 + r };
+    let of = |i: usize, r: usize, t: usize| outputs[1][at(i, r, t)] / outputs[0][at(i, r, t)];
+    (0..samples).map(|i| std::array::from_fn(|r| std::array::from_fn(|t| of(i, r, t)))).collect()
+}
+
+/// Rank dropout: ranks of a sample are left out whole, whatever the token or the place, each sample its own; the others
+/// count `1/(1−p)` times. Neuron dropout: every value by itself, with the same factor. Neither changes the mean.
+#[test]
+fn dropouts_are_those_of_their_formulas() {
+    let near = |a: f32, b: f32| (a - b).abs() < 1e-4 * b.max(1.0);
+    for conv in [false, true] {
+        let p = 0.25;
+        let all = factors_of_dropout(conv, Dropouts { rank: p, ..Dropouts::default() }, 5);
+        let mut kept = Vec::new();
+        for sample in &all {
+            for rank in sample {
+                assert!(
+                    rank.iter().all(|x| (*x == 0.0) == (rank[0] == 0.0)),
+                    "one decision for all of a sample: {rank:?}"
+                );
+                assert!(rank.iter().all(|x| *x == 0.0 || near(*x, 1.0 / (1.0 - p))), "{rank:?}");
+                kept.push(rank[0] != 0.0);
+            }
+        }
+        // 128 decisions, 96 of them kept on average, with a deviation of 5.
+        let number = kept.iter().filter(|kept| **kept).count();
+        assert!((76..=116).contains(&number), "{number} of 128 are kept");
+        assert!(kept.chunks(4).any(|sample| sample != &kept[..4]), "each sample has its own");
+        assert!((0..4).any(|r| (0..4).any(|q| kept.chunks(4).any(|s| s[r] != s[q]))), "each rank has its own");
+
+        let p = 0.5;
+        let all = factors_of_dropout(conv, Dropouts { neuron: p, ..Dropouts::default() }, 5);
+        let values: Vec<f32> = all.iter().flatten().flatten().copied().collect();
+        assert!(values.iter().all(|x| *x == 0.0 || near(*x, 1.0 / (1.0 - p))));
+        // 2048 decisions with a deviation of 23.
+        let number = values.iter().filter(|x| **x != 0.0).count();
+        assert!((932..=1116).contains(&number), "{number} of 2048 are kept");
+        assert!(all.iter().flatten().any(|rank| rank.contains(&0.0) && rank.iter().any(|x| *x != 0.0)));
+
+        let both = factors_of_dropout(conv, Dropouts { neuron: 0.5, rank: 0.25, ..Dropouts::default() }, 5);
+        let values: Vec<f32> = both.iter().flatten().flatten().copied().collect();
+        assert!(values.iter().all(|x| *x == 0.0 || near(*x, 2.0 / 0.75)));
+        assert!(both.iter().flatten().any(|rank| rank.iter().all(|x| *x == 0.0)), "whole ranks too");
+        assert!(both.iter().flatten().any(|rank| rank.contains(&0.0) && rank.iter().any(|x| *x != 0.0)));
+    }
+    // In parts that are left out whole nothing is scaled.
+    let modules: Vec<f32> = (0..64)
+        .map(|pass| factors_of_dropout(false, Dropouts { module: 0.5, ..Dropouts::default() }, pass)[0][0][0])
+        .collect();
+    assert!(modules.iter().all(|x| *x == 0.0 || near(*x, 1.0)));
+    let number = modules.iter().filter(|x| **x != 0.0).count();
+    assert!((16..=48).contains(&number), "{number} of 64 passes");
 }

@@ -31,7 +31,7 @@ fn sdxl_unet() {
     let weights = Io::open("sdxl_unet/diffusion_pytorch_model.safetensors");
     let io = Io::open("sdxl_unet/io.safetensors");
     let hints = UnetHints { heads: Some(vec![1, 2, 4]), head_dim: None, groups: Some(2), size_embedding: Some(4) };
-    let config = UnetConfig::infer(|n| weights.shape(n), &hints).unwrap();
+    let config = UnetConfig::infer(&weights, &hints).unwrap();
     assert_eq!(config.shapes().len(), weights.0.names().len());
     let train = weights.trainables(PART);
     let mut b = Builder::new();
@@ -58,7 +58,7 @@ fn open_clip_with_projection() {
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(fixture(&format!("{folder}/config.json"))).unwrap()).unwrap();
         let heads = json["num_attention_heads"].as_u64().unwrap() as usize;
-        let mut config = ClipConfig::infer(|n| weights.shape(n), Some(heads), Activation::Gelu).unwrap();
+        let mut config = ClipConfig::infer(&weights, Some(heads), Activation::Gelu).unwrap();
         config.eos = json["eos_token_id"].as_u64().unwrap() as u32;
         let train = weights.trainables(PART);
         let tokens = TextInput::of_windows(io.rows("input_ids", |i| i as u32));
@@ -82,7 +82,7 @@ fn open_clip_with_projection() {
 fn t5_with_and_without_mask() {
     let weights = Io::open("t5/model.safetensors");
     let io = Io::open("t5/io.safetensors");
-    let config = T5Config::infer(|n| weights.shape(n)).unwrap();
+    let config = T5Config::infer(&weights).unwrap();
     let train = weights.trainables(PART);
     let plain = TextInput::of_windows(io.rows("input_ids", |i| i as u32));
     let masked = TextInput { mask: io.rows("mask", |m| m as u8), ..plain.clone() };
@@ -109,7 +109,7 @@ fn gemma_both() {
         let prefix = if folder == "gemma1" { "model." } else { "" };
         let weights = Io::prefixed(&format!("{folder}/model.safetensors"), prefix);
         let io = Io::open(&format!("{folder}/io.safetensors"));
-        let config = GemmaConfig::infer(|n| weights.shape(n), Some(8)).unwrap();
+        let config = GemmaConfig::infer(&weights, Some(8)).unwrap();
         assert_eq!(config.second, folder == "gemma2");
         let train = weights.trainables(PART);
         let mask = io.rows("mask", |m| m as u8);
@@ -142,7 +142,7 @@ fn sd3_and_sd35() {
     for (folder, heads) in [("sd3", Some(2)), ("sd35m", None)] {
         let weights = Io::prefixed(&format!("{folder}/original.safetensors"), "model.diffusion_model.");
         let io = Io::open(&format!("{folder}/io.safetensors"));
-        let config = MmditConfig::infer(|n| weights.shape(n), heads).unwrap();
+        let config = MmditConfig::infer(&weights, heads).unwrap();
         assert_eq!(config.shapes().len(), weights.0.names().len());
         assert_eq!((config.qk_norm, config.dual > 0), (heads.is_none(), heads.is_none()));
         let train = weights.trainables(PART);
@@ -167,7 +167,7 @@ fn flux_dev_and_schnell() {
     for (folder, axes) in [("flux", [2, 4, 2]), ("flux_schnell", [2, 2, 4])] {
         let weights = Io::open(&format!("{folder}/original.safetensors"));
         let io = Io::open(&format!("{folder}/io.safetensors"));
-        let config = FluxConfig::infer(|n| weights.shape(n), Some(axes)).unwrap();
+        let config = FluxConfig::infer(&weights, Some(axes)).unwrap();
         assert_eq!(config.shapes().len(), weights.0.names().len());
         assert_eq!(config.guidance, folder == "flux");
         let train = weights.trainables(PART);
@@ -197,7 +197,7 @@ fn flux_dev_and_schnell() {
 fn lumina_2() {
     let weights = Io::open("lumina2/original.safetensors");
     let io = Io::open("lumina2/io.safetensors");
-    let config = Lumina2Config::infer(|n| weights.shape(n), None).unwrap();
+    let config = Lumina2Config::infer(&weights, None).unwrap();
     assert_eq!(config.shapes().len(), weights.0.names().len());
     let train = weights.trainables(PART);
     let mut b = Builder::new();
@@ -224,7 +224,7 @@ fn lumina_2() {
 fn lumina_next() {
     let weights = Io::open("lumina_next/original.safetensors");
     let io = Io::open("lumina_next/io.safetensors");
-    let config = LuminaNextConfig::infer(|n| weights.shape(n)).unwrap();
+    let config = LuminaNextConfig::infer(&weights).unwrap();
     assert_eq!(config.shapes().len(), weights.0.names().len());
     let train = weights.trainables(PART);
     let mut b = Builder::new();
@@ -252,7 +252,7 @@ fn lumina_next() {
 #[test]
 fn clip_windows_are_joined() {
     let weights = Io::open("clip_h/model.safetensors");
-    let config = ClipConfig::infer(|n| weights.shape(n), Some(2), Activation::Gelu).unwrap();
+    let config = ClipConfig::infer(&weights, Some(2), Activation::Gelu).unwrap();
     let train = weights.trainables(PART);
     let window = |seed: u32| (0..77).map(|i| (i * 7 + seed) % 60).collect::<Vec<u32>>();
     let run = |ids: Vec<Vec<u32>>, windows: usize| {

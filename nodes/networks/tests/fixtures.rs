@@ -17,7 +17,7 @@ use pipe_ops::{Cx, DType, Device, op};
 /// All weights as trainables, so that every gradient is asked for.
 fn full(part: &str, file: &ComponentWeights, shapes: &[(String, Vec<usize>)]) -> Trainables {
     Weights::verify(file, shapes, |_| false).unwrap();
-    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(file, shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let tensors = shapes.iter().map(|(n, _)| (Trainables::key(part, n), weights.get(n).unwrap().clone())).collect();
     Trainables { tensors, ..Default::default() }
 }
@@ -34,7 +34,7 @@ fn unet_config(file: &ComponentWeights) -> UnetConfig {
         size_embedding: None,
         groups: Some(json["norm_num_groups"].as_u64().unwrap() as usize),
     };
-    UnetConfig::infer(|n| file.shape(n), &hints).unwrap()
+    UnetConfig::infer(file, &hints).unwrap()
 }
 
 fn unet_net(config: &UnetConfig) -> (Model, Slot, Slot, Slot) {
@@ -87,16 +87,29 @@ fn unet_forward_and_gradients_kept_and_recomputed() {
 fn unet_with_linear_projections_and_heads_by_level() {
     let file = ComponentWeights::open(fixture("unet_linear"), Component::Unet).unwrap();
     let config = unet_config(&file);
-    let weights = Weights::load(&file, &config.shapes(), &Cx::cpu(), DType::F32).unwrap();
+    let train = full("unet", &file, &config.shapes());
     let io = Io::open("unet_linear/io.safetensors");
     let (model, x, context, out) = unet_net(&config);
     let timesteps: Vec<f32> = io.ids("timesteps").iter().map(|&t| t as f32).collect();
     let inputs = Inputs { timesteps, ..Default::default() };
-    let setting =
-        Setting { model: &model, weights: vec![&weights], train: None, inputs: &inputs, policy: Policy::Keep };
-    let given = vec![(x, io.tensor("sample"), false), (context, io.tensor("context"), false)];
-    let pass = setting.forward(&Cx::cpu(), given, &[out], false);
-    close("out", &pass.output(out).to_vec(), &io.values("out"), 1e-5);
+    let none = Weights::default();
+    for policy in [Policy::Keep, Policy::Recompute] {
+        let setting = Setting { model: &model, weights: vec![&none], train: Some(&train), inputs: &inputs, policy };
+        let cx = Cx::cpu();
+        let given = vec![(x, io.tensor("sample"), true), (context, io.tensor("context"), true)];
+        let pass = setting.forward(&cx, given, &[out], true);
+        close("out", &pass.output(out).to_vec(), &io.values("out"), 1e-5);
+        let mut leaves = HashMap::new();
+        let grads = setting.backward(&cx, pass, vec![(out, io.tensor("cotangent"))], &[x, context], &mut leaves);
+        close("grad.sample", &grads[&x].to_vec(), &io.values("grad.sample"), 1e-4);
+        close("grad.context", &grads[&context].to_vec(), &io.values("grad.context"), 1e-4);
+        let gradients = io.gradients();
+        assert_eq!(gradients.len(), config.shapes().len() + 2);
+        for name in gradients.iter().filter(|n| *n != "sample" && *n != "context") {
+            let ours = &leaves[&Trainables::key("unet", name)];
+            close(name, &ours.to_vec(), &io.values(&format!("grad.{name}")), 1e-4);
+        }
+    }
 }
 
 #[test]
@@ -119,7 +132,7 @@ fn single_file_and_folder_give_the_same_tensors() {
 #[test]
 fn clip_forward_and_gradients() {
     let file = ComponentWeights::open(fixture("diffusers_dir"), Component::TextEncoder).unwrap();
-    let config = ClipConfig::infer(|n| file.shape(n), Some(4), Activation::QuickGelu).unwrap();
+    let config = ClipConfig::infer(&file, Some(4), Activation::QuickGelu).unwrap();
     let train = full("text_encoder", &file, &config.shapes());
     let io = Io::open("clip_l/io.safetensors");
     let tokens: Vec<Vec<u32>> = io.ids("input_ids").chunks(77).map(|w| w.iter().map(|&i| i as u32).collect()).collect();
@@ -163,7 +176,7 @@ fn vae_both_kinds() {
     for (folder, io) in [("diffusers_dir", "vae4/io.safetensors"), ("vae16", "vae16/io.safetensors")] {
         let file = ComponentWeights::open(fixture(folder), Component::Vae).unwrap();
         let groups = file.config.as_ref().unwrap()["norm_num_groups"].as_u64().unwrap() as usize;
-        let config = VaeConfig::infer(|n| file.shape(n), Some(groups)).unwrap();
+        let config = VaeConfig::infer(&file, Some(groups)).unwrap();
         let train = full("vae", &file, &config.shapes());
         let io = Io::open(io);
         let mut b = Builder::new();
@@ -191,7 +204,10 @@ fn vae_both_kinds() {
         let gm = tape.backward(&cx, vec![(mean, up)], &[m], &mut leaves).pop().unwrap().unwrap();
         let grads = setting.backward(&cx, encode, vec![(moments, gm)], &[image], &mut leaves);
         close("grad.image", &grads[&image].to_vec(), &io.values("grad.image"), 1e-4);
-        for name in io.gradients().iter().filter(|n| *n != "image") {
+        // Of every weight but the two key biases, whose gradients are zero in theory, and of the image.
+        let gradients = io.gradients();
+        assert_eq!(gradients.len(), config.shapes().len() - 2 + 1);
+        for name in gradients.iter().filter(|n| *n != "image") {
             let ours = &leaves[&Trainables::key("vae", name)];
             close(name, &ours.to_vec(), &io.values(&format!("grad.{name}")), 1e-4);
         }
@@ -204,7 +220,7 @@ fn lora_output_is_that_of_diffusers() {
     let file = ComponentWeights::open(fixture("diffusers_dir"), Component::Unet).unwrap();
     let config = unet_config(&file);
     let shapes = config.shapes();
-    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32).unwrap();
+    let weights = Weights::load(&file, &shapes, &Cx::cpu(), DType::F32, &Default::default()).unwrap();
     let lora = Io::open("lora_trajectory/final.safetensors");
     let mut train = Trainables::default();
     for target in pipe_data::lora_names::discover(shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())), false) {

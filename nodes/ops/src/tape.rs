@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::stored::Stored;
 use crate::tensor::{DType, Device, Meter, Tensor};
 
 type Backward = Box<dyn FnOnce(&Cx, Tensor, &[bool]) -> Vec<Option<Tensor>>>;
@@ -30,12 +31,46 @@ pub struct Var {
     /// The tensor.
     pub value: Tensor,
     id: Option<usize>,
+    /// What it was made of for this use, where it is a frozen weight at rest.
+    stored: Option<Stored>,
+}
+
+/// A tensor kept for a gradient: a weight at rest is made anew when its turn comes.
+pub(crate) enum Kept {
+    Tensor(Tensor),
+    Stored(Stored),
+}
+
+impl Kept {
+    pub fn tensor(&self, cx: &Cx) -> Tensor {
+        match self {
+            Kept::Tensor(tensor) => tensor.clone(),
+            Kept::Stored(stored) => stored.tensor(&cx.device, cx.compute),
+        }
+    }
 }
 
 impl Var {
     /// A value without gradient.
     pub fn constant(value: Tensor) -> Self {
-        Var { value, id: None }
+        Var { value, id: None, stored: None }
+    }
+    /// A frozen weight at rest, made a tensor of the compute type for this use. Linear layers and convolutions keep it
+    /// for their gradients as it rests.
+    pub fn stored(cx: &Cx, stored: Stored) -> Self {
+        Var { value: stored.tensor(&cx.device, cx.compute), id: None, stored: Some(stored) }
+    }
+    /// The same weight in another shape, still at rest where it rested.
+    pub(crate) fn reshaped(self, from: &Var) -> Self {
+        let stored = from.stored.as_ref().map(|stored| stored.reshape(self.shape()));
+        Var { stored, ..self }
+    }
+    /// What a gradient keeps of it.
+    pub(crate) fn kept(&self) -> Kept {
+        match &self.stored {
+            Some(stored) => Kept::Stored(stored.clone()),
+            None => Kept::Tensor(self.value.clone()),
+        }
     }
     /// Whether a gradient flows through it.
     pub fn tracked(&self) -> bool {
@@ -70,12 +105,12 @@ impl Tape {
     /// An input whose gradient is asked for by its place.
     pub fn input(&self, value: Tensor) -> Var {
         let id = self.push(Entry { parents: Vec::new(), backward: None, leaf: None });
-        Var { value, id: Some(id) }
+        Var { value, id: Some(id), stored: None }
     }
     /// A trainable tensor; its gradient is collected under `name`.
     pub fn leaf(&self, name: &str, value: Tensor) -> Var {
         let id = self.push(Entry { parents: Vec::new(), backward: None, leaf: Some(name.to_string()) });
-        Var { value, id: Some(id) }
+        Var { value, id: Some(id), stored: None }
     }
 
     /// Walks back from `seeds` (outputs with their gradients). Gives the gradients of `inputs`,
@@ -186,7 +221,7 @@ impl Cx {
             Some(tape) if parents.iter().any(|p| p.tracked()) => {
                 let parents = parents.iter().map(|p| p.id).collect();
                 let id = tape.push(Entry { parents, backward: Some(Box::new(backward)), leaf: None });
-                Var { value, id: Some(id) }
+                Var { value, id: Some(id), stored: None }
             }
             _ => Var::constant(value),
         }

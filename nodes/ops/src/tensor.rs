@@ -12,6 +12,8 @@ use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Bytes, DispatchTensor, Int, TensorData};
 use burn_flex::{FlexTensor, Layout};
 
+use crate::stored::Storage;
+
 /// Element types of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -31,7 +33,7 @@ impl DType {
             DType::F16 | DType::BF16 => 2,
         }
     }
-    fn burn(self) -> burn::tensor::DType {
+    pub(crate) fn burn(self) -> burn::tensor::DType {
         match self {
             DType::F32 => burn::tensor::DType::F32,
             DType::F16 => burn::tensor::DType::F16,
@@ -46,6 +48,8 @@ pub struct Meter {
     live: AtomicU64,
     peak: AtomicU64,
     flops: AtomicU64,
+    away: AtomicU64,
+    away_peak: AtomicU64,
 }
 
 impl Meter {
@@ -65,9 +69,14 @@ impl Meter {
     pub fn flops(&self) -> u64 {
         self.flops.load(Ordering::Relaxed)
     }
+    /// Most bytes that ever rested in the host's memory at once, away from the device.
+    pub fn away(&self) -> u64 {
+        self.away_peak.load(Ordering::Relaxed)
+    }
     /// Sets the peak back to what is alive now.
     pub fn reset_peak(&self) {
         self.peak.store(self.live(), Ordering::Relaxed);
+        self.away_peak.store(self.away.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     /// Adds work.
     pub fn add_flops(&self, n: u64) {
@@ -83,21 +92,44 @@ impl Meter {
     }
 }
 
+/// Bytes that a meter counts while this lives.
 #[derive(Debug)]
-struct MetaBlock {
+pub(crate) struct Block {
     bytes: u64,
     meter: Arc<Meter>,
+    away: bool,
 }
 
-impl Drop for MetaBlock {
+impl Block {
+    /// Bytes on the device.
+    pub fn new(meter: &Arc<Meter>, bytes: u64) -> Self {
+        meter.grow(bytes);
+        Block { bytes, meter: meter.clone(), away: false }
+    }
+    /// Bytes in the host's memory, away from the device.
+    pub fn away(meter: &Arc<Meter>, bytes: u64) -> Self {
+        let away = meter.away.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        meter.away_peak.fetch_max(away, Ordering::Relaxed);
+        Block { bytes, meter: meter.clone(), away: true }
+    }
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+}
+
+impl Drop for Block {
     fn drop(&mut self) {
-        self.meter.live.fetch_sub(self.bytes, Ordering::Relaxed);
+        let count = if self.away { &self.meter.away } else { &self.meter.live };
+        count.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 #[derive(Clone, Debug)]
 enum Data {
-    Meta(Arc<MetaBlock>),
+    Meta(Arc<Block>),
     Real(DispatchTensor),
 }
 
@@ -167,8 +199,12 @@ impl Tensor {
     /// A tensor with a shape and no data.
     pub fn meta(shape: &[usize], dtype: DType, meter: &Arc<Meter>) -> Self {
         let bytes = (shape.iter().product::<usize>() * dtype.size()) as u64;
-        meter.grow(bytes);
-        Tensor { shape: shape.to_vec(), dtype, data: Data::Meta(Arc::new(MetaBlock { bytes, meter: meter.clone() })) }
+        Tensor { shape: shape.to_vec(), dtype, data: Data::Meta(Arc::new(Block::new(meter, bytes))) }
+    }
+
+    /// A tensor without data whose bytes are counted already.
+    pub(crate) fn of_block(shape: &[usize], dtype: DType, block: Arc<Block>) -> Self {
+        Tensor { shape: shape.to_vec(), dtype, data: Data::Meta(block) }
     }
 
     /// The elements as a host slice, when the tensor is f32 on the host.
@@ -303,6 +339,14 @@ impl Device {
     /// The CPU through burn's composed operations, as a GPU would run them: what tests compare the fused kernels with.
     pub fn composed_cpu() -> Self {
         Device::Burn(burn::tensor::Device::flex())
+    }
+
+    /// Whether weights can rest on this device in a type.
+    pub fn holds(&self, storage: Storage) -> bool {
+        match self {
+            Device::Burn(device) => storage.dtype().is_none_or(|dtype| device.supports_dtype(dtype.burn())),
+            Device::Meta(_) | Device::Cpu => true,
+        }
     }
 
     /// A tensor from f32 elements, in `dtype`, on this device.

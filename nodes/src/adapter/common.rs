@@ -26,7 +26,9 @@ use crate::common::denoiser::Denoiser;
 use crate::common::errors;
 use crate::common::facts::read;
 use crate::common::family;
+use crate::common::lazy::Lazy;
 use crate::common::trainable::{Adapted, AdapterAbout, Held, Method, Subject, Trainable, TrainedText};
+use crate::common::weights_source::Source;
 use crate::optimizer::KeyRate;
 
 /// Fields of every adapter.
@@ -246,24 +248,24 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
     let content = content(cx, common)?;
     let mut changes = base::read(list, &parts, |path: &str| cx.path(path))?;
     let device = model.engine.device.clone();
-    let mut with_base = |weights: Arc<Weights>, component: Component, unload: &dyn Fn()| {
-        let mut weights = weights;
-        for layers in changes.remove(&component).unwrap_or_default() {
-            let merged = adapters::merge::merged(&model.engine.cx(), &weights, &layers);
-            weights = Arc::new(merged.map_err(|e| RunError::new("P0305", e).at("base_weights"))?);
-            unload();
-        }
-        Ok::<_, RunError>(weights)
+    let mut with_base = |lazy: &Lazy<Weights>, source: &Source, component: Component| {
+        let weights = lazy.get()?;
+        let Some(lists) = changes.remove(&component) else { return Ok::<_, RunError>(weights) };
+        let exact = source.exact(component)?;
+        let exact = |name: &str, shape: &[usize]| exact(name, shape).map_err(|e| e.message);
+        let merged = adapters::merge::merged(&model.engine.cx(), &weights, &lists, &exact);
+        lazy.unload();
+        Ok(Arc::new(merged.map_err(|e| RunError::new("P0305", e).at("base_weights"))?))
     };
-    let weights = with_base(model.weights.get()?, model.component(), &|| model.weights.unload())?;
+    let weights = with_base(&model.weights, &model.source, model.component())?;
     let mut texts = Vec::new();
     for encoder in encoders {
-        let weights = with_base(encoder.weights.get()?, encoder.component, &|| encoder.weights.unload())?;
+        let weights = with_base(&encoder.weights, &encoder.source, encoder.component)?;
         texts.push(TrainedText { encoder, weights });
     }
     let of_base = |part: &str, name: &str| {
         let text = texts.iter().find(|t| family::part(t.encoder.component) == part);
-        text.map_or(&weights, |t| &t.weights).get(name).map(Tensor::to_vec)
+        text.map_or(&weights, |t| &t.weights).values(name)
     };
     let mut train = adapters::create(&targets, recipe.dropouts(), cx.settings.seed, &device, &initial, &of_base);
     if let Some([sigma, beta]) = recipe.perturbation() {

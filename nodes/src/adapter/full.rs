@@ -7,7 +7,7 @@ use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_networks::{Shapes, Trainables, Weights};
+use pipe_networks::{Keeping, Shapes, Trainables, Weights};
 use pipe_ops::{Cx, DType};
 use pipe_train::rounding;
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ use super::{Parts, check_texts, pass_on, texts_of, vae_of};
 use crate::common::autoencoder::Autoencoder;
 use crate::common::denoiser::Denoiser;
 use crate::common::engine::compute_type;
-use crate::common::facts::read;
+use crate::common::facts::{read, texts_of_port};
 use crate::common::family;
 use crate::common::trainable::{Held, Method, Subject, Trainable, TrainedText};
 use crate::common::weights_source::bytes;
@@ -127,6 +127,7 @@ impl Node for Full {
             cx.error("P0402", "text", "a text encoder has no effect on the training of an autoencoder", None);
         }
         check_texts(cx, true);
+        check_storage(cx);
         let mut facts = pass_on(cx.inputs).with("method", "full").with("half", config.storage == Storage::Bf16);
         let mut frozen = BTreeSet::new();
         if let (None, Some(parts)) = (vae_of(cx.inputs), Parts::of(cx.inputs)) {
@@ -194,7 +195,7 @@ impl Node for Full {
                 return Err(RunError::new(fault.code, fault.message).at(&fault.field));
             }
             model.weights.unload();
-            let masters = model.source.load(model.component(), &shapes, &full, kept)?;
+            let masters = model.source.load(model.component(), &shapes, &full, kept, &Keeping::default())?;
             let mut weights = adopt(&mut train, model.part(), masters, &shapes, kept, &by_weight.frozen);
             // What does not learn is computed with as it is.
             for name in &by_weight.frozen {
@@ -207,7 +208,7 @@ impl Node for Full {
             for encoder in texts_of(cx)? {
                 let shapes = encoder.network.shapes();
                 encoder.weights.unload();
-                let masters = encoder.source.load(encoder.component, &shapes, &full, kept)?;
+                let masters = encoder.source.load(encoder.component, &shapes, &full, kept, &Keeping::default())?;
                 let rest = adopt(&mut train, encoder.part(), masters, &shapes, kept, &BTreeSet::new());
                 texts.push(TrainedText { encoder, weights: Arc::new(rest) });
             }
@@ -219,6 +220,25 @@ impl Node for Full {
             train: Arc::new(RwLock::new(train)),
         };
         Ok(Built { outputs: vec![Arc::new(trainable)], ..Default::default() })
+    }
+}
+
+/// Weights that learn are kept by this node: what the model or a text encoder says of frozen ones has no effect.
+fn check_storage(cx: &mut CheckCx) {
+    if cx.inputs.one("model").is_some_and(|source| source.facts.get("swap_blocks").is_some()) {
+        let message = "`swap_blocks` of the model has no effect: it is for frozen weights, and these learn; each step of the optimizer needs them all";
+        let help =
+            "leave it out there; `storage: bf16` of this node, an 8-bit optimizer and `checkpointing` take less memory";
+        cx.error("P0402", "model", message, Some(help.into()));
+    }
+    let model = cx.inputs.one("model").is_some_and(|source| source.facts.get("storage").is_some());
+    let text = texts_of_port(cx.inputs, "text").iter().any(|text| text.storage.is_some());
+    for (field, what, set) in [("model", "the model", model), ("text", "a text encoder", text)] {
+        if set {
+            let message = format!("`storage` of {what} has no effect: it is for frozen weights, and these learn");
+            let help = "leave it out there; `storage: bf16` of this node keeps weights that learn in half the memory";
+            cx.error("P0402", field, message, Some(help.into()));
+        }
     }
 }
 

@@ -160,7 +160,7 @@ fn check(cx: &mut CheckCx, vae_batch: u64) -> Facts {
             .with("latent_channels", vae.u64("latent_channels").unwrap_or(4))
             .with("latent_sizes", sizes)
             .with("latent_scale", vae.f64("scale").unwrap_or(1.0))
-            .with("latent_scale_assumed", vae.get("scale_assumed") == Some(&json!(true)))
+            .with("latent_scale_from", vae.str("scale_from").unwrap_or_default())
             .with("latent_shift", vae.f64("shift").unwrap_or(0.0));
         if let Some(largest) = buckets.iter().max_by_key(|b| b[0] * b[1]).filter(|_| is_live) {
             let config = vae.get("vae").cloned().unwrap_or_default();
@@ -322,7 +322,7 @@ pub fn text_cost(text: &TextFacts, compute: DType, chunk: usize) -> (u64, u64) {
     let mut b = pipe_networks::Builder::new();
     let out = text.network.build(&mut b, part, text.take);
     let model = b.finish();
-    let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute);
+    let weights = pipe_networks::Weights::meta(&text.network.shapes(), &meter, compute, &text.keeping());
     let base = meter.live();
     meter.reset_peak();
     let (windows, length) = match text.network {
@@ -349,7 +349,7 @@ pub fn encode_cost(config: &VaeConfig, buckets: &[[u64; 3]], batch: usize) -> (u
     let run = |w: u64, h: u64, b: usize| {
         let meter = Meter::new();
         let cx = Cx::new(Device::Meta(meter.clone()), DType::F32);
-        let weights = pipe_networks::Weights::meta(&config.shapes(), &meter, DType::F32);
+        let weights = pipe_networks::Weights::meta(&config.shapes(), &meter, DType::F32, &Default::default());
         let image = Tensor::meta(&[b, 3, h as usize, w as usize], DType::F32, &meter);
         let base = meter.live();
         meter.reset_peak();

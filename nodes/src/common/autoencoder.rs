@@ -81,7 +81,9 @@ impl Autoencoder {
     ) -> Result<Arc<Self>, RunError> {
         let fingerprint = format!("{} {scale} {shift}", source.fingerprint(Component::Vae)?);
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
-        let weights = Lazy::new(move || load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32));
+        let weights = Lazy::new(move || {
+            load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32, &Default::default())
+        });
         let network = Network::new(&config);
         Ok(Arc::new(Autoencoder { config, scale, shift, source, fingerprint, weights, engine, network }))
     }

@@ -7,7 +7,7 @@ use pipe_core::run::RunError;
 use pipe_data::weights::{Component, Family, Layout};
 use pipe_networks::clip::Take;
 use pipe_networks::pass::Policy;
-use pipe_networks::{Builder, Conditions, Model, Network, Slot, TextNetwork, TextOut, Weights, assemble};
+use pipe_networks::{Builder, Conditions, Keeping, Model, Network, Slot, TextNetwork, TextOut, Weights, assemble};
 use pipe_train::ddpm::{NoiseSchedule, Prediction};
 
 use super::engine::Engine;
@@ -31,7 +31,9 @@ pub struct Denoiser {
     pub source: Source,
     /// Layout of the file they come from.
     pub layout: Option<Layout>,
-    /// Weights, loaded on demand, in the compute type.
+    /// How the weights are kept.
+    pub keeping: Keeping,
+    /// Weights, loaded on demand.
     pub weights: Lazy<Weights>,
     /// Device.
     pub engine: Engine,
@@ -52,14 +54,25 @@ impl Denoiser {
         family: Family,
         network: Network,
         (prediction, zero_terminal_snr): (Prediction, bool),
-        policy: Policy,
+        (policy, keeping): (Policy, Keeping),
         (source, layout): (Source, Option<Layout>),
         engine: Engine,
     ) -> Arc<Self> {
-        let (load, shapes, load_engine) = (source.clone(), network.shapes(), engine.clone());
+        let (load, shapes, load_engine, kept) = (source.clone(), network.shapes(), engine.clone(), keeping.clone());
         let component = family.denoiser();
-        let weights = Lazy::new(move || load.load(component, &shapes, &load_engine.cx(), load_engine.compute));
-        Arc::new(Denoiser { family, network, prediction, zero_terminal_snr, policy, source, layout, weights, engine })
+        let weights = Lazy::new(move || load.load(component, &shapes, &load_engine.cx(), load_engine.compute, &kept));
+        Arc::new(Denoiser {
+            family,
+            network,
+            prediction,
+            zero_terminal_snr,
+            policy,
+            source,
+            layout,
+            keeping,
+            weights,
+            engine,
+        })
     }
     /// Its component.
     pub fn component(&self) -> Component {

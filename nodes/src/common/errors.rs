@@ -2,7 +2,7 @@
 
 use pipe_core::run::RunError;
 use pipe_data::weights::FileError;
-use pipe_networks::WeightsError;
+use pipe_networks::{SizesError, WeightsError};
 
 /// Code of a file error.
 pub fn file_code(error: &FileError) -> &'static str {
@@ -46,7 +46,17 @@ pub fn weights_code(error: &WeightsError) -> &'static str {
         WeightsError::File(error) => file_code(error),
         WeightsError::Missing { .. } | WeightsError::Unexpected(_) => "P0304",
         WeightsError::Shape { .. } => "P0305",
+        WeightsError::NotANumber(_) => "P0303",
     }
+}
+
+/// Code and message of sizes that cannot be read from a file.
+pub fn sizes(error: SizesError) -> (&'static str, String) {
+    let code = match error {
+        SizesError::Missing(_) => "P0304",
+        SizesError::Odd(_) => "P0305",
+    };
+    (code, error.to_string())
 }
 
 /// A weights error as a run error at `weights`.

@@ -3,11 +3,12 @@
 use pipe_core::node::{Facts, InputFacts};
 use pipe_data::weights::Component;
 use pipe_networks::clip::Take;
-use pipe_networks::{Network, TextKind, TextNetwork};
+use pipe_networks::{Keeping, Network, TextKind, TextNetwork};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::family;
+use super::storage::{self, StorageType};
 
 /// A value carried by facts.
 pub fn read<T: DeserializeOwned>(facts: &Facts, key: &str) -> Option<T> {
@@ -17,6 +18,11 @@ pub fn read<T: DeserializeOwned>(facts: &Facts, key: &str) -> Option<T> {
 /// The denoiser's sizes.
 pub fn network_of(facts: &Facts) -> Option<Network> {
     read(facts, "network")
+}
+
+/// How the denoiser's frozen weights are kept.
+pub fn keeping_of(facts: &Facts) -> Keeping {
+    Keeping { away: read(facts, "away").unwrap_or_default(), ..storage::keeping(read(facts, "storage")) }
 }
 
 /// What is known of a text encoder.
@@ -46,6 +52,8 @@ pub struct TextFacts {
     pub hides_padding: bool,
     /// Which of CLIP's states.
     pub take: Take,
+    /// Type that its frozen weights are kept in.
+    pub storage: Option<StorageType>,
     /// Sizes.
     pub network: TextNetwork,
 }
@@ -54,6 +62,10 @@ impl TextFacts {
     /// The part of a model it is.
     pub fn component(&self) -> Component {
         family::text_component(self.kind)
+    }
+    /// How its frozen weights are kept.
+    pub fn keeping(&self) -> Keeping {
+        storage::keeping(self.storage)
     }
     /// Floats of its outputs for one caption.
     pub fn floats(&self) -> u64 {

@@ -98,6 +98,11 @@ pub fn latent_scale(family: Family) -> (f64, f64) {
     }
 }
 
+/// The shift beside a scale that some family's latents have.
+pub fn shift_of_scale(scale: f64) -> Option<f64> {
+    Family::ALL.into_iter().map(latent_scale).find(|known| (known.0 - scale).abs() < 1e-6).map(|known| known.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

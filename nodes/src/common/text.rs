@@ -9,13 +9,14 @@ use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, Origin, T5Tokenizer, T
 use pipe_data::weights::Component;
 use pipe_networks::clip::{EOS, Take};
 use pipe_networks::pass::{Policy, Setting};
-use pipe_networks::{Builder, Inputs, Model, TextInput, TextNetwork, TextOut, Trainables, Weights};
+use pipe_networks::{Builder, Inputs, Keeping, Model, TextInput, TextNetwork, TextOut, Trainables, Weights};
 use pipe_ops::Tensor;
 
 use super::batch::TextAbout;
 use super::engine::Engine;
 use super::family;
 use super::lazy::Lazy;
+use super::storage::{self, StorageType};
 use super::weights_source::Source;
 
 /// How captions become token ids.
@@ -160,7 +161,9 @@ pub struct TextEncoder {
     pub source: Source,
     /// Names the weights' content, the states taken and the tokenization.
     pub fingerprint: String,
-    /// Weights, loaded on demand, in the compute type.
+    /// How the weights are kept.
+    pub keeping: Keeping,
+    /// Weights, loaded on demand.
     pub weights: Lazy<Weights>,
     /// Device.
     pub engine: Engine,
@@ -194,14 +197,17 @@ impl TextEncoder {
         network: TextNetwork,
         take: Take,
         prompts: Prompts,
-        source: Source,
+        (source, storage): (Source, Option<StorageType>),
         engine: Engine,
     ) -> Result<Arc<Self>, RunError> {
         let content = source.fingerprint(component)?;
         let sizes = serde_json::to_string(&network).unwrap_or_default();
-        let fingerprint = format!("{content} {take:?} {} {sizes}", prompts.fingerprint());
-        let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), network.shapes());
-        let weights = Lazy::new(move || load_source.load(component, &shapes, &load_engine.cx(), load_engine.compute));
+        // Rounded weights encode otherwise.
+        let rounded = storage.map(|storage| format!(" {}", storage.name())).unwrap_or_default();
+        let fingerprint = format!("{content} {take:?} {} {sizes}{rounded}", prompts.fingerprint());
+        let keeping = storage::keeping(storage);
+        let (load, kept, load_engine, shapes) = (source.clone(), keeping.clone(), engine.clone(), network.shapes());
+        let weights = Lazy::new(move || load.load(component, &shapes, &load_engine.cx(), load_engine.compute, &kept));
         let mut b = Builder::new();
         let out = network.build(&mut b, family::part(component), take);
         let model = b.finish();
@@ -212,6 +218,7 @@ impl TextEncoder {
             prompts,
             source,
             fingerprint,
+            keeping,
             weights,
             engine,
             model,

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::diagnostic::quote;
 use pipe_core::node::{CheckCx, missing_weights_help};
 use pipe_core::run::RunError;
-use pipe_data::weights::{Component, ComponentWeights};
-use pipe_networks::Weights;
+use pipe_data::weights::{Component, ComponentWeights, FileError, shard_of, shown};
+use pipe_networks::{Keeping, Weights};
 use pipe_ops::rng::{self, Purpose};
 use pipe_ops::{Cx, DType};
 use serde_json::Value as Json;
@@ -14,6 +15,9 @@ use super::errors;
 
 /// Shapes of a network's tensors.
 pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// Values of a tensor, or why they cannot be read.
+pub type Values = Result<Vec<f32>, RunError>;
 
 /// A file or a seed.
 #[derive(Clone, Debug)]
@@ -36,16 +40,43 @@ impl Source {
         }
     }
 
-    /// Reads the tensors onto the device.
-    pub fn load(&self, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Result<Weights, RunError> {
+    /// Reads the tensors: onto the device in `dtype`, or as they are to be kept.
+    pub fn load(
+        &self,
+        component: Component,
+        shapes: &Shapes,
+        cx: &Cx,
+        dtype: DType,
+        keeping: &Keeping,
+    ) -> Result<Weights, RunError> {
         match self {
             Source::File(path) => {
                 let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
                 Weights::verify(&file, shapes, unused(component, shapes)).map_err(errors::weights_error)?;
-                Weights::load(&file, shapes, cx, dtype).map_err(errors::weights_error)
+                Weights::load(&file, shapes, cx, dtype, keeping).map_err(errors::weights_error)
             }
-            Source::Random { seed } => Ok(random(*seed, component, shapes, cx, dtype)),
+            Source::Random { seed } => {
+                let mut weights = Weights::default();
+                for (name, shape) in shapes {
+                    let values = random(*seed, component, name, shape);
+                    weights.put(name, values, shape, cx, dtype, keeping).map_err(errors::weights_error)?;
+                }
+                Ok(weights)
+            }
         }
+    }
+
+    /// Values of single tensors as the source has them, whatever they are kept in.
+    pub fn exact(&self, component: Component) -> Result<impl Fn(&str, &[usize]) -> Values, RunError> {
+        let file = self.path().map(|path| open_for_run(path, component)).transpose()?;
+        let seed = match self {
+            Source::File(_) => 0,
+            Source::Random { seed } => *seed,
+        };
+        Ok(move |name: &str, shape: &[usize]| match &file {
+            Some(file) => file.f32(name).map_err(|e| errors::file_error(&e, "weights")),
+            None => Ok(random(seed, component, name, shape)),
+        })
     }
 
     /// Names the content: equal fingerprints mean equal weights.
@@ -72,26 +103,21 @@ impl Source {
 
 /// Initial values as the original code draws them: Kaiming uniform weights, zero biases, unit norms;
 /// embeddings N(0, 0.02²); the last convolution of a denoiser is zero.
-fn random(seed: u64, component: Component, shapes: &Shapes, cx: &Cx, dtype: DType) -> Weights {
-    let mut weights = Weights::default();
-    for (name, shape) in shapes {
-        let len: usize = shape.iter().product();
-        let mut stream = rng::named_stream(seed, Purpose::Init, 1, name);
-        let is_bias = name.ends_with(".bias");
-        let values = if name.contains("embedding.weight") && component == Component::TextEncoder {
-            rng::normal(&mut stream, len).iter().map(|x| 0.02 * x).collect()
-        } else if is_bias || (component == Component::Unet && name == "conv_out.weight") {
-            vec![0.0; len]
-        } else if shape.len() == 1 {
-            vec![1.0; len]
-        } else {
-            let fan_in: usize = shape[1..].iter().product();
-            let bound = 1.0 / (fan_in as f32).sqrt();
-            rng::uniform(&mut stream, len, -bound, bound)
-        };
-        weights.insert(name.clone(), cx.device.tensor(values, shape, dtype));
+fn random(seed: u64, component: Component, name: &str, shape: &[usize]) -> Vec<f32> {
+    let len: usize = shape.iter().product();
+    let mut stream = rng::named_stream(seed, Purpose::Init, 1, name);
+    let is_bias = name.ends_with(".bias");
+    if name.contains("embedding.weight") && component == Component::TextEncoder {
+        rng::normal(&mut stream, len).iter().map(|x| 0.02 * x).collect()
+    } else if is_bias || (component == Component::Unet && name == "conv_out.weight") {
+        vec![0.0; len]
+    } else if shape.len() == 1 {
+        vec![1.0; len]
+    } else {
+        let fan_in: usize = shape[1..].iter().product();
+        let bound = 1.0 / (fan_in as f32).sqrt();
+        rng::uniform(&mut stream, len, -bound, bound)
     }
-    weights
 }
 
 /// What a check finds at `weights`.
@@ -132,7 +158,7 @@ pub fn sizes_for_check<T>(
     match infer(&file) {
         Ok((found, shapes)) => verify_for_check(cx, &file, &shapes).then_some((found, Some(file))),
         Err((code, why)) => {
-            cx.error(code, "weights", why, Some(format!("`pipe inspect {text}` shows what it holds")));
+            cx.error(code, "weights", why, Some(format!("`pipe inspect {}` shows what it holds", quote(text))));
             None
         }
     }
@@ -154,7 +180,13 @@ pub fn open_for_check(cx: &mut CheckCx, text: &str, component: Component) -> Opt
                     similar_file(&path).map(|p| format!("did you mean `{p}`? paths start at the document's folder"))
                 }
                 _ if errors::is_denied(&error) => Some("let this user read the file".into()),
-                _ => Some(format!("`pipe inspect {text}` says what the file is")),
+                _ if matches!(error, FileError::WrongType { .. }) => Some(
+                    "weights in integers, as quantized models have them, are not read: use its 16-bit or fp8 file"
+                        .into(),
+                ),
+                _ => {
+                    shard_help(&path).or_else(|| Some(format!("`pipe inspect {}` says what the file is", quote(text))))
+                }
             };
             let help = help.or_else(|| Some(missing_weights_help(&path)));
             cx.error(errors::file_code(&error), "weights", error.to_string(), help);
@@ -190,14 +222,40 @@ fn unused(component: Component, shapes: &Shapes) -> impl Fn(&str) -> bool + use<
 /// Reports missing, unexpected and misshapen tensors of an opened file at `weights`.
 pub fn verify_for_check(cx: &mut CheckCx, file: &ComponentWeights, shapes: &Shapes) -> bool {
     match Weights::verify(file, shapes, unused(file.component, shapes)) {
-        Ok(()) => true,
+        Ok(()) => {
+            tell_strays(cx, &file.strays);
+            true
+        }
         Err(error) => {
-            let help = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
-            cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help.into()));
+            let incomplete = "the file is not a complete model of this kind; `pipe inspect` lists what it holds";
+            let help = shard_help(file.set().path()).unwrap_or_else(|| incomplete.into());
+            cx.error(errors::weights_code(&error), "weights", error.to_string(), Some(help));
             false
         }
     }
 }
+
+/// What to name in place of one shard.
+fn shard_help(path: &Path) -> Option<String> {
+    let (number, all) = shard_of(path)?;
+    Some(format!("the file is shard {number} of {all}: name the folder of the shards, or their index"))
+}
+
+/// Tells of tensors beside the model that no part of it reads.
+fn tell_strays(cx: &mut CheckCx, names: &[String]) {
+    let more = match names.len() {
+        0 => return,
+        1..=LISTED => String::new(),
+        all => format!(" and {} more", all - LISTED),
+    };
+    let listed = Vec::from_iter(names.iter().take(LISTED).map(|name| format!("`{}`", shown(name))));
+    let message =
+        format!("nothing is known about some tensors of the file, and nothing reads them: {}{more}", listed.join(", "));
+    cx.warn("P0320", "weights", message, Some("they are not trained and not saved".into()));
+}
+
+/// Names of a file that are listed at once.
+const LISTED: usize = 8;
 
 /// A value of `config.json`, or none where the key is missing or null.
 type Configured<T> = Result<Option<T>, (&'static str, String)>;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{Inferred, Length, rows_suffice};
+use crate::common::errors;
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
 
@@ -57,7 +58,7 @@ pub fn prompts(max_tokens: u64, pad: u32, weighted: bool, masked: bool) -> Promp
 pub fn infer(file: &ComponentWeights, hints: Option<&Hints>, activation: Activation, projected: bool) -> Inferred {
     let json = file.config.as_ref();
     let heads = hints.and_then(|h| h.heads.map(|n| n as usize)).or(config_usize(json, "num_attention_heads")?);
-    let mut config = ClipConfig::infer(|n| file.shape(n), heads, activation).map_err(|why| ("P0305", why))?;
+    let mut config = ClipConfig::infer(file, heads, activation).map_err(errors::sizes)?;
     if !projected {
         config.projection = None;
     } else if config.projection.is_none() {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::clip::{self, Hints};
 use super::common;
 use crate::common::family;
+use crate::common::storage::StorageType;
 
 /// Fields of `encoder.clip_g`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -30,6 +31,10 @@ pub struct Config {
     /// SD3: hide padding from attention in this encoder; the published models were trained without. Default false.
     #[serde(default)]
     attention_mask: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -72,11 +77,12 @@ impl Node for ClipG {
             return Facts::new();
         };
         common::facts(
+            cx,
             Self::ABOUT.type_name,
-            COMPONENT,
-            &network,
+            (COMPONENT, &network),
             family::take(false, 2),
             clip::length(config.max_tokens, config.weighted_captions, config.attention_mask),
+            config.storage,
         )
     }
 
@@ -88,6 +94,6 @@ impl Node for ClipG {
         let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions, config.attention_mask);
         let take = family::take(false, 2);
         let infer = |file: &_| clip::infer(file, config.config.as_ref(), Activation::Gelu, true);
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
+        common::build_file(cx, (&config.weights, config.storage), COMPONENT, |_| take, prompts, infer)
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::clip::{self, Hints};
 use super::common;
 use crate::common::family;
+use crate::common::storage::StorageType;
 
 /// Fields of `encoder.clip_h`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -31,6 +32,10 @@ pub struct Config {
     /// Read emphasis such as `(word:1.2)` and `[word]` in captions. Default false.
     #[serde(default)]
     weighted_captions: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -77,11 +82,12 @@ impl Node for ClipH {
         };
         clip::check_skip(cx, config.clip_skip, &network);
         common::facts(
+            cx,
             Self::ABOUT.type_name,
-            COMPONENT,
-            &network,
+            (COMPONENT, &network),
             family::take(true, config.clip_skip as usize),
             clip::length(config.max_tokens, config.weighted_captions, false),
+            config.storage,
         )
     }
 
@@ -93,6 +99,6 @@ impl Node for ClipH {
         let prompts = clip::prompts(config.max_tokens, PAD, config.weighted_captions, false);
         let take = family::take(true, config.clip_skip as usize);
         let infer = |file: &_| clip::infer(file, config.config.as_ref(), Activation::Gelu, false);
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
+        common::build_file(cx, (&config.weights, config.storage), COMPONENT, |_| take, prompts, infer)
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::clip::{self, Hints};
 use super::common;
 use crate::common::family;
+use crate::common::storage::StorageType;
 use crate::common::weights_source::Source;
 
 /// Fields of `encoder.clip_l`.
@@ -43,6 +44,10 @@ pub struct Config {
     /// SD3: hide padding from attention in this encoder; the published models were trained without. Default false.
     #[serde(default)]
     attention_mask: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -221,11 +226,12 @@ impl Node for ClipL {
         config.check(cx, &network, target);
         let length = clip::length(config.max_tokens, config.weighted_captions, config.attention_mask);
         common::facts(
+            cx,
             Self::ABOUT.type_name,
-            COMPONENT,
-            &network,
+            (COMPONENT, &network),
             config.take(target),
             common::Length { assumed, ..length },
+            config.storage,
         )
     }
 
@@ -238,12 +244,19 @@ impl Node for ClipL {
         match (&config.weights, &config.init) {
             (Some(path), _) => {
                 let take = |file: &_| config.take(config.target(Some(file)));
-                common::build_file(cx, path, COMPONENT, take, prompts, |file| config.infer(file))
+                common::build_file(cx, (path, config.storage), COMPONENT, take, prompts, |file| config.infer(file))
             }
             (None, Some(init)) => {
                 let network = init.network().map_err(|why| RunError::new("P0403", why).at("init"))?;
                 let source = Source::Random { seed: init.seed };
-                common::build(cx, COMPONENT, network, config.take(config.target(None)), prompts, source)
+                common::build(
+                    cx,
+                    COMPONENT,
+                    network,
+                    config.take(config.target(None)),
+                    prompts,
+                    (source, config.storage),
+                )
             }
             (None, None) => Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
         }

@@ -13,6 +13,7 @@ use pipe_networks::clip::Take;
 use crate::common::engine::{Engine, compute_type};
 use crate::common::facts::{TextFacts, text_of};
 use crate::common::family;
+use crate::common::storage::{self, StorageType};
 use crate::common::text::{Prompts, TextEncoder};
 use crate::common::weights_source::{self, Source};
 
@@ -73,7 +74,15 @@ impl Length {
 }
 
 /// Facts of a text encoder.
-pub fn facts(node: &str, component: Component, network: &TextNetwork, take: Take, length: Length) -> Facts {
+pub fn facts(
+    cx: &mut CheckCx,
+    node: &str,
+    (component, network): (Component, &TextNetwork),
+    take: Take,
+    length: Length,
+    storage: Option<StorageType>,
+) -> Facts {
+    storage::check(cx, storage);
     let Some(kind) = family::text_kind(component) else { return Facts::new() };
     let text = TextFacts {
         kind,
@@ -88,6 +97,7 @@ pub fn facts(node: &str, component: Component, network: &TextNetwork, take: Take
         prompted: length.prompted,
         hides_padding: length.hides_padding,
         take,
+        storage,
         network: network.clone(),
     };
     Facts::new().with("text", serde_json::to_value(&text).unwrap_or_default())
@@ -97,14 +107,14 @@ pub fn facts(node: &str, component: Component, network: &TextNetwork, take: Take
 pub fn plan(cx: &PlanCx) -> NodePlan {
     let Some(text) = text_of(cx.facts) else { return NodePlan::default() };
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-    let bytes = weights_source::bytes(&text.network.shapes(), dtype);
+    let bytes = text.keeping().bytes(&text.network.shapes(), dtype).device;
     NodePlan { resident: vec![Bytes { category: Category::Weights, bytes }], ..Default::default() }
 }
 
 /// A text encoder from a file.
 pub fn build_file(
     cx: &BuildCx,
-    weights: &str,
+    (weights, storage): (&str, Option<StorageType>),
     component: Component,
     take: impl FnOnce(&ComponentWeights) -> Take,
     prompts: Prompts,
@@ -115,7 +125,7 @@ pub fn build_file(
     let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
     let take = take(&file);
     drop(file);
-    build(cx, component, network, take, prompts, Source::File(path))
+    build(cx, component, network, take, prompts, (Source::File(path), storage))
 }
 
 /// A text encoder as a value.
@@ -125,10 +135,11 @@ pub fn build(
     network: TextNetwork,
     take: Take,
     prompts: Prompts,
-    source: Source,
+    (source, storage): (Source, Option<StorageType>),
 ) -> Result<Built, RunError> {
     let engine = Engine::open(cx.settings)?;
-    let text: Arc<TextEncoder> = TextEncoder::new(component, network, take, prompts, source, engine)?;
+    storage::refuse(&engine, storage)?;
+    let text: Arc<TextEncoder> = TextEncoder::new(component, network, take, prompts, (source, storage), engine)?;
     let content = Some(text.fingerprint.clone());
     Ok(Built { outputs: vec![text], content, ..Default::default() })
 }

@@ -12,7 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{self, Inferred, Length, rows_suffice};
+use crate::common::errors;
 use crate::common::family;
+use crate::common::storage::StorageType;
 use crate::common::text::Prompts;
 use crate::common::weights_source::config_usize;
 
@@ -36,6 +38,10 @@ pub struct Config {
     /// Cap the attention logits as Gemma 2 was trained with. Image models are made and used without. Default false.
     #[serde(default)]
     attention_softcap: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -65,7 +71,7 @@ impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.head_dim).map(|n| n as usize);
         let head_dim = own.or(config_usize(file.config.as_ref(), "head_dim")?);
-        let mut config = GemmaConfig::infer(|n| file.shape(n), head_dim).map_err(|why| ("P0305", why))?;
+        let mut config = GemmaConfig::infer(file, head_dim).map_err(errors::sizes)?;
         config.softcap = self.attention_softcap.then_some(CAP);
         Ok(TextNetwork::Gemma(config))
     }
@@ -118,13 +124,18 @@ impl Node for Gemma {
                 Some(path) => GemmaTokenizer::from_file(path),
                 None => find_tokenizer(&weights, TokenizerKind::Gemma).and_then(|origin| GemmaTokenizer::open(&origin)),
             };
-            if let Ok(tokenizer) = &found
-                && let Err((code, why)) = rows(&network, tokenizer)
-            {
-                cx.error(code, "weights", why, None);
+            let field = if given.is_some() { "tokenizer" } else { "weights" };
+            if let (Ok(tokenizer), TextNetwork::Gemma(c)) = (&found, &network) {
+                let ids = tokenizer.vocabulary();
+                if let Err((code, why)) = rows_suffice(c.vocab, ids) {
+                    cx.error(code, "weights", why, None);
+                } else if ids < c.vocab - c.vocab / 10 {
+                    let message = format!("the tokenizer has {ids} ids, the token table {} rows", c.vocab);
+                    let help = "see that the tokenizer is the one that the text encoder was trained with";
+                    cx.warn("P0401", field, message, Some(help.into()));
+                }
             }
             if let Err(e) = found {
-                let field = if given.is_some() { "tokenizer" } else { "weights" };
                 let help =
                     "put Gemma's `tokenizer.json` or `tokenizer.model` beside the weights, or name it: `tokenizer: …`";
                 cx.error("P0301", field, e.to_string(), Some(help.into()));
@@ -132,7 +143,7 @@ impl Node for Gemma {
         }
         let length =
             Length { prompted: !config.system_prompt.is_empty(), ..Length::of(config.max_tokens as usize, true) };
-        common::facts(Self::ABOUT.type_name, COMPONENT, &network, family::take(false, 2), length)
+        common::facts(cx, Self::ABOUT.type_name, (COMPONENT, &network), family::take(false, 2), length, config.storage)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -158,6 +169,6 @@ impl Node for Gemma {
             rows(&network, &tokenizer)?;
             Ok(network)
         };
-        common::build_file(cx, &config.weights, COMPONENT, |_| take, prompts, infer)
+        common::build_file(cx, (&config.weights, config.storage), COMPONENT, |_| take, prompts, infer)
     }
 }

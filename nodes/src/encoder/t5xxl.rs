@@ -13,7 +13,9 @@ use serde::Deserialize;
 
 use super::common::{self, Inferred, Length, rows_suffice};
 use crate::common::engine::compute_type;
+use crate::common::errors;
 use crate::common::family;
+use crate::common::storage::StorageType;
 use crate::common::text::Prompts;
 
 /// Fields of `encoder.t5xxl`.
@@ -29,6 +31,10 @@ pub struct Config {
     /// Hide padding from attention in T5, and as keys in FLUX, whose blocks otherwise read it; the published models were trained without. Default false.
     #[serde(default)]
     attention_mask: bool,
+    /// Type that the weights are kept in; each is cast to the type that is computed in when it is used. `f8_e4m3` rounds
+    /// them and leaves out embeddings, norms and biases. Default: the type that is computed in.
+    #[serde(default)]
+    storage: Option<StorageType>,
 }
 
 impl Config {
@@ -43,7 +49,7 @@ const COMPONENT: Component = Component::T5;
 pub struct T5Xxl;
 
 fn infer(file: &ComponentWeights) -> Inferred {
-    let config = T5Config::infer(|n| file.shape(n)).map_err(|why| ("P0305", why))?;
+    let config = T5Config::infer(file).map_err(errors::sizes)?;
     rows_suffice(config.vocab, T5Tokenizer::embedded().vocabulary())?;
     Ok(TextNetwork::T5(config))
 }
@@ -77,7 +83,7 @@ impl Node for T5Xxl {
         };
         let length =
             Length { assumed: config.max_tokens.is_none(), ..Length::of(config.tokens(), config.attention_mask) };
-        common::facts(Self::ABOUT.type_name, COMPONENT, &network, family::take(false, 2), length)
+        common::facts(cx, Self::ABOUT.type_name, (COMPONENT, &network), family::take(false, 2), length, config.storage)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -90,6 +96,6 @@ impl Node for T5Xxl {
             length: config.tokens(),
             masked: config.attention_mask,
         };
-        common::build_file(cx, &config.weights, COMPONENT, |_| family::take(false, 2), prompts, infer)
+        common::build_file(cx, (&config.weights, config.storage), COMPONENT, |_| family::take(false, 2), prompts, infer)
     }
 }

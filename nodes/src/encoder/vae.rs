@@ -16,6 +16,7 @@ use crate::common::autoencoder::Autoencoder;
 use crate::common::engine::Engine;
 use crate::common::errors;
 use crate::common::family;
+use crate::common::latents_fit::ScaleFrom;
 use crate::common::weights_source::{self, Source};
 
 /// Fields of `encoder.vae`.
@@ -33,7 +34,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.000001))]
     scaling_factor: Option<f64>,
-    /// Latent shift. Default: from the Diffusers `config.json`, else that of the model in the file, else 0 for 4 channels and 0.1159 for 16; 0 where only the scale is told.
+    /// Latent shift. Default where `scaling_factor` is left out: from the Diffusers `config.json`, else that of the model in the file, else 0 for 4 channels and 0.1159 for 16. Default beside a `scaling_factor`: that of the models with this scale, else 0.
     #[serde(default)]
     shift_factor: Option<f64>,
     /// What shapes cannot tell, for reduced models.
@@ -88,8 +89,10 @@ struct Found {
     config: VaeConfig,
     scale: f64,
     shift: f64,
-    /// Neither the document nor the file tells scale and shift.
-    assumed: bool,
+    /// Where they come from; nothing for a file that is not there yet.
+    from: Option<ScaleFrom>,
+    /// A scale that no model has is told without its shift.
+    shiftless: bool,
     /// It stands in for a file whose name does not tell the number of channels.
     guessed: bool,
 }
@@ -111,7 +114,7 @@ impl Config {
         let json = file.config.as_ref();
         let own = self.config.as_ref().and_then(|c| c.norm_groups.map(|n| n as usize));
         let groups = own.or(weights_source::config_usize(json, "norm_num_groups")?);
-        let config = VaeConfig::infer(|n| file.shape(n), groups).map_err(|why| ("P0305", why))?;
+        let config = VaeConfig::infer(file, groups).map_err(errors::sizes)?;
         let family = detect_set(file.set()).architecture.family();
         let known = |key: &str| weights_source::config_number(json, key);
         Ok(self.with_scale(config, [known("scaling_factor")?, known("shift_factor")?], family))
@@ -120,15 +123,16 @@ impl Config {
     /// With scale and shift: the document's, else those of the file, else its family's.
     fn with_scale(&self, config: VaeConfig, known: [Option<f64>; 2], family: Option<Family>) -> Found {
         let by_channels = if config.latent == 16 { Family::Flux } else { Family::Sd1 };
-        let (scale, shift) = family::latent_scale(family.unwrap_or(by_channels));
-        let told = self.scaling_factor.or(known[0]);
-        Found {
-            scale: told.unwrap_or(scale),
-            shift: self.shift_factor.or(known[1]).unwrap_or(if told.is_some() { 0.0 } else { shift }),
-            assumed: told.is_none() && family.is_none(),
-            guessed: false,
-            config,
-        }
+        let usual = family::latent_scale(family.unwrap_or(by_channels));
+        let (scale, shift, from) = match (self.scaling_factor, known[0]) {
+            (Some(scale), _) => (scale, family::shift_of_scale(scale).or(known[1]), ScaleFrom::Document),
+            // A configuration without shift has none.
+            (None, Some(scale)) => (scale, known[1].or(Some(0.0)), ScaleFrom::Config),
+            (None, None) => (usual.0, known[1].or(Some(usual.1)), family.map_or(ScaleFrom::Assumed, ScaleFrom::Model)),
+        };
+        let shift = self.shift_factor.or(shift);
+        let shiftless = shift.is_none() && usual.1 != 0.0;
+        Found { scale, shift: shift.unwrap_or(0.0), from: Some(from), shiftless, guessed: false, config }
     }
 
     /// The usual autoencoder, where the file is not there yet.
@@ -138,7 +142,7 @@ impl Config {
         let sixteen =
             name.starts_with("ae") || name.contains("sd3") || name.contains("flux") || name.contains("lumina");
         let mut found = self.with_scale(VaeConfig::standard(if sixteen { 16 } else { 4 }), [None; 2], None);
-        found.assumed = false;
+        found.from = found.from.filter(|from| *from == ScaleFrom::Document);
         let four = ["sd1", "sd_1", "sd-1", "sd2", "v1-", "v2-", "xl"];
         found.guessed = !sixteen && !four.iter().any(|part| name.contains(part));
         found
@@ -195,13 +199,18 @@ impl Node for VaeEncoder {
             }
             _ => return Facts::new(),
         };
+        if found.shiftless {
+            let message = format!("the shift beside a scale of {} is taken as 0", found.scale);
+            let help = "latents of 16 channels are usually shifted: say `shift_factor: 0` if these are not";
+            cx.warn("P0401", "scaling_factor", message, Some(help.into()));
+        }
         let facts = if found.guessed { Facts::new().with("guessed", true) } else { Facts::new() };
         facts
             .with("latent_channels", found.config.latent as u64)
             .with("factor", found.config.factor() as u64)
             .with("scale", found.scale)
             .with("shift", found.shift)
-            .with("scale_assumed", found.assumed)
+            .with("scale_from", found.from.map_or("", ScaleFrom::id))
             .with("vae", serde_json::to_value(&found.config).unwrap_or_default())
     }
 

@@ -12,7 +12,7 @@ use pipe_train::loss::LossType;
 use super::At;
 use crate::common::batch::{Batch, HostTensor};
 use crate::common::facts::{TextFacts, cached_texts, network_of, trained_texts};
-use crate::common::{family, texts_fit};
+use crate::common::{family, latents_fit, texts_fit};
 
 pub fn inputs() -> Vec<Input> {
     vec![
@@ -138,31 +138,14 @@ fn fit(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, name: &st
         let message =
             format!("the model works on {wanted} latent channels, the autoencoder of `{name}` makes {channels}");
         cx.error("P0401", "batch", message, Some("use the autoencoder of the model's family".into()));
+    } else if let Some((message, help)) = latents_fit::misfit(family, batch, "latent_", name) {
+        cx.error("P0401", "batch", message, Some(help));
     }
-    scale_fits(cx, family, batch, name);
     sizes_fit(cx, family, model, batch, name);
     if batch.get("replay").is_some() {
         return replay_fits(cx, family, model, batch, name);
     }
     text_fits(cx, family, model, batch, name);
-}
-
-/// An autoencoder whose scale was assumed, not told, and is another family's.
-fn scale_fits(cx: &mut CheckCx, family: Family, batch: &Facts, name: &str) {
-    let (scale, shift) = family::latent_scale(family);
-    let assumed = batch.get("latent_scale_assumed") == Some(&serde_json::json!(true));
-    if assumed && batch.f64("latent_scale").is_some_and(|s| (s - scale).abs() > 1e-6) {
-        let message = format!(
-            "latents of {family} are scaled by {scale}, those of `{name}` by {}, which was assumed",
-            batch.f64("latent_scale").unwrap_or(1.0)
-        );
-        let set = if shift == 0.0 {
-            format!("set `scaling_factor: {scale}` on the autoencoder")
-        } else {
-            format!("set `scaling_factor: {scale}` and `shift_factor: {shift}` on the autoencoder")
-        };
-        cx.error("P0401", "batch", message, Some(set));
-    }
 }
 
 /// Latents that the network cannot cut into its patches.

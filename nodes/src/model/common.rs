@@ -3,41 +3,19 @@
 use std::sync::Arc;
 
 use pipe_core::node::{CheckCx, Facts, PlanCx};
-use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
+use pipe_core::plan::{Bytes, Category, NodePlan, bytes_text, grouped};
 use pipe_core::port::{Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
 use pipe_data::weights::{ComponentWeights, Family, Layout};
 use pipe_networks::Network;
-use pipe_networks::pass::Policy;
 use pipe_train::ddpm::Prediction;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
+use super::memory::BlockMemory;
 use crate::common::denoiser::Denoiser;
 use crate::common::engine::{Engine, check_device, compute_type};
-use crate::common::facts::network_of;
+use crate::common::facts::{keeping_of, network_of};
 use crate::common::family;
 use crate::common::weights_source::{self, Source};
-
-/// Gradient checkpointing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Checkpointing {
-    /// Every activation is kept: fastest.
-    #[default]
-    None,
-    /// Each block is computed again in the backward pass: less memory, about a third more time.
-    Blocks,
-}
-
-impl Checkpointing {
-    fn policy(self) -> Policy {
-        match self {
-            Checkpointing::None => Policy::Keep,
-            Checkpointing::Blocks => Policy::Recompute,
-        }
-    }
-}
 
 /// What a model trains towards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,20 +63,21 @@ pub fn check_file(
     weights_source::sizes_for_check(cx, weights, family.denoiser(), || full, sizes)
 }
 
-/// Facts of a model.
+/// Facts of a model; reports what its fields about memory get wrong.
 pub fn facts(
+    cx: &mut CheckCx,
     family: Family,
     network: &Network,
     file: Option<&ComponentWeights>,
-    checkpointing: Checkpointing,
+    memory: &BlockMemory,
     objective: Objective,
 ) -> Facts {
     let mut facts = Facts::new()
         .with("architecture", family::id(family))
         .with("latent_channels", network.channels() as u64)
         .with("context_dim", network.context() as u64)
-        .with("checkpointing", serde_json::to_value(checkpointing).unwrap_or_default())
         .with("network", serde_json::to_value(network).unwrap_or_default());
+    facts = memory.check(cx, network, facts);
     if let Some(file) = file {
         facts = facts.with("layout", file.layout.id());
     }
@@ -118,9 +97,16 @@ pub fn plan(cx: &PlanCx) -> NodePlan {
     let Some(network) = network_of(cx.facts) else { return NodePlan::default() };
     let dtype = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
     let shapes = network.shapes();
+    let kept = keeping_of(cx.facts).bytes(&shapes, dtype);
+    let mut notes = vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())];
+    if kept.host > 0 {
+        let (device, host) = (bytes_text(kept.device), bytes_text(kept.host));
+        notes.push(format!("weights: {device} on the device, {host} of swapped blocks in host memory"));
+    }
     NodePlan {
-        resident: vec![Bytes { category: Category::Weights, bytes: weights_source::bytes(&shapes, dtype) }],
-        notes: vec![format!("{} parameters in {} tensors", grouped(network.parameters() as u64), shapes.len())],
+        resident: vec![Bytes { category: Category::Weights, bytes: kept.device }],
+        host: kept.host,
+        notes,
         ..Default::default()
     }
 }
@@ -130,7 +116,7 @@ pub fn build_file(
     cx: &BuildCx,
     weights: &str,
     family: Family,
-    checkpointing: Checkpointing,
+    memory: &BlockMemory,
     objective: impl FnOnce(&ComponentWeights) -> Objective,
     infer: impl FnOnce(&ComponentWeights) -> Inferred,
 ) -> Result<Built, RunError> {
@@ -139,7 +125,7 @@ pub fn build_file(
     let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
     let (objective, layout) = (objective(&file), file.layout);
     drop(file);
-    build(cx, family, network, checkpointing, objective, Source::File(path), Some(layout))
+    build(cx, family, network, memory, objective, Source::File(path), Some(layout))
 }
 
 /// A model as a value.
@@ -147,14 +133,16 @@ pub fn build(
     cx: &BuildCx,
     family: Family,
     network: Network,
-    checkpointing: Checkpointing,
+    memory: &BlockMemory,
     objective: Objective,
     source: Source,
     layout: Option<Layout>,
 ) -> Result<Built, RunError> {
     let engine = Engine::open(cx.settings)?;
+    memory.refuse(&engine)?;
     let content = source.fingerprint(family.denoiser())?;
     let goal = (objective.prediction, objective.zero_terminal_snr);
-    let model: Arc<Denoiser> = Denoiser::new(family, network, goal, checkpointing.policy(), (source, layout), engine);
+    let held = (memory.memory.checkpointing.policy(), memory.keeping(&network));
+    let model: Arc<Denoiser> = Denoiser::new(family, network, goal, held, (source, layout), engine);
     Ok(Built { outputs: vec![model], content: Some(content), ..Default::default() })
 }

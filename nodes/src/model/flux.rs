@@ -10,7 +10,9 @@ use pipe_networks::flux::FluxConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Inferred, Objective};
+use super::common::{self, Inferred, Objective};
+use super::memory::BlockMemory;
+use crate::common::errors;
 use crate::common::weights_source::config_triple;
 
 /// Fields of `model.flux`.
@@ -19,9 +21,8 @@ pub struct Config {
     /// Checkpoint: the authors' single file, an all-in-one file, or a Diffusers folder; fp8 files too.
     #[schemars(extend("x-path" = "any"))]
     weights: String,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: BlockMemory,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -48,7 +49,7 @@ impl Config {
             Some(axes) => Some(axes.map(|n| n as usize)),
             None => config_triple(file.config.as_ref(), "axes_dims_rope")?,
         };
-        FluxConfig::infer(|n| file.shape(n), axes).map(Network::Flux).map_err(|why| ("P0305", why))
+        FluxConfig::infer(file, axes).map(Network::Flux).map_err(errors::sizes)
     }
 }
 
@@ -76,7 +77,7 @@ impl Node for FluxModel {
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, Objective::default())
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory, Objective::default())
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -85,6 +86,6 @@ impl Node for FluxModel {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let infer = |file: &_| config.infer(file);
-        common::build_file(cx, &config.weights, FAMILY, config.checkpointing, |_| Objective::default(), infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory, |_| Objective::default(), infer)
     }
 }

@@ -10,7 +10,9 @@ use pipe_networks::lumina_next::LuminaNextConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Inferred, Objective};
+use super::common::{self, Inferred, Objective};
+use super::memory::BlockMemory;
+use crate::common::errors;
 
 /// Fields of `model.lumina_next`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -18,9 +20,8 @@ pub struct Config {
     /// Checkpoint: the authors' file or a Diffusers folder.
     #[schemars(extend("x-path" = "any"))]
     weights: String,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: BlockMemory,
 }
 
 /// The node type.
@@ -30,7 +31,7 @@ const FAMILY: Family = Family::LuminaNext;
 
 impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
-        LuminaNextConfig::infer(|n| file.shape(n)).map(Network::LuminaNext).map_err(|why| ("P0305", why))
+        LuminaNextConfig::infer(file).map(Network::LuminaNext).map_err(errors::sizes)
     }
 }
 
@@ -58,7 +59,7 @@ impl Node for LuminaNextModel {
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, Objective::default())
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory, Objective::default())
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -67,6 +68,6 @@ impl Node for LuminaNextModel {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let infer = |file: &_| config.infer(file);
-        common::build_file(cx, &config.weights, FAMILY, config.checkpointing, |_| Objective::default(), infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory, |_| Objective::default(), infer)
     }
 }

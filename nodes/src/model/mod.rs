@@ -4,6 +4,7 @@ mod common;
 pub mod flux;
 pub mod lumina2;
 pub mod lumina_next;
+pub mod memory;
 pub mod sd1;
 pub mod sd2;
 pub mod sd3;

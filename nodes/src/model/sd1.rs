@@ -11,7 +11,8 @@ use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Objective};
+use super::common::{self, Objective};
+use super::memory::Memory;
 use super::unet::{self, Hints};
 use crate::common::weights_source::Source;
 
@@ -32,9 +33,8 @@ pub struct Config {
     /// Train with a schedule that ends in pure noise (Lin et al. 2024); for v models. Default: what the file says, else false.
     #[serde(default)]
     zero_terminal_snr: Option<bool>,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: Memory,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -152,7 +152,7 @@ impl Node for Sd1Model {
                     Some(file) => unet::objective(file, config.prediction, config.zero_terminal_snr),
                     None => config.objective(),
                 };
-                common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, objective)
+                common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory.clone().into(), objective)
             }
             (None, Some(init)) => {
                 common::check_settings(cx);
@@ -160,7 +160,9 @@ impl Node for Sd1Model {
                     cx.error("P0402", "config", "`config` has no effect beside `init`", None);
                 }
                 match init.network() {
-                    Ok(network) => common::facts(FAMILY, &network, None, config.checkpointing, config.objective()),
+                    Ok(network) => {
+                        common::facts(cx, FAMILY, &network, None, &config.memory.clone().into(), config.objective())
+                    }
                     Err(why) => {
                         cx.error("P0403", "init", why, None);
                         Facts::new()
@@ -180,12 +182,12 @@ impl Node for Sd1Model {
             (Some(path), _) => {
                 let objective = |file: &_| unet::objective(file, config.prediction, config.zero_terminal_snr);
                 let infer = |file: &_| unet::infer(file, FAMILY, config.config.as_ref());
-                common::build_file(cx, path, FAMILY, config.checkpointing, objective, infer)
+                common::build_file(cx, path, FAMILY, &config.memory.clone().into(), objective, infer)
             }
             (None, Some(init)) => {
                 let network = init.network().map_err(|why| RunError::new("P0403", why).at("init"))?;
                 let source = Source::Random { seed: init.seed };
-                common::build(cx, FAMILY, network, config.checkpointing, config.objective(), source, None)
+                common::build(cx, FAMILY, network, &config.memory.clone().into(), config.objective(), source, None)
             }
             (None, None) => Err(RunError::new("P0301", "neither `weights` nor `init` is given")),
         }

@@ -11,7 +11,8 @@ use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Objective};
+use super::common::{self, Objective};
+use super::memory::Memory;
 use super::unet::{self, Hints};
 
 /// Fields of `model.sd2`.
@@ -26,9 +27,8 @@ pub struct Config {
     /// Train with a schedule that ends in pure noise (Lin et al. 2024); for v models. Default: what the file says, else false.
     #[serde(default)]
     zero_terminal_snr: Option<bool>,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: Memory,
     /// What shapes cannot tell, for reduced models.
     #[serde(default)]
     config: Option<Hints>,
@@ -78,7 +78,7 @@ impl Node for Sd2Model {
                 zero_terminal_snr: config.zero_terminal_snr.unwrap_or(false),
             },
         };
-        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, objective)
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory.clone().into(), objective)
     }
 
     fn plan(_config: &Config, cx: &PlanCx) -> NodePlan {
@@ -88,6 +88,6 @@ impl Node for Sd2Model {
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let objective = |file: &_| unet::objective(file, config.prediction, config.zero_terminal_snr);
         let infer = |file: &_| unet::infer(file, FAMILY, config.config.as_ref());
-        common::build_file(cx, &config.weights, FAMILY, config.checkpointing, objective, infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory.clone().into(), objective, infer)
     }
 }

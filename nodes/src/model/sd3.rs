@@ -10,7 +10,9 @@ use pipe_networks::mmdit::{MmditConfig, Options};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{self, Checkpointing, Inferred, Objective};
+use super::common::{self, Inferred, Objective};
+use super::memory::BlockMemory;
+use crate::common::errors;
 use crate::common::weights_source::config_usize;
 
 /// Fields of `model.sd3`.
@@ -19,9 +21,8 @@ pub struct Config {
     /// Checkpoint: a single file with or without encoders, or a Diffusers folder.
     #[schemars(extend("x-path" = "any"))]
     weights: String,
-    /// What is kept for the backward pass. Default `none`: everything.
-    #[serde(default)]
-    checkpointing: Checkpointing,
+    #[serde(flatten)]
+    memory: BlockMemory,
     /// Probability of doing without a text encoder, for each sample of training by itself: its embedding and its pooled
     /// vector are zero then. Default: none.
     #[serde(default)]
@@ -76,7 +77,7 @@ impl Config {
     fn infer(&self, file: &ComponentWeights) -> Inferred {
         let own = self.config.as_ref().and_then(|c| c.heads).map(|n| n as usize);
         let heads = own.or(config_usize(file.config.as_ref(), "num_attention_heads")?);
-        let sizes = MmditConfig::infer(|n| file.shape(n), heads).map_err(|why| ("P0305", why))?;
+        let sizes = MmditConfig::infer(file, heads).map_err(errors::sizes)?;
         Ok(self.with_options(sizes))
     }
 
@@ -138,7 +139,7 @@ impl Node for Sd3Model {
         let Some((network, file)) = common::check_file(cx, &config.weights, FAMILY, full, infer) else {
             return Facts::new();
         };
-        common::facts(FAMILY, &network, file.as_deref(), config.checkpointing, Objective::default())
+        common::facts(cx, FAMILY, &network, file.as_deref(), &config.memory, Objective::default())
             .with("text_dropout", format!("/nodes.{}.text_dropout", cx.name))
     }
 
@@ -148,6 +149,6 @@ impl Node for Sd3Model {
 
     fn build(config: Config, cx: &mut BuildCx) -> Result<Built, RunError> {
         let infer = |file: &_| config.infer(file);
-        common::build_file(cx, &config.weights, FAMILY, config.checkpointing, |_| Objective::default(), infer)
+        common::build_file(cx, &config.weights, FAMILY, &config.memory, |_| Objective::default(), infer)
     }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{Inferred, Objective};
+use crate::common::errors;
 use crate::common::weights_source::{config_list, config_usize};
 
 /// What shapes cannot tell.
@@ -37,7 +38,7 @@ pub fn infer(file: &ComponentWeights, family: Family, hints: Option<&Hints>) -> 
         groups: hints.and_then(|h| h.norm_groups.map(|n| n as usize)).or(config_usize(json, "norm_num_groups")?),
         size_embedding: config_usize(json, "addition_time_embed_dim")?,
     };
-    UnetConfig::infer(|n| file.shape(n), &unet_hints).map(Network::Unet).map_err(|why| ("P0305", why))
+    UnetConfig::infer(file, &unet_hints).map(Network::Unet).map_err(errors::sizes)
 }
 
 /// What a U-Net of another family is, by its weights' shapes.

@@ -159,6 +159,39 @@ mod tests {
         assert!(expected.iter().zip(&start).any(|(a, b)| (a - b).abs() > 1e-2));
     }
 
+    /// Updates on the way back give one tensor at a time.
+    #[test]
+    fn tensors_may_step_one_by_one() {
+        let device = Device::composed_cpu();
+        let tensor =
+            |of: fn(f32) -> f32, n: usize| device.tensor((0..n).map(|i| of(i as f32)).collect(), &[n], DType::F32);
+        let whole = Group {
+            name: "unet".into(),
+            part: "unet".into(),
+            rate: None,
+            tensors: vec![("a".into(), vec![12]), ("b".into(), vec![5])],
+        };
+        let alone = whole.tensors.iter().map(|one| Group { tensors: vec![one.clone()], ..whole.clone() });
+        let run = |calls: &[Group]| {
+            let mut updater = DeviceAdamW::new(AdamW::default(), device.clone());
+            let made = |of: fn(f32) -> f32| {
+                HashMap::from([("a".to_string(), tensor(of, 12)), ("b".to_string(), tensor(of, 5))])
+            };
+            let mut weights = made(|i| (0.3 * i).sin());
+            for _ in 0..3 {
+                for group in calls {
+                    let mut gradients = made(|i| (1.7 * i).cos());
+                    gradients.retain(|key, _| group.tensors.iter().any(|(own, _)| own == key));
+                    let group = std::slice::from_ref(group);
+                    updater.step(group, &[1e-2], &Scale::Number(0.5), &mut weights, gradients).unwrap();
+                }
+            }
+            [weights["a"].to_vec(), weights["b"].to_vec()].concat()
+        };
+        let one_by_one: Vec<Group> = alone.rev().collect();
+        assert_eq!(run(std::slice::from_ref(&whole)), run(&one_by_one));
+    }
+
     /// Clipping without reading the norm is clipping by the norm, and the norm can be read later.
     #[test]
     fn a_factor_on_the_device_clips_as_one_of_the_host() {

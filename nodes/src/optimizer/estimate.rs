@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::RwLock;
 
 use pipe_core::node::Facts;
-use pipe_core::plan::{Bytes, Category, NodePlan};
+use pipe_core::plan::{Bytes, Category, NodePlan, bytes_text};
 use pipe_core::run::RunError;
 use pipe_core::settings::Settings;
 use pipe_data::weights::{Component, Family};
@@ -25,7 +25,7 @@ use crate::cacher::{encode_cost, text_cost};
 use crate::common::autoencoder::{self, Terms};
 use crate::common::denoiser::{DenoiserNet, Live};
 use crate::common::engine::compute_type;
-use crate::common::facts::{TextFacts, network_of, read, trained_texts};
+use crate::common::facts::{TextFacts, keeping_of, network_of, read, trained_texts};
 use crate::common::family;
 use crate::common::gradients::Gradients;
 use crate::common::write;
@@ -48,7 +48,7 @@ pub fn step(settings: &Settings, facts: &Facts, manner: Manner) -> NodePlan {
         Some("autoencoder") => autoencoder_step(settings, facts, fused),
         _ => denoiser_step(settings, facts, manner),
     };
-    if let Some(Measured { peak, flops, most }) = measured {
+    if let Some(Measured { peak, flops, most, away }) = measured {
         // Gradients of weights in bf16 are of the compute type.
         let compute = compute_type(settings.train.precision, crate::planned_kind(settings));
         let size = if kept(facts) == DType::F32 { 4 } else { compute.size() as u64 };
@@ -59,6 +59,10 @@ pub fn step(settings: &Settings, facts: &Facts, manner: Manner) -> NodePlan {
         plan.step.push(Bytes { category: Category::Gradients, bytes: gradients });
         plan.step.push(Bytes { category: Category::Activations, bytes: activations });
         plan.step_flops = (flops + live_flops) * settings.train.accumulate;
+        if away > 0 {
+            plan.host += away;
+            plan.notes.push(format!("activations: {} wait in host memory for the backward pass", bytes_text(away)));
+        }
     }
     plan
 }
@@ -85,9 +89,12 @@ fn live(settings: &Settings, facts: &Facts, compute: DType) -> (u64, u64) {
 struct Measured {
     /// Peak bytes beyond weights and trainables.
     peak: u64,
+    /// FLOPs.
     flops: u64,
     /// Most bytes of gradients at once.
     most: u64,
+    /// Bytes of activations in the host's memory, away from the device.
+    away: u64,
 }
 
 /// Gradients of a plan: all of them, or none longer than it is awaited.
@@ -215,7 +222,9 @@ fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<M
         .map(|(component, mut shapes)| {
             // Of a whole model that learns only buffers are left, and what is to stay as it is.
             shapes.retain(|(name, _)| !full || !learns(name) || still(component, name));
-            let weights = Weights::meta(&shapes, &meter, compute);
+            let text = subject.texts.iter().find(|text| text.component() == component);
+            let keeping = text.map_or_else(|| keeping_of(facts), TextFacts::keeping);
+            let weights = Weights::meta(&shapes, &meter, compute, &keeping);
             (family::part(component), weights)
         })
         .collect();
@@ -227,6 +236,7 @@ fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<M
     let net = DenoiserNet::new(subject.family, &subject.network, &live, &components).ok()?;
     let base = meter.live();
     meter.reset_peak();
+    let away = meter.away();
     let shape = [b, subject.network.channels(), size[1], size[0]];
     let x = Tensor::meta(&shape, compute, &meter);
     let target = Tensor::meta(&shape, DType::F32, &meter);
@@ -264,7 +274,11 @@ fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<M
             inputs.text_mask = vec![vec![1.0; text.tokens as usize]; b];
         }
     }
-    let policy = if facts.str("checkpointing") == Some("blocks") { Policy::Recompute } else { Policy::Keep };
+    let policy = match facts.str("checkpointing") {
+        Some("blocks") => Policy::Recompute,
+        Some("offload") => Policy::Offload,
+        _ => Policy::Keep,
+    };
     let none = Weights::default();
     let setting = Setting {
         model: &net.model,
@@ -293,7 +307,12 @@ fn denoiser_step(settings: &Settings, facts: &Facts, manner: Manner) -> Option<M
         learn();
         more += forward;
     }
-    Some(Measured { peak: meter.peak() - base, flops: meter.flops() + more, most: gathered.most })
+    Some(Measured {
+        peak: meter.peak() - base,
+        flops: meter.flops() + more,
+        most: gathered.most,
+        away: meter.away() - away,
+    })
 }
 
 fn autoencoder_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<Measured> {
@@ -314,5 +333,5 @@ fn autoencoder_step(settings: &Settings, facts: &Facts, fused: bool) -> Option<M
     let terms = Terms { kind: Elementwise::L2, kl_weight: 1.0, scale: 1.0 };
     let train = RwLock::new(train);
     autoencoder::reconstruct(&network, &cx, &none, &train, (&images, &noise), &terms, Some(&mut gathered)).ok()?;
-    Some(Measured { peak: meter.peak() - base, flops: meter.flops(), most: gathered.most })
+    Some(Measured { peak: meter.peak() - base, flops: meter.flops(), most: gathered.most, away: 0 })
 }

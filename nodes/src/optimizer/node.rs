@@ -339,6 +339,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             let state = bytes_text(state_bytes);
             let note = "the update runs on the CPU: gradients are read back and weights uploaded in every step";
             plan.notes.push(format!("{note}; the state ({state}) is in host memory"));
+            plan.host += state_bytes;
         } else {
             plan.resident.push(Bytes { category: Category::OptimizerState, bytes: state_bytes });
         }

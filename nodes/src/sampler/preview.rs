@@ -17,12 +17,13 @@ use serde::Deserialize;
 use super::embed::{self, Embedded, Text};
 use super::pictures::Pictures;
 use super::prompts::Prompt;
-use super::shots::{self, Place};
+use super::shots::{self, Place, Sides};
 use crate::cacher::text_cost;
 use crate::common::denoise::Runner;
 use crate::common::engine::compute_type;
 use crate::common::facts::{network_of, texts_of_port};
 use crate::common::family;
+use crate::common::latents_fit;
 use crate::common::texts_fit;
 use crate::common::trainable::{Held, Trainable};
 
@@ -192,11 +193,12 @@ impl Node for Preview {
         let (model, vae) = (cx.inputs.one("model").cloned(), cx.inputs.one("vae").cloned());
         let prompts = config.check_prompts(cx);
         let network = model.as_ref().and_then(|m| network_of(&m.facts));
-        let mut granularity = None;
+        let mut sides = Sides::default();
         if let Some(vae) = &vae {
             let factor = vae.facts.u64("factor").unwrap_or(8);
             let step = factor * network.as_ref().map_or(1, |n| n.cell() as u64);
-            granularity = Some(step);
+            let most = network.as_ref().and_then(Network::largest).map(|side| side as u64 * factor);
+            sides = Sides { step: Some(step), most };
             let common = |own: fn(&Prompt) -> Option<u64>| prompts.iter().any(|(_, prompt)| own(prompt).is_none());
             for (field, side, used) in
                 [("width", config.width, common(|p| p.width)), ("height", config.height, common(|p| p.height))]
@@ -204,6 +206,10 @@ impl Node for Preview {
                 if used && side % step != 0 {
                     let message = format!("`{field}` is {side}, not a multiple of {step}, which the model needs");
                     cx.error("P0403", field, message, None);
+                }
+                if let Some(most) = most.filter(|most| used && side > *most) {
+                    let message = format!("`{field}` is {side}, the model's position table ends at {most} pixels");
+                    cx.error("P0401", field, message, Some("draw a smaller picture".into()));
                 }
             }
         }
@@ -221,12 +227,16 @@ impl Node for Preview {
                     format!("the model works on {wanted} latent channels, the autoencoder on others"),
                     None,
                 );
+            } else if let (Some(v), Some(family)) = (&vae, family)
+                && let Some((message, help)) = latents_fit::misfit(family, &v.facts, "", &v.node)
+            {
+                cx.error("P0401", "vae", message, Some(help));
             }
         }
         if let (Some(family), Some(model)) = (family, &model) {
             config.check_family(cx, family, &model.facts);
         }
-        shots::check(config, cx, &prompts, (family, network.as_ref()), granularity);
+        shots::check(config, cx, &prompts, (family, network.as_ref()), sides);
         cx.will_write("", Path::new("samples").join(cx.name));
         Facts::new()
     }

@@ -105,14 +105,22 @@ fn guidance(config: &Config, prompt: &Prompt, family: Family) -> f64 {
     prompt.guidance_scale.or(config.guidance_scale).unwrap_or(draw::default_guidance(family))
 }
 
-/// Reports what of the prompts a family does not read, and sizes that it cannot make. `step` is the granularity of
-/// sides where it is known.
+/// What is known of the sides, in pixels, that a model can draw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sides {
+    /// They are multiples of this.
+    pub step: Option<u64>,
+    /// None is longer than this.
+    pub most: Option<u64>,
+}
+
+/// Reports what of the prompts a family does not read, and sizes that it cannot make.
 pub fn check(
     config: &Config,
     cx: &mut CheckCx,
     prompts: &[(Place, Prompt)],
     (family, network): (Option<Family>, Option<&Network>),
-    step: Option<u64>,
+    sides: Sides,
 ) {
     let file = config.prompts_file.as_deref().map(|text| cx.path(text)).unwrap_or_default();
     // `message` says what is wrong after the field's name, which in a file is that of the option.
@@ -138,10 +146,14 @@ pub fn check(
         for (field, own, side) in
             [("width", prompt.width, size(config, prompt).0), ("height", prompt.height, size(config, prompt).1)]
         {
-            if let Some(step) = step.filter(|step| own.is_some() && side % step != 0) {
+            if let Some(step) = sides.step.filter(|step| own.is_some() && side % step != 0) {
                 let message = format!("is {side}, not a multiple of {step}, which the model needs");
                 let near = (side / step * step).max(step);
                 report(cx, place, field, "P0403", &message, Some(format!("{near} is one")));
+            }
+            if let Some(most) = sides.most.filter(|most| own.is_some() && side > *most) {
+                let message = format!("is {side}, the model's position table ends at {most} pixels");
+                report(cx, place, field, "P0401", &message, Some("draw a smaller picture".into()));
             }
         }
         let Some(family) = family else { continue };

@@ -19,6 +19,7 @@ use super::cadence::Plan;
 use super::files::Files;
 use super::make_folder;
 use super::metadata::{self, Session, Wanted};
+use super::range::Range;
 use super::words::AdapterWords;
 use crate::common::errors;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
@@ -109,6 +110,7 @@ impl Node for AdapterSaver {
             words: config.metadata,
             session: None,
             best: Best::of(cx)?,
+            range: Range::new(cx.progress.clone()),
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -125,6 +127,7 @@ struct Saver {
     entries: BTreeMap<String, String>,
     session: Option<Session>,
     best: Best,
+    range: Range,
 }
 
 impl Saver {
@@ -153,15 +156,24 @@ impl Saver {
         for target in targets {
             entries.extend(target.entries(|key| train.factor(key)).map_err(wrong)?);
         }
-        let tensors = || {
+        let made = || {
             let alpha = |t: &Target| TensorOut::f32(t.alpha_name(), DType::F32, [], vec![t.file_alpha()]);
             let factors = entries.iter().map(|e| match &e.values {
                 Values::Tensor(tensor) => tensor_out(e.name.clone(), self.dtype, e.shape.clone(), tensor),
                 Values::Made(values) => TensorOut::f32(e.name.clone(), self.dtype, e.shape.clone(), values.clone()),
             });
-            factors.chain(targets.iter().filter(|t| t.has_alpha()).map(alpha))
+            factors.chain(targets.iter().filter(|t| t.has_alpha()).map(alpha)).collect::<Vec<TensorOut>>()
         };
         let io = |e: std::io::Error| wrong(e.to_string());
+        let wide = Range::beyond(&made()).map_err(io)?;
+        if !rehearsal {
+            self.range.tell(&wide);
+        }
+        let tensors = || {
+            let mut list = made();
+            Range::widen(&mut list, &wide);
+            list
+        };
         let legacy = SafetensorsWriter::new(tensors(), &hash::legacy_metadata(&metadata)).map_err(wrong)?;
         metadata.insert("sshs_model_hash".into(), hash::sshs_model_hash(&legacy).map_err(io)?);
         metadata.insert("sshs_legacy_hash".into(), hash::sshs_legacy_hash(&legacy).map_err(io)?);

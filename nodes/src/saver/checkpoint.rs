@@ -20,6 +20,7 @@ use super::best::{self, Best};
 use super::cadence::Plan;
 use super::files::Files;
 use super::parts::Part;
+use super::range::Range;
 use super::words::Words;
 use super::{make_folder, metadata};
 use crate::common::autoencoder::Autoencoder;
@@ -235,6 +236,7 @@ impl Node for CheckpointSaver {
             entries: metadata::entries(&config.metadata.clone().unwrap_or_default(), cx)?,
             words: config.metadata.unwrap_or_default(),
             best: Best::of(cx)?,
+            range: Range::new(cx.progress.clone()),
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -260,6 +262,7 @@ struct Saver {
     /// Entries of modelspec that the user gave.
     entries: BTreeMap<String, String>,
     best: Best,
+    range: Range,
 }
 
 impl Saver {
@@ -306,7 +309,7 @@ impl Saver {
         metadata::of_checkpoint(&self.trainable, &self.plan.name, &self.words, &self.entries, update)
     }
 
-    fn write(&self, path: &Path, position: Position) -> Result<(), RunError> {
+    fn write(&self, path: &Path, position: Position, rehearsal: bool) -> Result<(), RunError> {
         debug_assert!(matches!(*self.trainable.method, Method::Full(_)));
         make_folder(path)?;
         let parts = self.parts()?;
@@ -316,7 +319,9 @@ impl Saver {
             Format::SingleFile | Format::Ckpt => Form::SingleFile,
             Format::ModelOnly => Form::OwnFile,
             Format::Diffusers => {
-                return pipe_core::folder::atomic_dir(path, |making| self.write_folder(making, family, &parts));
+                return pipe_core::folder::atomic_dir(path, |making| {
+                    self.write_folder(making, family, &parts, rehearsal)
+                });
             }
         };
         let mut list = Vec::new();
@@ -325,6 +330,7 @@ impl Saver {
             list.extend(part.tensors(family, form, self.dtype)?);
         }
         list.extend(marks);
+        self.range.fit(&mut list, !rehearsal)?;
         if self.format == Format::Ckpt {
             return write_ckpt(path, list, Progress { epoch: position.epochs_done(), global_step: position.step })
                 .map_err(error);
@@ -346,7 +352,7 @@ impl Saver {
             .collect()
     }
 
-    fn write_folder(&self, folder: &Path, family: Family, parts: &[Part]) -> Result<(), RunError> {
+    fn write_folder(&self, folder: &Path, family: Family, parts: &[Part], rehearsal: bool) -> Result<(), RunError> {
         let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", folder.display()));
         let json = |path: &Path, value: &Value| {
             let text = serde_json::to_string_pretty(value).unwrap_or_default();
@@ -361,7 +367,8 @@ impl Saver {
             let file = if library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
             let inner = folder.join(name);
             std::fs::create_dir_all(&inner).map_err(failed)?;
-            let list = part.tensors(family, Form::Diffusers, self.dtype)?;
+            let mut list = part.tensors(family, Form::Diffusers, self.dtype)?;
+            self.range.fit(&mut list, !rehearsal)?;
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             write_safetensors(inner.join(format!("{file}.safetensors")), list, &metadata)
                 .map_err(|e| errors::write_error(&e))?;
@@ -394,7 +401,7 @@ impl Listener for Saver {
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         if cx.moment == Moment::Start {
             let path = self.plan.rehearsal(cx.folder);
-            let result = self.write(&path, cx.position);
+            let result = self.write(&path, cx.position, true);
             drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
             return result;
         }
@@ -403,7 +410,7 @@ impl Listener for Saver {
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {
-                self.write(&due.path, cx.position)?;
+                self.write(&due.path, cx.position, false)?;
             }
             self.plan.prune(&due);
             cx.artifacts.push(Artifact { kind: "checkpoint", path: due.path, final_result: due.is_final });
@@ -414,7 +421,7 @@ impl Listener for Saver {
     fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let (name, extension) = (self.plan.name.clone(), self.plan.extension);
         if let Some(path) = self.best.due(cx, &name, extension) {
-            self.write(&path, cx.position)?;
+            self.write(&path, cx.position, false)?;
             cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: false });
         }
         if let Some(path) = self.best.kept(cx, &name, extension) {

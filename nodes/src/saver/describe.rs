@@ -26,9 +26,8 @@ pub fn config(family: Family, part: &ComponentWeights) -> Result<Value, String> 
     if let Some(own) = &part.config {
         return Ok(own.clone());
     }
-    let shape = |name: &str| part.shape(name);
     let clip = |activation, projected: bool| -> Result<Value, String> {
-        let mut config = ClipConfig::infer(shape, None, activation)?;
+        let mut config = ClipConfig::infer(part, None, activation)?;
         if !projected {
             config.projection = None;
         } else if config.projection.is_none() {
@@ -40,18 +39,18 @@ pub fn config(family: Family, part: &ComponentWeights) -> Result<Value, String> 
     let network = match part.component {
         Component::Vae => {
             let (scale, shift) = latent_scale(family);
-            return Ok(vae_config(&VaeConfig::infer(shape, None)?, scale, shift));
+            return Ok(vae_config(&VaeConfig::infer(part, None)?, scale, shift));
         }
         Component::TextEncoder if family == Family::Sd2 => return clip(Activation::Gelu, false),
         Component::TextEncoder => return clip(Activation::QuickGelu, family == Family::Sd3),
         Component::ClipG => return clip(Activation::Gelu, true),
-        Component::T5 => return Ok(text_config(&TextNetwork::T5(T5Config::infer(shape)?))),
-        Component::Gemma => return Ok(text_config(&TextNetwork::Gemma(GemmaConfig::infer(shape, None)?))),
+        Component::T5 => return Ok(text_config(&TextNetwork::T5(T5Config::infer(part)?))),
+        Component::Gemma => return Ok(text_config(&TextNetwork::Gemma(GemmaConfig::infer(part, None)?))),
         Component::Unet => unet::infer(part, family, None).map_err(|(_, why)| why)?,
-        Component::Mmdit => Network::Mmdit(MmditConfig::infer(shape, None)?),
-        Component::Flux => Network::Flux(FluxConfig::infer(shape, None)?),
-        Component::Lumina2 => Network::Lumina2(Lumina2Config::infer(shape, None)?),
-        Component::LuminaNext => Network::LuminaNext(LuminaNextConfig::infer(shape)?),
+        Component::Mmdit => Network::Mmdit(MmditConfig::infer(part, None)?),
+        Component::Flux => Network::Flux(FluxConfig::infer(part, None)?),
+        Component::Lumina2 => Network::Lumina2(Lumina2Config::infer(part, None)?),
+        Component::LuminaNext => Network::LuminaNext(LuminaNextConfig::infer(part)?),
     };
     Ok(network_config(&network))
 }

@@ -17,6 +17,7 @@ use pipe_data::metadata::{
 use pipe_data::weights::detect::detect_shapes;
 use pipe_data::weights::{Architecture, Component, Family, hash};
 use pipe_networks::pass::Policy;
+use pipe_ops::Storage;
 use pipe_train::ddpm::Prediction;
 
 use super::datasets::datasets;
@@ -66,7 +67,8 @@ impl Session {
         let mut training = run(settings, update, position);
         training.output_name = Some(wanted.name.to_owned());
         training.training_comment = wanted.words.comment.clone();
-        training.gradient_checkpointing = Some(model.policy == Policy::Recompute);
+        training.gradient_checkpointing = Some(model.policy != Policy::Keep);
+        training.fp8_base = Some(model.keeping.storage == Some(Storage::F8E4M3));
         training.mixed_precision = Some(mixed(model).into());
         let base_model = base_model(model);
         training.v2 = Some(base_model.is_v2());

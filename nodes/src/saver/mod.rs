@@ -10,6 +10,7 @@ pub mod files;
 pub mod metadata;
 mod names;
 mod parts;
+mod range;
 mod words;
 
 use std::path::Path;

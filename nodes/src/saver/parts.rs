@@ -69,6 +69,13 @@ impl Part {
                 part.shapes.extend(unread);
             }
             part.read_from(file);
+        } else if weights.rests() {
+            let exact = text.source.exact(text.component)?;
+            let kept = part.shapes.iter().filter(|(name, _)| !part.values.contains_key(name));
+            let kept: Vec<_> = kept
+                .map(|(name, shape)| Ok((name.clone(), Tensor::host(exact(name, shape)?, shape))))
+                .collect::<Result<_, RunError>>()?;
+            part.values.extend(kept);
         }
         Ok(part)
     }

@@ -86,13 +86,20 @@ impl Change<'_> {
             return fit(self.kron_sizes(shape).is_some());
         }
         if layer.is(&[], &[Diff, DiffBias]) {
-            return fit(!layer.has(Diff) || size(Diff) == times(&[out, row]));
+            fit(!layer.has(Diff) || size(Diff) == times(&[out, row]))?;
+            if layer.has(DiffBias) && (self.place.swapped || size(DiffBias) != out) {
+                return Err(format!("its difference of a bias has {} values for one of {out}", size(DiffBias)));
+            }
+            return Ok(());
         }
         if let Some(found) = self.check_rotation(shape).or_else(|| self.check_product(shape)) {
             return found;
         }
-        let list: Vec<&str> =
-            layer.0.values().map(|name| name.rsplit_once('.').map_or(name.as_str(), |(_, end)| end)).collect();
+        let ending = |name: &String| {
+            let rest = name.strip_prefix(self.name).unwrap_or(name);
+            format!("`{}`", rest.trim_start_matches(['.', '_']))
+        };
+        let list: Vec<String> = layer.0.values().map(ending).collect();
         Err(format!("it is of no known kind: it has {}", list.join(", ")))
     }
 
@@ -149,9 +156,9 @@ impl Change<'_> {
         if delta.is_empty() {
             return Ok(());
         }
-        let start = self.place.rows.as_ref().map_or(0, |rows| rows.start);
-        match bias.get_mut(start..start + delta.len()) {
-            Some(part) if !self.place.swapped && self.place.rows.as_ref().is_none_or(|r| r.len() == delta.len()) => {
+        let rows = self.place.rows.clone().unwrap_or(0..bias.len());
+        match bias.get_mut(rows) {
+            Some(part) if !self.place.swapped && part.len() == delta.len() => {
                 part.iter_mut().zip(&delta).for_each(|(b, d)| *b += self.ratio as f32 * d);
                 Ok(())
             }

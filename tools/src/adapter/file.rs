@@ -10,6 +10,9 @@ use serde_json::Value as Json;
 use super::peft;
 use crate::error::{Result, ToolError, list};
 
+/// What is said of tensors without a layer.
+pub const OF_NO_LAYER: [&str; 2] = ["is of no layer", "are of no layer"];
+
 /// What a tensor is to its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tensor {
@@ -264,9 +267,11 @@ impl AdapterFile {
         }
     }
 
-    /// An error that names what is unknown in it.
-    pub fn unknown(&self, names: &[String], what: &str) -> ToolError {
-        let count = if names.len() == 1 { "1 name".into() } else { format!("{} names", names.len()) };
+    /// An error that names what is unknown in it; `what` is said of one name, and of several.
+    pub fn unknown(&self, names: &[String], what: [&str; 2]) -> ToolError {
+        let one = names.len() == 1;
+        let count = if one { "1 name".into() } else { format!("{} names", names.len()) };
+        let what = what[usize::from(!one)];
         let message = format!("{count} of `{}` {what}: {}", self.path().display(), list(names));
         ToolError::new("P0320", message).at(self.path())
     }

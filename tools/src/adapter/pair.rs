@@ -68,6 +68,10 @@ impl Pair {
         }
         let alpha = file.alpha(name, layer, rank)?.unwrap_or(rank as f32);
         let magnitude = layer.has(Tensor::Magnitude).then(|| file.values(layer, Tensor::Magnitude)).transpose()?;
+        if let Some(found) = magnitude.as_ref().map(Vec::len).filter(|found| *found != out && *found != weight[1]) {
+            let message = format!("`{name}` has {found} magnitudes (DoRA) for a weight of {weight:?}");
+            return Err(ToolError::new("P0305", message).at(file.path()));
+        }
         Ok(Pair { rank, weight, down: values, up: file.values(layer, Tensor::Up)?, alpha, magnitude })
     }
 
@@ -78,6 +82,10 @@ impl Pair {
     /// Whether the kernel is larger than 1×1.
     pub fn is_conv(&self) -> bool {
         self.weight.iter().skip(2).any(|side| *side > 1)
+    }
+    /// The rank that is nearest to the wanted one: none is above the smaller side of the weight.
+    pub fn possible(&self, wanted: usize) -> usize {
+        wanted.min(self.weight[0]).min(self.row())
     }
     /// α/rank.
     pub fn scale(&self) -> f64 {
@@ -137,6 +145,42 @@ impl Pair {
             self.up.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
         }
         Pair { alpha: self.rank as f32, ..self }
+    }
+
+    /// The sum of pairs, each multiplied by its strength: `Σ mᵢ·sᵢ·Uᵢ·Dᵢ` exactly, their ranks behind each other. One
+    /// alone at strength 1 stays as it is.
+    ///
+    /// # Errors
+    /// The number of the first pair that is for a weight of another size than those before it. Magnitudes are no part
+    /// of a sum: that there are none is for the caller to see to.
+    pub fn stacked(pairs: &[(Pair, f64)]) -> Result<Pair, usize> {
+        let Some((first, _)) = pairs.first() else { return Err(0) };
+        if let [(only, 1.0)] = pairs {
+            return Ok(only.clone());
+        }
+        let rank: usize = pairs.iter().map(|(pair, _)| pair.rank).sum();
+        let out = first.weight[0];
+        let (mut up, mut down) = (vec![0.0; out * rank], Vec::with_capacity(rank * first.row()));
+        let mut weight = first.weight.clone();
+        let mut column = 0;
+        for (number, (pair, ratio)) in pairs.iter().enumerate() {
+            if pair.weight[0] != out || pair.row() != first.row() {
+                return Err(number);
+            }
+            // A 1×1 convolution in one, a matrix in the other.
+            if pair.weight.len() > weight.len() {
+                weight = pair.weight.clone();
+            }
+            let scale = pair.scale() * ratio;
+            for i in 0..out {
+                for r in 0..pair.rank {
+                    up[i * rank + column + r] = (f64::from(pair.up[i * pair.rank + r]) * scale) as f32;
+                }
+            }
+            down.extend(&pair.down);
+            column += pair.rank;
+        }
+        Ok(Pair { rank, weight, down, up, alpha: rank as f32, magnitude: None })
     }
 
     /// One pair for rows that others change each for themselves, of `weight`: each `(first row, pair)`. Down factors
@@ -200,6 +244,12 @@ mod tests {
             close(&sum[10..20], &[0.0; 10]);
             close(&sum[20..], &delta(&parts[1].1));
         }
+        let both = [(whole.clone(), 1.0), (pair(6, 3, 5, 1.5, 0.5), -0.5)];
+        let sum: Vec<f32> = delta(&both[0].0).iter().zip(delta(&both[1].0)).map(|(a, b)| a - 0.5 * b).collect();
+        close(&delta(&Pair::stacked(&both).unwrap()), &sum);
+        assert_eq!(Pair::stacked(&both[..1]).unwrap(), whole);
+        assert_eq!(Pair::stacked(&[both[0].clone(), (pair(4, 2, 5, 1.0, 0.1), 1.0)]), Err(1));
+        assert_eq!(Pair::stacked(&[]), Err(0));
         let folded = whole.clone().folded();
         assert_eq!(folded.alpha, 2.0);
         close(&delta(&folded), &delta(&whole));

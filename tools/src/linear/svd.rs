@@ -24,7 +24,8 @@ impl Svd {
         Svd { left: Matrix::zeros(0, rows), values: Vec::new(), right: Matrix::zeros(0, cols), square: 0.0 }
     }
 
-    /// Up factor `U·diag(s)` of `[rows, rank]` and down factor `Vᵀ` of `[rank, cols]`; ranks beyond the values are zeros.
+    /// Up factor `U·diag(s)` of `[rows, rank]` and down factor `Vᵀ` of `[rank, cols]`. Ranks beyond the values add
+    /// nothing: they are zeros in the up factor and orthonormal to the others in the down factor, so that they can learn.
     pub fn factors(&self, rank: usize) -> (Vec<f32>, Vec<f32>) {
         let (rows, cols) = (self.left.cols, self.right.cols);
         let (mut up, mut down) = (vec![0.0; rows * rank], vec![0.0; rank * cols]);
@@ -33,6 +34,15 @@ impl Svd {
                 up[i * rank + r] = (self.left.data[r * rows + i] * value) as f32;
             }
             for (out, x) in down[r * cols..].iter_mut().zip(&self.right.data[r * cols..(r + 1) * cols]) {
+                *out = *x as f32;
+            }
+        }
+        let known = self.values.len();
+        if rank > known && cols > 0 {
+            let mut all = noise(rank, cols);
+            all.data[..known * cols].copy_from_slice(&self.right.data[..known * cols]);
+            let others = of_rows(all);
+            for (out, x) in down[known * cols..].iter_mut().zip(others.data.iter().skip(known * cols)) {
                 *out = *x as f32;
             }
         }
@@ -192,8 +202,15 @@ mod tests {
             assert!((distance(&a, &rebuilt(&svd, rank)) - left_out.sqrt()).abs() < 1e-6 * a.square().sqrt());
             assert!((svd.kept(rank).powi(2) + left_out / a.square() - 1.0).abs() < 1e-12);
         }
-        // Ranks beyond what is there are zeros.
+        // Ranks beyond what is there add nothing, and can learn: their down factors stand on the others.
         assert!(distance(&a, &rebuilt(&svd, 8)) < 1e-6 * a.square().sqrt());
+        let (more, down) = svd.factors(8);
+        assert!(more.chunks(8).all(|row| row[5..].iter().all(|x| *x == 0.0)));
+        let down = Matrix::of_f32(8, 22, &down);
+        let gram = multiply(&down, false, &down, true);
+        for (i, x) in gram.data.iter().enumerate() {
+            assert!((x - f64::from(u8::from(i / 8 == i % 8))).abs() < 1e-5, "{i}: {x}");
+        }
         let nothing = of_product(&Matrix::zeros(4, 2), &wave(2, 3, 0.2));
         assert_eq!((nothing.values.len(), nothing.kept(1), nothing.factors(1).0), (0, 1.0, vec![0.0; 4]));
     }

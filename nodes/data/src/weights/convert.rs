@@ -94,6 +94,17 @@ pub fn f32_to_bytes(values: &[f32], dtype: DType) -> Option<Vec<u8>> {
     })
 }
 
+/// From which size on a cast to a type gives infinity; nothing for types that hold all of f32's values, and for 8-bit
+/// types, whose largest number is taken then.
+pub fn infinite_from(dtype: DType) -> Option<f32> {
+    match dtype {
+        DType::F16 => Some(65520.0),
+        // Half a unit of the last of 8 digits below 2¹²⁸.
+        DType::BF16 => Some(f32::from_bits(0x7f7f_8000)),
+        _ => None,
+    }
+}
+
 /// Casts to an 8-bit float type, rounding to nearest even.
 fn f32_to_f8(values: &[f32], dtype: DType) -> Vec<u8> {
     let table = f8_table(dtype);

@@ -46,5 +46,5 @@ pub use error::{Damage, FileError, shown};
 pub use file::WeightFile;
 pub use header::{Header, MAX_HEADER, TensorInfo};
 pub use recipe::{Recipe, Source};
-pub use set::WeightSet;
+pub use set::{WeightSet, shard_of};
 pub use writer::{SafetensorsWriter, Sink, Stream, TensorData, TensorOut, write_safetensors};

@@ -120,6 +120,11 @@ impl WeightSet {
         &self.files
     }
 
+    /// Number and count of a shard that was opened by itself.
+    pub fn shard(&self) -> Option<(u32, u32)> {
+        shard_of(&self.path)
+    }
+
     /// Names of all tensors.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -184,6 +189,14 @@ impl WeightSet {
         let missing = || FileError::NoTensor { path: self.path.clone(), tensor: name.into() };
         number.map(|&number| &self.files[number]).ok_or_else(missing)
     }
+}
+
+/// Number and count of a shard, by its usual name: `model-00001-of-00003.safetensors`.
+pub fn shard_of(path: &Path) -> Option<(u32, u32)> {
+    let (rest, all) = path.file_stem()?.to_str()?.rsplit_once("-of-")?;
+    let (_, number) = rest.rsplit_once('-')?;
+    let value = |digits: &str| digits.parse().ok().filter(|_| digits.len() == 5);
+    Some((value(number)?, value(all)?)).filter(|(_, all)| *all > 1)
 }
 
 /// The weight file of a component folder.

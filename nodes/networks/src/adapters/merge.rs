@@ -1,6 +1,6 @@
 //! Adapters merged into weights: `W += m·Δ`, with the strength `m` and what the adapter changes, `Δ = W' − W`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_ops::{Cx, DType, Tensor, Var, op};
 
@@ -207,33 +207,56 @@ impl Change {
     }
 }
 
-/// A copy of the weights with the changes of `layers` (by path) added in f32, each times its strength: of a LoRA, LoHa, LoKr or
-/// GLoRA the multiplier times α/r, of the others the multiplier. Between 0 and 1 it goes in a straight line from W to W'.
-/// Tensors that do not change are shared.
+/// Changes of layers by path, each with its strength.
+pub type Changes = HashMap<String, (Change, f32)>;
+
+/// Values of a weight by name and shape, as its file has them.
+pub type Exact<'a> = &'a dyn Fn(&str, &[usize]) -> Result<Vec<f32>, String>;
+
+/// A copy of the weights with the changes of all `lists` added in f32, one after the other, each times its strength: of
+/// a LoRA, LoHa, LoKr or GLoRA the multiplier times α/r, of the others the multiplier. Between 0 and 1 it goes in a
+/// straight line from W to W'. Tensors that do not change are shared. A weight that rests in fewer bits is made anew
+/// from its `exact` values (of a name and a shape) and rounded once.
 ///
 /// # Errors
-/// A layer that the weights lack or whose change has another size, by name; a change of a bias that is not there.
-pub fn merged(cx: &Cx, weights: &Weights, layers: &HashMap<String, (Change, f32)>) -> Result<Weights, String> {
+/// A layer that the weights lack or whose change has another size, by name; a change of a bias that is not there; what
+/// `exact` fails with.
+pub fn merged(cx: &Cx, weights: &Weights, lists: &[Changes], exact: Exact) -> Result<Weights, String> {
     let mut out = weights.clone();
-    for (path, (change, strength)) in layers {
+    let paths: BTreeSet<&String> = lists.iter().flat_map(HashMap::keys).collect();
+    for path in paths {
         let name = format!("{path}.weight");
-        let Some(w) = weights.get(&name) else { return Err(format!("there is no `{name}`")) };
-        if !change.fits(w.shape()) {
-            return Err(format!("the factors for `{name}` do not fit its shape {:?}", w.shape()));
-        }
-        if let Change::Whole { weight, bias } = change {
-            if !bias.is_empty() {
-                let name = format!("{path}.bias");
-                let Some(b) = weights.get(&name) else { return Err(format!("there is no `{name}`")) };
-                let delta = cx.device.tensor(bias.clone(), b.shape(), DType::F32);
-                out.insert(name, added(cx, b, op::scale_tensor(cx, &delta, *strength)));
+        let mut w = match (weights.get(&name), weights.stored(&name)) {
+            (Some(tensor), _) => tensor.clone(),
+            (None, Some(stored)) => {
+                let shape = stored.shape();
+                cx.device.tensor(exact(&name, shape)?, shape, DType::F32)
             }
-            if weight.is_empty() {
-                continue;
+            (None, None) => return Err(format!("there is no `{name}`")),
+        };
+        for (change, strength) in lists.iter().filter_map(|layers| layers.get(path)) {
+            if !change.fits(w.shape()) {
+                return Err(format!("the factors for `{name}` do not fit its shape {:?}", w.shape()));
             }
+            if let Change::Whole { weight, bias } = change {
+                if !bias.is_empty() {
+                    let name = format!("{path}.bias");
+                    let Some(b) = out.get(&name) else { return Err(format!("there is no `{name}`")) };
+                    let delta = cx.device.tensor(bias.clone(), b.shape(), DType::F32);
+                    let sum = added(cx, b, op::scale_tensor(cx, &delta, *strength));
+                    out.insert(name, sum);
+                }
+                if weight.is_empty() {
+                    continue;
+                }
+            }
+            let delta = op::scale_tensor(cx, &change.delta(cx, &w), *strength);
+            w = added(cx, &w, delta);
         }
-        let delta = op::scale_tensor(cx, &change.delta(cx, w), *strength);
-        out.insert(name, added(cx, w, delta));
+        match weights.stored(&name) {
+            Some(stored) => out.keep(&name, stored.replaced(&cx.device, &w.to_vec())),
+            None => out.insert(name, w),
+        }
     }
     Ok(out)
 }
@@ -251,17 +274,19 @@ mod tests {
         ]));
         let change = Change::LowRank { rank: 1, down: vec![1.0, 10.0], up: vec![2.0, 3.0] };
         let layers = HashMap::from([("a".to_owned(), (change.clone(), 0.5))]);
-        let out = merged(&cx, &weights, &layers).unwrap();
+        let exact = |_: &str, _: &[usize]| Err("nothing rests".to_owned());
+        let merged = |layers| merged(&cx, &weights, &[layers], &exact);
+        let out = merged(layers).unwrap();
         assert_eq!(out.get("a.weight").unwrap().to_vec(), [2.0, 12.0, 4.5, 19.0]);
         assert_eq!(out.get("a.weight").unwrap().shape(), [2, 2, 1, 1]);
         assert_eq!(out.get("b.weight").unwrap().to_vec(), [1.0; 4]);
         assert_eq!(weights.get("a.weight").unwrap().to_vec(), [1.0, 2.0, 3.0, 4.0]);
         let hadamard =
             Change::Hadamard { rank: 1, factors: [vec![1.0, 2.0], vec![1.0, 1.0], vec![3.0, 4.0], vec![1.0, 2.0]] };
-        let out = merged(&cx, &weights, &HashMap::from([("b".to_owned(), (hadamard, 1.0))])).unwrap();
+        let out = merged(HashMap::from([("b".to_owned(), (hadamard, 1.0))])).unwrap();
         assert_eq!(out.get("b.weight").unwrap().to_vec(), [4.0, 7.0, 9.0, 17.0]);
-        assert!(merged(&cx, &weights, &HashMap::from([("c".to_owned(), (change.clone(), 1.0))])).is_err());
+        assert!(merged(HashMap::from([("c".to_owned(), (change.clone(), 1.0))])).is_err());
         let wrong = Change::LowRank { rank: 1, down: vec![1.0], up: vec![2.0, 3.0] };
-        assert!(merged(&cx, &weights, &HashMap::from([("b".to_owned(), (wrong, 1.0))])).is_err());
+        assert!(merged(HashMap::from([("b".to_owned(), (wrong, 1.0))])).is_err());
     }
 }

@@ -108,7 +108,14 @@ mod tests {
             let config = MmditConfig { width, options, ..MmditConfig::sd3_medium() };
             let of = |crop: Option<[f32; 2]>| {
                 let inputs = Inputs { crop, ..Default::default() };
-                let net = Net { cx: &cx, part: "transformer", weights: &weights, train: None, inputs: &inputs };
+                let net = Net {
+                    cx: &cx,
+                    part: "transformer",
+                    weights: &weights,
+                    train: None,
+                    inputs: &inputs,
+                    fetched: None,
+                };
                 config.positions_of(&net, h, w).value
             };
             let expected = file.f32(name).unwrap();

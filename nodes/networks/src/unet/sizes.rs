@@ -1,6 +1,6 @@
 //! Sizes of a U-Net, read from shapes, and its tensors.
 
-use crate::shapes::{List, Shapes};
+use crate::shapes::{List, Reader, Shapes, SizesError, Stored};
 
 /// Shapes of a U-Net.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -53,59 +53,49 @@ pub struct UnetHints {
 }
 
 impl SizeConditions {
-    fn of_width(width: usize, embedding: Option<usize>) -> Result<Self, String> {
+    fn of_width(width: usize, embedding: Option<usize>) -> Result<Self, SizesError> {
         let embedding = embedding.unwrap_or(256);
         match width.checked_sub(6 * embedding) {
             Some(pooled) if pooled > 0 => Ok(SizeConditions { pooled, embedding }),
-            _ => Err(format!(
+            _ => Err(SizesError::Odd(format!(
                 "`add_embedding.linear_1.weight` reads {width} values, too few for six sizes of {embedding}"
-            )),
+            ))),
         }
     }
 }
 
 impl UnetConfig {
     /// Reads sizes from shapes of internal names; says which tensor is missing or odd.
-    pub fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>, hints: &UnetHints) -> Result<Self, String> {
-        let need = |name: &str| shape(name).ok_or_else(|| format!("tensor `{name}` is missing"));
-        let conv_in = need("conv_in.weight")?;
-        if conv_in.len() != 4 {
-            return Err(format!("`conv_in.weight` has shape {conv_in:?}, not four axes"));
-        }
-        let mut widths = Vec::new();
-        let mut depth = Vec::new();
-        while let Some(s) = shape(&format!("down_blocks.{}.resnets.0.conv1.weight", widths.len())) {
-            let level = widths.len();
-            widths.push(s.first().copied().unwrap_or(0));
-            let mut n = 0;
-            while shape(&format!("down_blocks.{level}.attentions.0.transformer_blocks.{n}.norm1.weight")).is_some() {
-                n += 1;
+    pub fn infer(stored: &impl Stored, hints: &UnetHints) -> Result<Self, SizesError> {
+        let r = Reader(stored);
+        let conv_in = r.need("conv_in.weight", 4)?;
+        let levels = r.count("down_blocks.{}.").max(1);
+        let down = |level: usize, rest: &str| format!("down_blocks.{level}.{rest}");
+        let width = |level| Ok(r.need(&down(level, "resnets.0.conv1.weight"), 4)?[0]);
+        let widths: Vec<usize> = (0..levels).map(width).collect::<Result<_, SizesError>>()?;
+        // The most of any level or attention: where one has fewer, some of its tensors are missing.
+        let layers = (0..levels).map(|level| r.count(&down(level, "resnets.{}."))).max().unwrap_or(1);
+        let blocks = |attention: &str| r.count(&format!("{attention}.transformer_blocks.{{}}."));
+        let deepest = |level| (0..layers).map(|j| blocks(&down(level, &format!("attentions.{j}")))).max().unwrap_or(0);
+        let depth = (0..levels).map(deepest).collect();
+        let mid_depth = blocks("mid_block.attentions.0");
+        let context = r.need("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", 2)?[1];
+        let sizes = match r.has("add_embedding.linear_1.weight") {
+            true => {
+                Some(SizeConditions::of_width(r.need("add_embedding.linear_1.weight", 2)?[1], hints.size_embedding)?)
             }
-            depth.push(n);
-        }
-        if widths.is_empty() {
-            return Err("tensor `down_blocks.0.resnets.0.conv1.weight` is missing".into());
-        }
-        let mut layers = 0;
-        while shape(&format!("down_blocks.0.resnets.{layers}.conv1.weight")).is_some() {
-            layers += 1;
-        }
-        let mut mid_depth = 0;
-        while shape(&format!("mid_block.attentions.0.transformer_blocks.{mid_depth}.norm1.weight")).is_some() {
-            mid_depth += 1;
-        }
-        let key = need("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")?;
-        let context = key.get(1).copied().unwrap_or(0);
-        let sizes = match shape("add_embedding.linear_1.weight") {
-            Some(s) => Some(SizeConditions::of_width(s.get(1).copied().unwrap_or(0), hints.size_embedding)?),
-            None => None,
+            false => None,
         };
-        let linear_projection = need("mid_block.attentions.0.proj_in.weight")?.len() == 2;
-        let time = need("time_embedding.linear_1.weight")?.first().copied().unwrap_or(0);
+        let projection = "mid_block.attentions.0.proj_in.weight";
+        let missing = || SizesError::Missing(stored.called(projection));
+        let linear_projection = r.shape(projection).ok_or_else(missing)?.len() == 2;
+        let time = r.need("time_embedding.linear_1.weight", 2)?[0];
         let heads = match (&hints.heads, hints.head_dim) {
             (Some(h), _) if h.len() == 1 => vec![h[0]; widths.len()],
             (Some(h), _) if h.len() == widths.len() => h.clone(),
-            (Some(h), _) => return Err(format!("{} head counts for {} levels", h.len(), widths.len())),
+            (Some(h), _) => {
+                return Err(SizesError::Odd(format!("{} head counts for {} levels", h.len(), widths.len())));
+            }
             (None, Some(d)) => widths.iter().map(|w| w / d.max(1)).collect(),
             // SD 2.x and SDXL have heads of width 64, SD 1.x eight heads everywhere.
             (None, None) if context == 1024 || sizes.is_some() => widths.iter().map(|w| (w / 64).max(1)).collect(),
@@ -114,12 +104,14 @@ impl UnetConfig {
         let groups = hints.groups.unwrap_or(32);
         for (w, h) in widths.iter().zip(&heads) {
             if groups == 0 || !w.is_multiple_of(groups) {
-                return Err(format!(
+                return Err(SizesError::Odd(format!(
                     "{w} channels cannot be normalised in {groups} groups; set `config: {{ norm_groups: … }}`"
-                ));
+                )));
             }
             if *h == 0 || !w.is_multiple_of(*h) {
-                return Err(format!("{w} channels cannot be split into {h} heads; set `config: {{ heads: … }}`"));
+                return Err(SizesError::Odd(format!(
+                    "{w} channels cannot be split into {h} heads; set `config: {{ heads: … }}`"
+                )));
             }
         }
         Ok(UnetConfig {
@@ -291,7 +283,7 @@ mod tests {
             assert_eq!(shapes.len(), tensors);
             assert_eq!(shapes.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>(), parameters);
             let map: std::collections::HashMap<_, _> = shapes.into_iter().collect();
-            assert_eq!(UnetConfig::infer(|n| map.get(n).cloned(), &UnetHints::default()), Ok(config));
+            assert_eq!(UnetConfig::infer(&map, &UnetHints::default()), Ok(config));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_data::weights::WeightFile;
 use pipe_networks::pass::{Policy, Setting};
-use pipe_networks::{Inputs, Model, Slot, Trainables, Weights};
+use pipe_networks::{Inputs, Model, Slot, Stored, Trainables, Weights};
 use pipe_ops::{Cx, DType, Device, Tensor};
 
 /// Path of a fixture.
@@ -52,6 +52,15 @@ impl Io {
         let names = self.0.names().filter_map(|n| n.strip_prefix(self.1));
         let tensors = names.map(|n| (Trainables::key(part, n), self.tensor(n))).collect();
         Trainables { tensors, ..Default::default() }
+    }
+}
+
+impl Stored for Io {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.shape(name)
+    }
+    fn names(&self) -> Vec<&str> {
+        self.0.names().filter_map(|name| name.strip_prefix(self.1)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod conv;
 pub mod gemm;
 pub mod math;
+pub mod narrow;
 pub mod norm;
 pub mod optim;
 pub mod rms;

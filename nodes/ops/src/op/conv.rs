@@ -41,10 +41,10 @@ pub fn conv2d(cx: &Cx, x: &Var, w: &Var, b: Option<&Var>, stride: usize, pad: [u
         }
     };
     let xv = w.tracked().then(|| x.value.clone());
-    let wv = x.tracked().then(|| w.value.clone());
+    let wv = x.tracked().then(|| w.kept());
     let wshape = w.shape().to_vec();
     let back = move |cx: &Cx, gy: Tensor, need: &[bool]| {
-        let gx = wv.filter(|_| need[0]).map(|w| input_backward(cx, &s, &w, &gy));
+        let gx = wv.filter(|_| need[0]).map(|w| input_backward(cx, &s, &w.tensor(cx), &gy));
         let gw = xv.filter(|_| need[1]).map(|x| weight_backward(cx, &s, &x, &gy, &wshape));
         let mut out = vec![gx, gw];
         if need.len() > 2 {

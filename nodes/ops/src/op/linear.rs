@@ -41,13 +41,12 @@ pub fn linear(cx: &Cx, x: &Var, w: &Var, b: Option<&Var>) -> Var {
             Tensor::from_burn(y).reshape(&shape)
         }
     };
-    let (xv, wv) = (x.value.clone(), w.value.clone());
     let xshape = x.shape().to_vec();
     // Only what the gradients asked for need is kept: the weight for x, x for a trainable weight.
-    let xv = w.tracked().then_some(xv);
-    let wv = x.tracked().then_some(wv);
+    let xv = w.tracked().then(|| x.value.clone());
+    let wv = x.tracked().then(|| w.kept());
     let back = move |cx: &Cx, gy: Tensor, need: &[bool]| {
-        let gx = wv.filter(|_| need[0]).map(|w| product(cx, &gy, &w, rows, o, k).reshape(&xshape));
+        let gx = wv.filter(|_| need[0]).map(|w| product(cx, &gy, &w.tensor(cx), rows, o, k).reshape(&xshape));
         let gw = xv.filter(|_| need[1]).map(|x| outer(cx, &gy, &x, rows, o, k));
         let mut out = vec![gx, gw];
         if need.len() > 2 {

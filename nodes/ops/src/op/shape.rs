@@ -9,7 +9,7 @@ use crate::{Cx, Device, Tensor, Var};
 /// The same elements in another shape.
 pub fn reshape(cx: &Cx, x: &Var, shape: &[usize]) -> Var {
     let from = x.shape().to_vec();
-    cx.record(x.value.reshape(shape), &[x], move |_, gy, _| vec![Some(gy.reshape(&from))])
+    cx.record(x.value.reshape(shape), &[x], move |_, gy, _| vec![Some(gy.reshape(&from))]).reshaped(x)
 }
 
 /// `[B, R, C]` → `[B, C, R]`.

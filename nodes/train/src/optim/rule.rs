@@ -113,9 +113,20 @@ pub(crate) fn learning(
     rule: &(impl Rule + ?Sized),
     table: &mut Table,
     groups: &mut [Group<'_>],
+    f: impl FnMut(&mut Cell, &mut Slot, &[f32]),
+) {
+    visit(rule, table, groups, |g| g.rate > 0.0, f);
+}
+
+/// `f` on every tensor that has a gradient and is in a group that is wanted.
+pub(crate) fn visit(
+    rule: &(impl Rule + ?Sized),
+    table: &mut Table,
+    groups: &mut [Group<'_>],
+    wanted: impl Fn(&Group<'_>) -> bool,
     mut f: impl FnMut(&mut Cell, &mut Slot, &[f32]),
 ) {
-    for group in groups.iter_mut().filter(|g| g.rate > 0.0) {
+    for group in groups.iter_mut().filter(|g| wanted(g)) {
         for slot in &mut group.slots {
             let Some(g) = slot.gradient else { continue };
             f(table.cell(rule, slot), slot, g);

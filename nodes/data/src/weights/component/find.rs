@@ -7,13 +7,14 @@ use super::Component;
 use super::kind::CLIP_EMBEDDINGS;
 use crate::weights::detect::{Architecture, detect_set, detect_shapes, lora_kind};
 use crate::weights::error::FileError;
+use crate::weights::keymap::clip;
 use crate::weights::scale;
 use crate::weights::set::WeightSet;
 
 /// The stored tensors of a component.
 pub(super) struct Selected<'a> {
-    /// Whether they have the component's prefix.
-    pub prefixed: bool,
+    /// The component's prefix in this file; empty where it has none.
+    pub prefix: &'static str,
     /// Stored name, and name without prefix.
     pub stored: Vec<(&'a str, &'a str)>,
 }
@@ -22,7 +23,11 @@ pub(super) struct Selected<'a> {
 pub(super) fn select(set: &WeightSet, component: Component) -> Result<Selected<'_>, FileError> {
     let path = set.path();
     let Some(selected) = find(set, component) else {
-        return Err(FileError::NoComponent { path: path.into(), component: component.name(), found: describe(set) });
+        return Err(FileError::NoComponent {
+            path: path.into(),
+            component: component.name(),
+            found: describe(set, component),
+        });
     };
     if let Some(problem) = unsupported(set, component, &selected) {
         return Err(FileError::Unsupported { path: path.into(), problem });
@@ -45,13 +50,13 @@ fn find(set: &WeightSet, component: Component) -> Option<Selected<'_>> {
     let marked = |prefix: &&str| markers.iter().any(|marker| set.info(&format!("{prefix}{marker}")).is_some());
     if let Some(prefix) = component.prefixes().iter().copied().find(marked) {
         let stored = set.names().filter_map(|name| Some((name, name.strip_prefix(prefix)?))).collect();
-        return Some(Selected { prefixed: true, stored });
+        return Some(Selected { prefix, stored });
     }
     if !marked(&"") || other_clip(set, component) {
         return None;
     }
     let stored = set.names().filter(|name| !is_foreign(component, name)).map(|name| (name, name)).collect();
-    Some(Selected { prefixed: false, stored })
+    Some(Selected { prefix: "", stored })
 }
 
 /// Whether a file of one CLIP text encoder is, by its width, another than the wanted.
@@ -64,10 +69,55 @@ fn other_clip(set: &WeightSet, component: Component) -> bool {
     }
 }
 
+/// Beginnings of the noise schedule's buffers.
+const SCHEDULE: [&str; 8] =
+    ["betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar", "lvlb_weights", "denoiser."];
+
+/// The stored tensors that belong to no part of any model, in a file whose parts are told apart by prefixes, and beside
+/// the autoencoder, which takes nothing else from its file. A denoiser without prefix has all that is not another's, so
+/// that what is strange there is its own.
+///
+/// A whole model is opened once for each part; the tensors are listed with its denoiser.
+pub(super) fn strays<'a>(set: &'a WeightSet, component: Component, prefix: &str) -> Vec<&'a str> {
+    let denoises = |part: Component| part == Component::Unet || part.is_transformer();
+    if prefix.is_empty() && component != Component::Vae {
+        return Vec::new();
+    }
+    let parts = Component::ALL.into_iter().filter_map(|part| Some((part, find(set, part)?.prefix)));
+    let parts: Vec<(Component, &str)> = parts.collect();
+    if !denoises(component) && parts.iter().any(|(part, _)| denoises(*part)) {
+        return Vec::new();
+    }
+    // Beside the part itself and the others that are there, what programs write around them.
+    const AROUND: [&str; 9] = [
+        "model.diffusion_model.",
+        "model_ema.",
+        "first_stage_model.",
+        "cond_stage_model.",
+        "conditioner.",
+        "text_encoders.",
+        "loss.",
+        "discriminator.",
+        "vae.",
+    ];
+    const MARKS: [&str; 6] = ["v_pred", "ztsnr", "edm_mean", "edm_std", "scale_factor", "global_step"];
+    let known = |name: &str| {
+        AROUND.iter().chain(&SCHEDULE).any(|head| name.starts_with(head))
+            || MARKS.contains(&name)
+            || parts.iter().any(|(part, prefix)| match *prefix {
+                "" => !is_foreign(*part, name) && *part == Component::Vae,
+                prefix => name.starts_with(prefix),
+            })
+            || set.is_scale(name)
+            || clip::is_ignored(name)
+            || name == "lm_head.weight"
+            || name.rsplit('.').next() == Some("spiece_model")
+    };
+    set.names().filter(|name| !known(name)).collect()
+}
+
 /// Top-level names that belong to no part, or to another, in a file where the wanted part has no prefix.
 fn is_foreign(component: Component, name: &str) -> bool {
-    const SCHEDULE: [&str; 8] =
-        ["betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar", "lvlb_weights", "denoiser."];
     let head = name.split('.').next().unwrap_or(name);
     match component {
         Component::Vae => !matches!(head, "encoder" | "decoder" | "quant_conv" | "post_quant_conv"),
@@ -93,12 +143,21 @@ fn unsupported(set: &WeightSet, component: Component, selected: &Selected) -> Op
 }
 
 /// What a file holds, in a few words, for the message that something else was wanted.
-fn describe(set: &WeightSet) -> String {
+fn describe(set: &WeightSet, wanted: Component) -> String {
+    let architecture = detect_set(set).architecture;
+    if let Some((number, all)) = set.shard() {
+        let of = if architecture == Architecture::Unknown { "a model".into() } else { architecture.to_string() };
+        return format!("shard {number} of {all} of {of}");
+    }
+    if architecture.family().is_some_and(|family| family.denoiser() == wanted) {
+        return format!("only some tensors of one ({architecture})");
+    }
+
     let known: Vec<_> = Component::ALL.into_iter().filter(|part| find(set, *part).is_some()).collect();
     // A CLIP of unusual width counts as the first kind alone.
     let first = known.contains(&Component::TextEncoder);
     let only_prefixed = |part: &Component| {
-        *part != Component::ClipG || !first || find(set, *part).is_some_and(|selected| selected.prefixed)
+        *part != Component::ClipG || !first || find(set, *part).is_some_and(|selected| !selected.prefix.is_empty())
     };
     let known: Vec<String> = known.iter().filter(|part| only_prefixed(part)).map(|part| part.a_name()).collect();
     if !known.is_empty() {
@@ -110,7 +169,7 @@ fn describe(set: &WeightSet) -> String {
     if let Some(what) = lora_kind(set.names()) {
         return format!("a LoRA ({what})");
     }
-    match detect_set(set).architecture {
+    match architecture {
         Architecture::Unknown | Architecture::Lora(_) => {}
         known => return known.to_string(),
     }

@@ -13,11 +13,11 @@ use serde_json::Value as Json;
 use super::diffusers::ModelIndex;
 use super::dtype::DType;
 use super::error::FileError;
-use super::keymap::{Fault, Given, Mapped, NORM_FINAL, Naming, clip, naming, to_internal};
+use super::keymap::{Fault, Given, Mapped, NORM_FINAL, Naming, clip, naming, stored_names, to_internal};
 use super::recipe::Recipe;
 use super::scale;
 use super::set::WeightSet;
-use find::{Selected, folders_of, select};
+use find::{Selected, folders_of, select, strays};
 pub use kind::{Component, Family};
 
 /// In what form a component was found.
@@ -78,6 +78,11 @@ pub struct ComponentWeights {
     pub empty: Vec<String>,
     /// Stored tensors of this part with a name nothing is known about.
     pub unexpected: Vec<String>,
+    /// Stored tensors of no known part of a model, in a file whose parts are told apart by prefixes. Listed with the
+    /// denoiser, or with any part where the file has none.
+    pub strays: Vec<String>,
+    prefix: &'static str,
+    naming: Naming,
     set: Arc<WeightSet>,
 }
 
@@ -89,7 +94,8 @@ pub fn component(path: impl AsRef<Path>, component: Component) -> Result<Compone
 impl ComponentWeights {
     /// Finds a component in a checkpoint file, a pipeline folder, a component folder or a component file.
     ///
-    /// Fails when the file is of another model, saying which, or lacks a part of a tensor that is stored in several.
+    /// Fails when the file is of another model, saying which, lacks a part of a tensor that is stored in several, or
+    /// holds a weight in a type that is no float.
     pub fn open(path: impl AsRef<Path>, component: Component) -> Result<ComponentWeights, FileError> {
         let path = path.as_ref();
         let pipeline = ModelIndex::read(path)?.is_some();
@@ -119,7 +125,8 @@ impl ComponentWeights {
 
     /// Finds a component in opened weights.
     pub fn of_set(set: Arc<WeightSet>, component: Component) -> Result<ComponentWeights, FileError> {
-        let Selected { prefixed, stored } = select(&set, component)?;
+        let Selected { prefix, stored } = select(&set, component)?;
+        let strays: Vec<String> = strays(&set, component, prefix).into_iter().map(str::to_owned).collect();
         let (mut given, mut ignored, mut empty) = (Vec::with_capacity(stored.len()), Vec::new(), Vec::new());
         for (source, name) in stored {
             match set.info(source) {
@@ -152,16 +159,30 @@ impl ComponentWeights {
                 optional.insert(name, recipe);
             }
         }
+        floats(&set, &tensors)?;
         if component == Component::Lumina2 {
             keep_norm(&given, &mut unexpected, &mut optional);
         }
-        let layout = match (prefixed, naming) {
-            (true, _) => Layout::SingleFileLdm,
-            (false, Naming::Original) => Layout::LdmFile,
-            (false, Naming::Diffusers) => Layout::DiffusersFile,
+        let layout = match (prefix, naming) {
+            ("", Naming::Original) => Layout::LdmFile,
+            ("", Naming::Diffusers) => Layout::DiffusersFile,
+            _ => Layout::SingleFileLdm,
         };
         let config = set.config.clone();
-        Ok(ComponentWeights { component, layout, tensors, optional, config, ignored, empty, unexpected, set })
+        Ok(ComponentWeights {
+            component,
+            layout,
+            tensors,
+            optional,
+            config,
+            ignored,
+            empty,
+            unexpected,
+            strays,
+            prefix,
+            naming,
+            set,
+        })
     }
 
     /// The files behind it.
@@ -182,6 +203,22 @@ impl ComponentWeights {
     /// How an internal tensor, optional or not, is made of stored ones.
     pub fn recipe(&self, name: &str) -> Option<&Recipe> {
         self.tensors.get(name).or_else(|| self.optional.get(name))
+    }
+
+    /// What the file calls an internal tensor, or would call one that it lacks: several names where it keeps parts of
+    /// it apart, at least one in any case.
+    pub fn stored_names(&self, name: &str) -> Vec<String> {
+        if let Some(recipe) = self.recipe(name) {
+            return recipe.names().to_vec();
+        }
+        let plain = stored_names(self.component, self.naming, &Vec::from_iter(self.names()), name);
+        // Old files of CLIP leave out the inner part of its names.
+        let head = "text_model.";
+        let short = self.naming == Naming::Diffusers
+            && matches!(self.component, Component::TextEncoder | Component::ClipG)
+            && !self.set.names().any(|n| n.strip_prefix(self.prefix).is_some_and(|n| n.starts_with(head)));
+        let cut = |name: String| if short { name.trim_start_matches(head).to_owned() } else { name };
+        plain.into_iter().map(|name| format!("{}{}", self.prefix, cut(name))).collect()
     }
 
     /// Shape of an internal tensor.
@@ -276,6 +313,17 @@ fn broken(set: &WeightSet, fault: Fault) -> FileError {
             FileError::WrongShape { path, tensor: source, shape, wanted: wanted.into() }
         }
     }
+}
+
+/// Weights are floats.
+fn floats(set: &WeightSet, tensors: &IndexMap<String, Recipe>) -> Result<(), FileError> {
+    for tensor in tensors.values().flat_map(Recipe::names) {
+        if let Some(dtype) = set.info(tensor).map(|info| info.dtype).filter(|dtype| !dtype.is_float()) {
+            let (path, tensor) = (set.path().into(), tensor.clone());
+            return Err(FileError::WrongType { path, tensor, dtype, wanted: "a float type is" });
+        }
+    }
+    Ok(())
 }
 
 /// Tensors that are joined have one type.

@@ -305,8 +305,14 @@ impl<'a> Names<'a> {
         if self.0.keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
             return Some(Layout::SingleFileLdm);
         }
-        let original =
-            ["input_blocks.0.", "double_blocks.0.", "joint_blocks.0.", "decoder.up.0.", "transformer.resblocks."];
+        let original = [
+            "input_blocks.0.",
+            "double_blocks.0.",
+            "joint_blocks.0.",
+            "layers.0.attention.",
+            "decoder.up.0.",
+            "transformer.resblocks.",
+        ];
         if original.iter().any(|head| self.starts(head)) {
             return Some(Layout::LdmFile);
         }

@@ -24,7 +24,7 @@ use super::component::{Component, Family};
 pub use super::recipe::Recipe;
 use super::recipe::Source;
 pub(crate) use mapped::{Fault, Given, Mapped};
-pub(crate) use parts::{Naming, naming, to_internal};
+pub(crate) use parts::{Naming, naming, stored_names, to_internal};
 pub(crate) use save::NORM_FINAL;
 pub use save::{Form, PlanError, StoredTensor, plan};
 pub use unet::UnetMap;

@@ -109,6 +109,25 @@ pub(crate) fn to_stored(component: Component, naming: Naming, given: &[Given]) -
     }
 }
 
+/// What a file calls an internal tensor, without prefix; `names` are the internal names of its others. A name that no
+/// table has stays as it is.
+pub(crate) fn stored_names(component: Component, naming: Naming, names: &[&str], name: &str) -> Vec<String> {
+    use Component::*;
+    let others = || names.iter().copied();
+    let renamed = |to_split: bool| {
+        let renamed = |(rules, heads)| Table::new(rules, heads, others()).rename(name, to_split);
+        table(component).map(renamed).unwrap_or_default()
+    };
+    let found = match (component, naming) {
+        (Unet, Naming::Original) => Vec::from_iter(UnetMap::from_diffusers(others()).to_ldm(name)),
+        (Vae, Naming::Original) => Vec::from_iter(VaeMap::from_diffusers(others()).to_ldm(name)),
+        (TextEncoder | ClipG, Naming::Original) => renamed(false),
+        (Mmdit | Flux | Lumina2 | LuminaNext, Naming::Diffusers) => renamed(true),
+        _ => Vec::new(),
+    };
+    if found.is_empty() { vec![name.to_owned()] } else { found }
+}
+
 fn one_to_one(given: &[Given], rename: impl Fn(&str) -> Option<String>) -> Mapped {
     let mut mapped = Mapped::default();
     for tensor in given {

@@ -186,6 +186,18 @@ impl Table {
         mapped
     }
 
+    /// The names on the split side of a name of the joined side, or the other way round; none when no rule fits.
+    pub fn rename(&self, name: &str, to_split: bool) -> Vec<String> {
+        let fits = |rule: &'static Rule| {
+            if to_split {
+                let holes = self.capture(rule.joined, name)?;
+                return Some(rule.split.iter().map(|part| holes.fill(part)).collect());
+            }
+            rule.split.iter().find_map(|part| Some(vec![self.capture(part, name)?.fill(rule.joined)]))
+        };
+        self.all().find_map(fits).unwrap_or_default()
+    }
+
     /// What the places of a pattern stand for in a name; nothing when it does not fit.
     fn capture<'n>(&self, pattern: &str, name: &'n str) -> Option<Holes<'n>> {
         let mut holes = Holes { block: None, leaf: "" };

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Distance, check, count_step, traits};
-use crate::optim::rule::{Algorithm, Rule, Traits, count, gradient, learning, with_weights};
+use crate::optim::rule::{Algorithm, Rule, Traits, count, gradient, learning, visit, with_weights};
 use crate::optim::state::{Spec, Table, floats};
 use crate::optim::{Context, Group, Report};
 use crate::{Invalid, par};
@@ -144,6 +144,11 @@ struct Moments {
 }
 
 impl Moments {
+    /// Whether a group's gradients count: also in the first step of a warm-up, when no group has a rate.
+    fn counts(&self, group: &Group<'_>) -> bool {
+        self.rate == 0.0 || group.rate > 0.0
+    }
+
     /// `e = g − g₋₁`, `m ← β₁m + (1−β₁)dηg`, `n ← β₂n + (1−β₂)dηe`, `v ← β₃v + (1−β₃)(g + β₂e)²`, `s ← β₃s + (1−β₃)dηg`.
     fn accumulate(&self, [m, n, v, s, before]: [&mut [f32]; 5], g: &[f32]) {
         let [b1, b2, b3] = self.betas.map(|b| b as f32);
@@ -208,15 +213,21 @@ impl Algorithm for DAdaptAdan {
         let mut distance = Distance::new(table, groups, self.d0, self.growth_rate);
         let moments = self.moments(distance.rate());
         let (mut g_squares, mut s_squares, mut size) = (0.0, 0.0, 0.0);
-        learning(self, table, groups, |cell, _, g| {
-            let g = gradient(g, cx.gradient_scale, 0.0, &[]);
-            let [m, n, v, s, before] = floats(&mut cell.buffers);
-            first_is_its_own(cell.updates, before, &g);
-            moments.accumulate([m, n, v, s, before], &g);
-            g_squares += moments.weighted(&g, &g, v);
-            s_squares += moments.weighted(s, s, v);
-            size += par::sum_abs(s);
-        });
+        visit(
+            self,
+            table,
+            groups,
+            |group| moments.counts(group),
+            |cell, _, g| {
+                let g = gradient(g, cx.gradient_scale, 0.0, &[]);
+                let [m, n, v, s, before] = floats(&mut cell.buffers);
+                first_is_its_own(cell.updates, before, &g);
+                moments.accumulate([m, n, v, s, before], &g);
+                g_squares += moments.weighted(&g, &g, v);
+                s_squares += moments.weighted(s, s, v);
+                size += par::sum_abs(s);
+            },
+        );
         let gradients = beta3 * table.scalar("gradients", 0.0) + g_squares * moments.rate.powi(2) * (1.0 - beta3);
         if size == 0.0 {
             return distance.report(groups);
@@ -236,14 +247,20 @@ impl Algorithm for DAdaptAdanIp {
         let mut distance = Distance::new(table, groups, self.d0, self.growth_rate);
         let moments = self.moments(distance.rate());
         let (mut progress, mut size) = (0.0, 0.0);
-        learning(self, table, groups, |cell, _, g| {
-            let g = gradient(g, cx.gradient_scale, 0.0, &[]);
-            let [m, n, v, s, before] = floats(&mut cell.buffers);
-            first_is_its_own(cell.updates, before, &g);
-            progress += moments.rate * moments.weighted(&g, s, v);
-            moments.accumulate([m, n, v, s, before], &g);
-            size += par::sum_abs(s);
-        });
+        visit(
+            self,
+            table,
+            groups,
+            |group| moments.counts(group),
+            |cell, _, g| {
+                let g = gradient(g, cx.gradient_scale, 0.0, &[]);
+                let [m, n, v, s, before] = floats(&mut cell.buffers);
+                first_is_its_own(cell.updates, before, &g);
+                progress += moments.rate * moments.weighted(&g, s, v);
+                moments.accumulate([m, n, v, s, before], &g);
+                size += par::sum_abs(s);
+            },
+        );
         let numerator = beta3 * table.scalar("numerator", 0.0) + (1.0 - beta3) * progress;
         if size == 0.0 {
             return distance.report(groups);
