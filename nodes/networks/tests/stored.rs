@@ -25,8 +25,7 @@ const BATCH: usize = 2;
 fn networks() -> Vec<(&'static str, Network)> {
     let shape_of = |path: &str| {
         let prefix = if path.starts_with("sd3") { "model.diffusion_model." } else { "" };
-        let io = Io::prefixed(path, prefix);
-        move |name: &str| io.shape(name)
+        Io::prefixed(path, prefix)
     };
     let hints = |heads: Vec<usize>, size_embedding| UnetHints {
         heads: Some(heads),
@@ -34,17 +33,17 @@ fn networks() -> Vec<(&'static str, Network)> {
         groups: Some(2),
         size_embedding,
     };
-    let unet = |path: &str, hints: UnetHints| Network::Unet(UnetConfig::infer(shape_of(path), &hints).unwrap());
+    let unet = |path: &str, hints: UnetHints| Network::Unet(UnetConfig::infer(&shape_of(path), &hints).unwrap());
     let file = "diffusion_pytorch_model.safetensors";
     vec![
         ("sd1", unet(&format!("diffusers_dir/unet/{file}"), hints(vec![2], None))),
         ("sdxl", unet(&format!("sdxl_unet/{file}"), hints(vec![1, 2, 4], Some(4)))),
-        ("sd3", Network::Mmdit(MmditConfig::infer(shape_of("sd3/original.safetensors"), Some(2)).unwrap())),
-        ("flux", Network::Flux(FluxConfig::infer(shape_of("flux/original.safetensors"), Some([2, 4, 2])).unwrap())),
-        ("lumina2", Network::Lumina2(Lumina2Config::infer(shape_of("lumina2/original.safetensors"), None).unwrap())),
+        ("sd3", Network::Mmdit(MmditConfig::infer(&shape_of("sd3/original.safetensors"), Some(2)).unwrap())),
+        ("flux", Network::Flux(FluxConfig::infer(&shape_of("flux/original.safetensors"), Some([2, 4, 2])).unwrap())),
+        ("lumina2", Network::Lumina2(Lumina2Config::infer(&shape_of("lumina2/original.safetensors"), None).unwrap())),
         (
             "lumina_next",
-            Network::LuminaNext(LuminaNextConfig::infer(shape_of("lumina_next/original.safetensors")).unwrap()),
+            Network::LuminaNext(LuminaNextConfig::infer(&shape_of("lumina_next/original.safetensors")).unwrap()),
         ),
     ]
 }

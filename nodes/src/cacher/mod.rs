@@ -254,6 +254,7 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     let mut buckets: Vec<[u64; 3]> = Vec::new();
     let (mut images, mut captions, mut places) = (0, 0, 0);
     let factor = vae_config(cx.inputs).map_or(1, |(_, factor)| factor);
+    let live = cx.inputs.one("live_vae").is_some();
     for facts in cx.inputs.many("samples").iter().map(|s| &s.facts) {
         let flips = if facts.get("flip") == Some(&json!(true)) { 2 } else { 1 };
         let held_out = bucket_list(facts, "held_out_buckets");
@@ -271,7 +272,6 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
         }
         buckets.extend(own);
     }
-    let live = cx.inputs.one("live_vae").is_some();
     let pixels: u64 = buckets.iter().map(|b| b[0] * b[1] * b[2]).sum();
     let mut cached = 4 * places;
     match vae_config(cx.inputs) {
