@@ -32,7 +32,7 @@ complete -c pipe -n "__fish_pipe_needs_command" -s h -l help -d 'Print help (see
 complete -c pipe -n "__fish_pipe_needs_command" -s V -l version -d 'Print version'
 complete -c pipe -n "__fish_pipe_needs_command" -f -a "run" -d 'Train: check the document, plan it, carry it out'
 complete -c pipe -n "__fish_pipe_needs_command" -f -a "check" -d 'Check documents: structure, graph, files, and whether the nodes go together'
-complete -c pipe -n "__fish_pipe_needs_command" -f -a "plan" -d 'Say what a run will need: steps, memory of each phase, disk'
+complete -c pipe -n "__fish_pipe_needs_command" -f -a "plan" -d 'Say what a run will need: steps, memory and time of each phase, disk'
 complete -c pipe -n "__fish_pipe_needs_command" -f -a "graph" -d 'Draw the graph of a document'
 complete -c pipe -n "__fish_pipe_needs_command" -f -a "init" -d 'Write a pipeline to begin with, its schema, and settings for editors'
 complete -c pipe -n "__fish_pipe_needs_command" -f -a "migrate" -d 'Turn a set-up of another trainer into a document'
@@ -171,7 +171,7 @@ complete -c pipe -n "__fish_pipe_using_subcommand extract" -s o -l output -d 'Fi
 complete -c pipe -n "__fish_pipe_using_subcommand extract" -l rank -d 'Rank' -r
 complete -c pipe -n "__fish_pipe_using_subcommand extract" -l conv-rank -d 'U-Nets: also the residual blocks and samplers, their 3×3 convolutions with this rank' -r
 complete -c pipe -n "__fish_pipe_using_subcommand extract" -l clamp-quantile -d 'Cut the factors to ± this quantile of their values; other programs take 0.99. Default: they are not cut' -r
-complete -c pipe -n "__fish_pipe_using_subcommand extract" -l min-diff -d 'A text encoder or denoiser whose largest difference is not above this counts as untrained' -r
+complete -c pipe -n "__fish_pipe_using_subcommand extract" -l min-diff -d 'A text encoder or denoiser whose largest difference is not above this counts as untrained. Default: 1e-4' -r
 complete -c pipe -n "__fish_pipe_using_subcommand extract" -l dtype -d 'Element type. Default: f16, or that of the DyLoRA' -r -f -a "f32\t'32-bit floats'
 f16\t'16-bit IEEE floats'
 bf16\t'bfloat16'
@@ -243,7 +243,7 @@ complete -c pipe -n "__fish_pipe_using_subcommand completions" -s q -l quiet -d 
 complete -c pipe -n "__fish_pipe_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "run" -d 'Train: check the document, plan it, carry it out'
 complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "check" -d 'Check documents: structure, graph, files, and whether the nodes go together'
-complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "plan" -d 'Say what a run will need: steps, memory of each phase, disk'
+complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "plan" -d 'Say what a run will need: steps, memory and time of each phase, disk'
 complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "graph" -d 'Draw the graph of a document'
 complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "init" -d 'Write a pipeline to begin with, its schema, and settings for editors'
 complete -c pipe -n "__fish_pipe_using_subcommand help; and not __fish_seen_subcommand_from run check plan graph init migrate nodes explain inspect merge extract convert resize schema doctor completions help" -f -a "migrate" -d 'Turn a set-up of another trainer into a document'
