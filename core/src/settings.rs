@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(every(None, Some(1)).between(500, 4), 124);
         assert_eq!(
             every(Some(6), Some(3)).between(24, 4),
-            4,
+            3,
             "6, 12 and 18, of which 12 is an epoch's end too, and no 24"
         );
         assert_eq!(every(None, None).between(24, 4), 0);

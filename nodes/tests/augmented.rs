@@ -154,7 +154,7 @@ fn a_metadata_file_says_what_caption_files_say() {
     std::fs::write(folder.path().join("all.jsonl"), list.join("\n\n")).unwrap();
     for (name, more) in [("all.json", ", caption_separator: ', '"), ("all.jsonl", "")] {
         let photos = format!("flip_aug: true, metadata: {name}{more}");
-        let listed = Set { photos: &photos, encoders }.train(folder.path(), name, 4, false);
+        let listed = Set { photos: &photos, encoders }.train(folder.path(), &format!("of-{name}"), 4, false);
         assert!(listed == files, "{name} trains something else");
     }
 }

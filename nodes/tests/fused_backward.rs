@@ -355,14 +355,15 @@ fn the_plan_needs_less() {
         assert!(fused.peak_bytes <= whole.peak_bytes, "{}", one.0);
         assert_eq!(bytes(&whole, Category::OptimizerState), bytes(&fused, Category::OptimizerState));
     }
-    // Where the model is large beside its activations, as all are that people train, the peak is lower by the gradients.
+    // Where the model is large beside its activations, as all are that people train, the peak is lower by a good part of
+    // the gradients: a block's are there at once.
     let nodes = "  model: { type: model.sd1, init: { widths: [256, 256, 256], layers: 2, heads: 4, context_dim: 24 } }\n  \
                  learn: { type: adapter.full, model: model }\n";
     let rows = fixture("lora_trajectory/replay.safetensors");
     let text = document(3, &rows, nodes, "diffusion", "adafactor");
     let (whole, fused) = (plan(&text), plan(&text.replace(", loss: loss }", ", loss: loss, fused_backward: true }")));
     let values = whole.nodes["steps"].plan.groups.iter().map(|group| group.values).sum::<u64>();
-    assert!(fused.peak_bytes + 4 * values / 2 < whole.peak_bytes, "{} {}", fused.peak_bytes, whole.peak_bytes);
+    assert!(fused.peak_bytes + 4 * values / 4 < whole.peak_bytes, "{} {}", fused.peak_bytes, whole.peak_bytes);
 }
 
 /// Most bytes this process ever held.

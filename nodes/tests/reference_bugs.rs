@@ -43,7 +43,11 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         ],
     ),
     (3, "targets of one network leak into the next", &[Test(HERE, "documents_do_not_know_of_each_other")]),
-    (4, "the text encoder's training ends with a crash", &[NoField("stop_text_encoder_training")]),
+    (
+        4,
+        "the text encoder's training ends with a crash",
+        &[Test("nodes/tests/text_stop.rs", "what_was_learned_stays"), Case("text-stop-late")],
+    ),
     (5, "weights of samples are mixed over the batch", &[Test(TRAJECTORY, "what_a_loss_weighs_and_preserves")]),
     (6, "split layers of Lumina", &[Case("adapter-split-qkv")]),
     (
@@ -96,8 +100,16 @@ const HELD: [(u32, &str, &[Held]); 52] = [
             Test(HERE, "what_has_no_field_is_refused"),
         ],
     ),
-    (16, "fused groups under accumulation", &[NoField("fused_optimizer_groups")]),
-    (17, "two fused modes train one group", &[NoField("fused_backward_pass"), NoField("blockwise_fused_optimizers")]),
+    (16, "fused groups under accumulation", &[Case("fused-accumulate"), NoField("fused_optimizer_groups")]),
+    (
+        17,
+        "two fused modes train one group",
+        &[
+            Test("nodes/tests/fused_backward.rs", "every_family_learns_the_same"),
+            Case("fused-adapter"),
+            NoField("blockwise_fused_optimizers"),
+        ],
+    ),
     (
         18,
         "Nesterov without Nesterov, D-Adaptation that is its preprint",
@@ -142,7 +154,11 @@ const HELD: [(u32, &str, &[Held]); 52] = [
     (27, "rounded timesteps", &[Test("nodes/networks/src/embed.rs", "known_values")]),
     (28, "checkpointing switches dropout on", &[Test(NETWORKS, "t5_with_and_without_mask")]),
     (29, "freezing tensors for blocks", &[Test("nodes/tests/full_blocks.rs", "the_last_blocks_stay")]),
-    (30, "swapped blocks that are not updated", &[NoField("blocks_to_swap")]),
+    (
+        30,
+        "swapped blocks that are not updated",
+        &[Test("migrate/tests/it/rules.rs", "kinds"), NoField("blocks_to_swap")],
+    ),
     (
         31,
         "offloading that ends in a type error",

@@ -15,7 +15,7 @@ learning_rate = 1e-4
 max_train_epochs = 2
 mixed_precision = 'bf16'
 min_snr_gamma = 5
-fp8_base = true
+huggingface_repo_id = 'me/fox'
 ";
 
 const DATA: &str = "[general]
@@ -56,7 +56,7 @@ fn a_pair_of_files_becomes_a_document_that_checks_and_plans() {
     for text in [
         "--network_dim 16 → nodes.lora.rank",
         "datasets[0].subsets[0].image_dir photos → nodes.images.path",
-        "not carried over: 1\n  --fp8_base\n      not available yet",
+        "not carried over: 1\n  --huggingface_repo_id",
         "wrote my-fox.pipe.yaml for train_network.py: ",
         "1 not carried over",
         "`sd15.safetensors` is for you to bring (lines ",
@@ -128,7 +128,7 @@ fn the_report_as_json() {
         of("--network_dim"),
         &json!({ "option": "--network_dim", "value": "16", "kind": "mapped", "target": "nodes.lora.rank", "note": "" })
     );
-    assert_eq!(of("--fp8_base")["kind"], "refused");
+    assert_eq!(of("--huggingface_repo_id")["kind"], "refused");
     assert_eq!(of("--output_name")["kind"], "changed");
     assert_eq!(of("--network_alpha (not given)")["kind"], "defaulted");
     let counted: u64 = report["counts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
@@ -147,7 +147,7 @@ fn strict_fails_where_something_is_lost() {
     let ran = migrate(dir.path(), &[&SCRIPT[..], &["--strict"]].concat()).expect(1);
     assert!(ran.err.contains("1 not carried over"), "{}", ran.err);
     assert!(dir.path().join("my-fox.pipe.yaml").exists());
-    std::fs::write(dir.path().join("train.toml"), CONFIG.replace("fp8_base = true\n", "")).unwrap();
+    std::fs::write(dir.path().join("train.toml"), CONFIG.replace("huggingface_repo_id = 'me/fox'\n", "")).unwrap();
     migrate(dir.path(), &[&SCRIPT[..], &["--strict", "--force"]].concat()).expect(0);
 }
 

@@ -133,7 +133,8 @@ fn the_plan_tells_the_device_from_the_host() {
     let host = offloaded["host"].as_u64().expect("bytes in host memory");
     // 57 blocks of 4096 + 512 tokens of 3072 values in bf16.
     assert!((host as f64 / (57.0 * 4608.0 * 3072.0 * 2.0) - 1.0).abs() < 0.1, "{host}");
-    assert!(train(&offloaded) < train(&usual) - host * 9 / 10);
+    // On the way back the device holds those of a block or two again.
+    assert!(train(&offloaded) < train(&usual) - host * 8 / 10);
 
     let all = plan(&["nodes.flux.storage=f8_e4m3", "nodes.flux.swap_blocks=35", "nodes.flux.checkpointing=offload"]);
     assert!(train(&all) < train(&small) && train(&all) < train(&swapped), "they go together");

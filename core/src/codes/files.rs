@@ -64,6 +64,11 @@ pub(super) const CODES: &[Code] = &[
         "A line of the prompts file of a preview has an option that is unknown, lacks its value or is out of range, or the file is not of its form. The message names the line. A `.txt` file has a prompt a line with options behind ` --`: `--n` what it should not show, `--w` and `--h` its size, `--d` the seed, `--s` steps, `--l` guidance scale, `--g` embedded guidance, `--ss` sampler. Lines that begin with `#` are comments.",
     ),
     code(
+        "P0313",
+        "a metadata file that cannot be used",
+        "A metadata file lists images with captions and tags, as kohya's tools write it: a `.json` file with one object, whose keys name images and whose values have `caption` and `tags`, or a `.jsonl` file with an object a line that names its image as `image_path`. A key is a path from the folder of the images, an absolute path, or the name of an image in that folder without its extension. Each image is listed once, and each must be there.",
+    ),
+    code(
         "P0315",
         "something outside the document is missing",
         "A node needs a program, a package or a variable of the environment that is not there. The help says how to get it, or how to do without.",
@@ -77,11 +82,6 @@ pub(super) const CODES: &[Code] = &[
         "P0321",
         "the result would replace a file",
         "The name given for the result exists already, or is that of a file that is read. Use another name; `--force` replaces an existing result, but never an input, and never a folder that holds no model.",
-    ),
-    code(
-        "P0313",
-        "a metadata file that cannot be used",
-        "A metadata file lists images with captions and tags, as kohya's tools write it: a `.json` file with one object, whose keys name images and whose values have `caption` and `tags`, or a `.jsonl` file with an object a line that names its image as `image_path`. A key is a path from the folder of the images, an absolute path, or the name of an image in that folder without its extension. Each image is listed once, and each must be there.",
     ),
     code(
         "P0330",

@@ -17,7 +17,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("fp8_base_unet", NET, Part("nodes.model.storage")),
     flag("no_half_vae", NET.or(UNET), Ignored("the autoencoder computes in f32 on every device")),
     flag("gradient_checkpointing", ALL, Part("nodes.model.checkpointing")),
-    flag("cpu_offload_checkpointing", OFFLOAD, Part("nodes.model.checkpointing")).only(FLUX),
+    flag("cpu_offload_checkpointing", OFFLOAD, Part("nodes.model.checkpointing")).only(FLUX.or(LUMINA.and(FULL))),
     int("blocks_to_swap", "", SWAP, Part("nodes.model.swap_blocks")),
     int("double_blocks_to_swap", "", FLUX.and(FULL), Part("nodes.model.swap_blocks")),
     int("single_blocks_to_swap", "", FLUX.and(FULL), Part("nodes.model.swap_blocks")),

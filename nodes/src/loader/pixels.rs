@@ -266,10 +266,12 @@ mod tests {
             n += 1;
             (f64::from(n) * 0.618_033_988_749_895).fract()
         };
-        let mut m = 0u32;
+        // How many numbers a view takes depends on them: they must not depend on each other.
+        let mut m = 0u64;
         let mut colour = move || {
-            m += 1;
-            (f64::from(m) * 0.754_877_666_246_693).fract()
+            m = m.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (m ^ (m >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            ((mixed ^ (mixed >> 27)) >> 11) as f64 / (1u64 << 53) as f64
         };
         (0..4000).map(|_| View::draw(&rules, sample, false, &mut place, &mut colour)).collect()
     }

@@ -63,7 +63,7 @@ mod tests {
             "nodes": {
                 "photos": { "type": "loader.images", "path": "/home/anna/photos", "resolution": 512 },
                 "unet": { "type": "model.sd1", "weights": "/home/anna/models/sd15.safetensors" },
-                "masked": { "type": "loader.images", "path": "p", "mask": { "folder": "anna/masks" } },
+                "masked": { "type": "loader.images", "path": "p", "masks": "anna/masks" },
                 "board": { "type": "logger.tensorboard", "folder": "/home/anna/boards" },
                 "wandb": { "type": "logger.wandb", "update": "adamw", "api_key": "${env:MY_KEY}" },
             },
