@@ -201,7 +201,8 @@ pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
 fn check_stop(cx: &mut CheckCx, length: &Length, total: u64, groups: Option<&[Group]>) {
     let field = "stop_text_encoder_training";
     if let Err(invalid) = length.check() {
-        return complain(cx, invalid.within(field));
+        let help = "give a step, or leave the encoders out of the adapter's `text`";
+        return complain(cx, invalid.help(help).within(field));
     }
     if let Some(invalid) = length.none_of(total) {
         let help = "leave the encoders out of the adapter's `text`";
@@ -296,8 +297,11 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         if let Some(length) = &config.frame.stop_text_encoder_training {
             check_stop(cx, length, total, config.groups(&loss.facts).as_deref());
         }
-        if config.frame.fused_backward {
-            check_fused(cx, &optimizer, loss.facts.str("method") == Some("full"));
+        // Behind a node with mistakes nothing is known.
+        if config.frame.fused_backward
+            && let Some(method) = loss.facts.str("method")
+        {
+            check_fused(cx, &optimizer, method == "full");
         }
         if cx.settings.train.read_every > 1 {
             let host = crate::planned_kind(cx.settings) == Kind::Cpu;

@@ -65,7 +65,8 @@ impl MmditConfig {
             let table = op::reshape(net.cx, &table, &[m, m, d]);
             let rows = op::narrow(net.cx, &table, 0, start(m, h, top), h);
             let crop = op::narrow(net.cx, &rows, 1, start(m, w, left), w);
-            return op::reshape(net.cx, &crop, &[h * w, d]);
+            // A table that learns may be kept in another type.
+            return op::cast(net.cx, &op::reshape(net.cx, &crop, &[h * w, d]), net.cx.compute);
         }
         let p = nearest(sizes, h, w);
         let y = half(d, p, start(grid(p), h, top), h);
