@@ -61,12 +61,12 @@ impl MmditConfig {
         let [top, left] = net.inputs.crop.map_or([None; 2], |at| at.map(Some));
         if sizes.is_empty() {
             let m = self.positions;
-            let table = net.weight("pos_embed");
+            // A table that learns may be kept in another type.
+            let table = op::cast(net.cx, &net.weight("pos_embed"), net.cx.compute);
             let table = op::reshape(net.cx, &table, &[m, m, d]);
             let rows = op::narrow(net.cx, &table, 0, start(m, h, top), h);
             let crop = op::narrow(net.cx, &rows, 1, start(m, w, left), w);
-            // A table that learns may be kept in another type.
-            return op::cast(net.cx, &op::reshape(net.cx, &crop, &[h * w, d]), net.cx.compute);
+            return op::reshape(net.cx, &crop, &[h * w, d]);
         }
         let p = nearest(sizes, h, w);
         let y = half(d, p, start(grid(p), h, top), h);
