@@ -3,9 +3,11 @@
 //! Every run of a few steps leaves its speed in `speeds.json` of the cache folder. It is a cache: one that cannot be
 //! read counts as empty, one that cannot be written is left as it is.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pipe_core::folder::atomic_write;
 use pipe_core::plan::{PhaseKind, Plan};
 use pipe_ops::backend::{self, Kind};
 use pipe_ops::{DType, matmul_speed};
@@ -132,13 +134,8 @@ pub fn learn(plan: &Plan, steps: &[f64]) {
     let mut speeds = Speeds::read(&path);
     speeds.learn(Speed { place, step_flops: flops, flops_per_second });
     let text = serde_json::to_string_pretty(&speeds).unwrap_or_default();
-    let folder = path.parent().map(std::fs::create_dir_all);
-    if matches!(folder, Some(Ok(()))) {
-        let new = path.with_extension(format!("{}.tmp", std::process::id()));
-        if std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)).is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
-    }
+    // A run is no worse for it if this fails.
+    drop(atomic_write(&path, |file| file.write_all(text.as_bytes())));
 }
 
 #[cfg(test)]

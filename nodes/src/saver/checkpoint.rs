@@ -9,7 +9,7 @@ use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
 use pipe_data::weights::keymap::Form;
-use pipe_data::weights::{Component, DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
+use pipe_data::weights::{DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
 use pipe_networks::{Shapes, Weights};
 use pipe_train::ddpm::Prediction;
 use schemars::JsonSchema;
@@ -27,9 +27,10 @@ use crate::common::autoencoder::Autoencoder;
 use crate::common::errors;
 use crate::common::facts::{read, texts_of_port, trained_texts};
 use crate::common::family;
+use crate::common::lazy::Lazy;
 use crate::common::text::TextEncoder;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
-use crate::common::weights_source::{Source, open_for_run};
+use crate::common::weights_source::Source;
 use crate::common::write;
 use crate::optimizer::Update;
 
@@ -265,6 +266,14 @@ struct Saver {
     range: Range,
 }
 
+/// What a part that did not learn needs in memory to be saved: nothing where it has a file.
+fn unchanged(source: &Source, weights: &Lazy<Weights>) -> Result<Arc<Weights>, RunError> {
+    match source {
+        Source::File(_) => Ok(Arc::default()),
+        Source::Random { .. } => weights.get(),
+    }
+}
+
 impl Saver {
     /// The parts to write. What is in memory is shared, what did not learn is read from its file tensor by tensor.
     fn parts(&self) -> Result<Vec<Part>, RunError> {
@@ -272,24 +281,17 @@ impl Saver {
         let own = Some(&*train);
         let mut parts = Vec::new();
         match &*self.trainable.subject {
-            Subject::Autoencoder { vae, weights } => parts.push(Part::of_vae(vae, weights, own)),
+            Subject::Autoencoder { vae, weights } => parts.push(Part::of_vae(vae, weights, own)?),
             Subject::Denoiser { model, weights, texts } => {
                 parts.push(Part::of_denoiser(model, weights, own));
                 if let Some(vae) = &self.vae {
-                    let mut part = Part::of_vae(vae, &Weights::default(), None);
-                    match &vae.source {
-                        Source::File(path) => part.read_from(open_for_run(path, Component::Vae)?),
-                        Source::Random { .. } => part = Part::of_vae(vae, &*vae.weights.get()?, None),
-                    }
-                    parts.push(part);
+                    parts.push(Part::of_vae(vae, &*unchanged(&vae.source, &vae.weights)?, None)?);
                 }
                 for text in texts {
                     parts.push(Part::of_text(&text.encoder, &text.weights, own)?);
                 }
                 for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
-                    let from_file = text.source.path().is_some();
-                    let weights = if from_file { Arc::new(Weights::default()) } else { text.weights.get()? };
-                    parts.push(Part::of_text(text, &weights, None)?);
+                    parts.push(Part::of_text(text, &*unchanged(&text.source, &text.weights)?, None)?);
                 }
             }
         }

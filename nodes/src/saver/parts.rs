@@ -68,7 +68,7 @@ impl Part {
                 let unread: Vec<_> = unread.map(|(name, shape)| (name.to_owned(), shape)).collect();
                 part.shapes.extend(unread);
             }
-            part.read_from(file);
+            part.rest = Some(file);
         } else if weights.rests() {
             let exact = text.source.exact(text.component)?;
             let kept = part.shapes.iter().filter(|(name, _)| !part.values.contains_key(name));
@@ -79,19 +79,12 @@ impl Part {
         }
         Ok(part)
     }
-    /// Takes the tensors that are not in memory from a file.
-    pub fn read_from(&mut self, file: ComponentWeights) {
-        self.rest = Some(file);
-    }
     /// An autoencoder.
-    pub fn of_vae(vae: &Autoencoder, weights: &Weights, train: Option<&Trainables>) -> Self {
-        Part::new(
-            Component::Vae,
-            vae.config.shapes(),
-            weights,
-            train,
-            vae_config(&vae.config, vae.scale.into(), vae.shift.into()),
-        )
+    pub fn of_vae(vae: &Autoencoder, weights: &Weights, train: Option<&Trainables>) -> Result<Self, RunError> {
+        let config = vae_config(&vae.config, vae.scale.into(), vae.shift.into());
+        let mut part = Part::new(Component::Vae, vae.config.shapes(), weights, train, config);
+        part.rest = vae.source.path().map(|path| open_for_run(path, Component::Vae)).transpose()?;
+        Ok(part)
     }
 
     /// Writes a text encoder's tokenizer into its folder of a pipeline, and gives its class. `name` is the encoder's
