@@ -22,6 +22,7 @@ pub mod graph;
 pub mod graph_export;
 pub mod identity;
 pub mod node;
+pub mod pattern;
 pub mod plan;
 pub mod port;
 pub mod registry;

@@ -160,7 +160,8 @@ impl CheckCx<'_> {
             help,
         });
     }
-    /// Declares that the node will write `path`; two writers of one path are an error.
+    /// Declares that the node will write `path`; two writers of one path are an error. `{epoch}` and `{step}` in its
+    /// name stand for numbers, as in [`crate::pattern`].
     pub fn will_write(&mut self, field: &str, path: PathBuf) {
         self.writes.push((field.into(), path));
     }

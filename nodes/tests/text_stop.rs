@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pipe_core::check::{Checked, check_text};
 use pipe_core::document::Syntax;
@@ -12,13 +12,15 @@ use pipe_core::plan::plan_document;
 use pipe_core::run::{Position, Progress, StepReport, StopFlag};
 use pipe_data::weights::{DType, TensorOut, WeightFile, write_safetensors};
 
-/// Sets the stop flag after a step.
-struct Watch(u64, StopFlag);
+/// Sets the stop flag after a step, and keeps warnings.
+struct Watch(u64, StopFlag, Mutex<Vec<String>>);
 
 impl Progress for Watch {
     fn tick(&self, _: &str, _: u64, _: u64) {}
     fn say(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
+    fn warn(&self, line: &str) {
+        self.2.lock().unwrap().push(line.to_owned());
+    }
     fn step(&self, position: &Position, _: &StepReport, _: f64) {
         if position.step == self.0 {
             self.1.set();
@@ -70,10 +72,17 @@ fn check(folder: &Path, text: &str) -> Checked {
 }
 
 fn go(folder: &Path, out: &str, text: &str, resume: bool, stop_after: u64) -> Outcome {
+    told(folder, out, text, resume, stop_after).0
+}
+
+/// A run, and what it warned of.
+fn told(folder: &Path, out: &str, text: &str, resume: bool, stop_after: u64) -> (Outcome, Vec<String>) {
     let stop = StopFlag::default();
-    let progress = Arc::new(Watch(stop_after, stop.clone()));
-    let options = RunOptions { folder: folder.join(out), resume, progress, stop };
-    run(&pipe_nodes::registry(), &check(folder, text), options).unwrap()
+    let progress = Arc::new(Watch(stop_after, stop.clone(), Mutex::default()));
+    let options = RunOptions { folder: folder.join(out), resume, progress: progress.clone(), stop };
+    let outcome = run(&pipe_nodes::registry(), &check(folder, text), options).unwrap();
+    let warnings = progress.2.lock().unwrap().clone();
+    (outcome, warnings)
 }
 
 /// All that a state holds: of the text encoder, and of the rest.
@@ -145,6 +154,23 @@ fn a_run_continues_on_either_side() {
             assert_eq!(go(folder, &out, &text, true, u64::MAX).resumed_from, Some(after));
             assert!(state(folder, "whole", STEPS) == state(folder, &out, STEPS), "{learn} after {after}");
         }
+    }
+}
+
+/// A ratio of a longer run is another step: that the encoder begins again is told.
+#[test]
+fn a_longer_run_tells_that_the_encoder_learns_again() {
+    for (length, tells) in [("{ ratio: 0.5 }", true), ("{ steps: 3 }", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        clip(folder);
+        let text = document(WAYS[0].0, &format!(", stop_text_encoder_training: {length}"));
+        assert_eq!(told(folder, "run", &text, false, u64::MAX).1, [""; 0]);
+        let longer = text.replace("steps: 6", "steps: 20");
+        let (outcome, warnings) = told(folder, "run", &longer, true, 8);
+        assert_eq!((outcome.resumed_from, outcome.position.step), (Some(6), 8));
+        let again = warnings.iter().filter(|line| line.contains("learn again until step 10")).count();
+        assert_eq!(again, usize::from(tells), "{warnings:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! all errors. A node with an error of its own is not asked further, and the nodes after it see
 //! its facts as unknown; they must not complain about that.
 
+mod cadence;
 pub mod foreign;
 mod held_out;
 mod hints;
@@ -11,9 +12,10 @@ mod paths;
 mod repeated;
 mod replace;
 mod settings;
+mod writes;
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -209,6 +211,9 @@ impl Stage<'_> {
         }
         self.ask_nodes(&graph, nodes, &usable, &mut known, out);
         out.extend(held_out::look(&graph, &known, nodes, self.base_dir));
+        if let Some(settings) = &settings {
+            out.extend(cadence::look(&graph, &known, nodes, settings, self.tree));
+        }
         (Some(graph), known, settings)
     }
 
@@ -252,7 +257,7 @@ impl Stage<'_> {
         let mut placed = vec![false; graph.dag.node_count()];
         order.iter().for_each(|index| placed[index.index()] = true);
         order.extend(graph.dag.node_indices().filter(|index| !placed[index.index()]));
-        let mut writers: HashMap<PathBuf, (NodeIndex, Span)> = HashMap::new();
+        let mut written = writes::Writes::default();
         for index in order {
             let node = &graph.dag[index];
             if !known[&node.name].ok {
@@ -282,19 +287,7 @@ impl Stage<'_> {
             state.inputs = inputs;
             out.extend(problems.into_iter().map(|problem| diagnostic(problem, entry, self.tree)));
             for (field, path) in writes {
-                let span = span_of(entry, &field);
-                match writers.get(&normal(&path)) {
-                    Some((other, first)) if *other != index => {
-                        let other = &graph.dag[*other].name;
-                        let message = format!("`{other}` and `{}` both write `{}`", node.name, normal(&path).display());
-                        let label = format!("`{other}` writes it too");
-                        out.push(Diagnostic::error("P0213", span, message).label(*first, label));
-                    }
-                    Some(_) => {}
-                    None => {
-                        writers.insert(normal(&path), (index, span));
-                    }
-                }
+                out.extend(written.declare(&node.name, normal(&path), span_of(entry, &field)));
             }
         }
     }

@@ -99,6 +99,11 @@ pub(super) const CODES: &[Code] = &[
         "Held-out images are there to see how a model does on what it has not learned. Here they are read from a folder that is trained on, so the loss measured on them goes down in any case.",
     ),
     code(
+        "P0333",
+        "a cadence that the run ends before",
+        "Something is to happen every so many steps or epochs, and the run is over before the first time. What is saved, shown or measured at the end is so in any case.",
+    ),
+    code(
         "P0401",
         "architectures that do not match",
         "Two nodes belong to different architectures, for example a VAE with 16 latent channels and a U-Net that takes 4, or a text encoder whose width the network does not take.",

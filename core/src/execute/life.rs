@@ -166,8 +166,12 @@ impl<'a> Life<'a> {
         for report in reports {
             if !report.loss.is_finite() {
                 let message = format!("the loss of step {} is {}", report.step, report.loss);
-                let help =
-                    "lower the learning rate, or use bf16 or f32; the states and checkpoints before it are whole";
+                let help = match report.step {
+                    1 => {
+                        "nothing was learned before it, so look at the weights and the images: `pipe inspect` reads a file"
+                    }
+                    _ => "lower the learning rate, or use bf16 or f32; the states and checkpoints before it are whole",
+                };
                 return Err(RunError::new("P0901", message).help(help).of(&self.nodes.driver_name));
             }
             let seconds = if self.clock.is_empty() { 0.0 } else { self.clock.remove(0) };

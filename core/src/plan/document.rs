@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
+use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use super::{Assumed, Bytes, Category, Misfit, NodePlan};
 use crate::check::Checked;
+use crate::graph::Graph;
 use crate::node::PlanCx;
+use crate::port::{Input, Rate};
 use crate::registry::Registry;
 use crate::schedule::Schedule;
 
@@ -116,16 +119,21 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
             plans[index.index()] = graph.kind(registry, *index).node.plan(&state.config, &cx);
         }
     }
-    let of = |index: NodeIndex| &plans[index.index()];
-    plan.steps = schedule.order.iter().rev().find_map(|index| of(*index).steps);
-    plan.epochs = schedule.order.iter().rev().find_map(|index| of(*index).epochs);
+    plan.steps = plans.iter().find_map(|node| node.steps);
+    plan.epochs = plans.iter().find_map(|node| node.epochs);
     let steps = plan.steps.unwrap_or(settings.train.steps.unwrap_or(1));
     plan.steps.get_or_insert(steps);
 
     let mut resident = Sum::new();
     let mut quiet: Option<Phase> = None;
+    let mut built = vec![false; graph.dag.node_count()];
     for (place, index) in schedule.order.iter().enumerate() {
-        let (name, node) = (graph.dag[*index].name.as_str(), of(*index));
+        let name = graph.dag[*index].name.as_str();
+        for source in replaced(registry, graph, *index, &plans[index.index()].replaces, &built) {
+            remove(&mut resident, &std::mem::take(&mut plans[source.index()].resident));
+        }
+        built[index.index()] = true;
+        let node = &plans[index.index()];
         add(&mut resident, &node.resident);
         let mut bytes = resident.clone();
         add(&mut bytes, &node.build);
@@ -136,6 +144,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
         } else if quiet.as_ref().is_none_or(|quiet| phase.total > quiet.total) {
             quiet = Some(phase);
         }
+        let of = |index: NodeIndex| &plans[index.index()];
         for early in schedule.prepares[place].iter().filter(|early| !of(**early).prepare.is_empty()) {
             let name = graph.dag[*early].name.as_str();
             let mut bytes = resident.clone();
@@ -150,6 +159,7 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
             remove(&mut resident, &of(*freed).resident);
         }
     }
+    let of = |index: NodeIndex| &plans[index.index()];
     let mut train = resident.clone();
     schedule.order.iter().for_each(|index| add(&mut train, &of(*index).step));
     let flops = schedule.order.iter().fold(0u64, |sum, index| sum.saturating_add(of(*index).step_flops));
@@ -197,6 +207,28 @@ pub fn plan_document(registry: &Registry, checked: &Checked) -> Plan {
     }
     plan.find_peak();
     plan
+}
+
+/// The nodes behind these ports whose values nothing else uses any more.
+fn replaced(
+    registry: &Registry,
+    graph: &Graph,
+    index: NodeIndex,
+    ports: &[&'static str],
+    built: &[bool],
+) -> Vec<NodeIndex> {
+    let links = graph.dag[index].inputs.iter().filter(|(port, _)| ports.contains(port)).flat_map(|(_, links)| links);
+    let alone = |source: &NodeIndex| {
+        let mut readers = graph.dag.neighbors_directed(*source, Direction::Outgoing).filter(|reader| *reader != index);
+        readers.all(|reader| {
+            let kind = graph.kind(registry, reader);
+            let mut ports =
+                graph.dag[reader].inputs.iter().filter(|(_, links)| links.iter().any(|l| l.node == *source));
+            let done = |input: &Input| input.unloaded || (built[reader.index()] && input.rate == Rate::Setup);
+            ports.all(|(port, _)| kind.input(port).is_some_and(done))
+        })
+    };
+    links.map(|link| link.node).filter(alone).collect()
 }
 
 type Sum = BTreeMap<Category, u64>;

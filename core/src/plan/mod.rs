@@ -98,6 +98,10 @@ fn none(bytes: &u64) -> bool {
 pub struct NodePlan {
     /// Held from the moment the node's value is (re)loaded until the schedule unloads or drops it.
     pub resident: Vec<Bytes>,
+    /// Input ports whose values this node unloads when it is built, since it keeps what it needs of them itself. Where no
+    /// other node reads such a value, what it held is not counted from then on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<&'static str>,
     /// Extra while the node works with its early inputs, long before it is built.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prepare: Vec<Bytes>,

@@ -7,6 +7,7 @@ use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan, grouped};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::weights::Component;
 use pipe_networks::{Keeping, Shapes, Trainables, Weights};
 use pipe_ops::{Cx, DType};
 use pipe_train::rounding;
@@ -167,13 +168,15 @@ impl Node for Full {
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
         let list = shapes(cx.inputs, &frozen(cx.facts));
-        let masters = bytes(&list, DType::F32);
-        // Masters of the compute type take the place of the frozen weights, which the model has counted already.
+        let values: usize = list.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        // What does not learn is kept in the type that is computed in.
         let compute = compute_type(cx.settings.train.precision, crate::planned_kind(cx.settings));
-        let extra = if compute == DType::F32 || config.storage == Storage::Bf16 { 0 } else { masters };
+        let still = bytes(&shapes_of_all(cx.inputs), compute).saturating_sub(bytes(&list, compute));
+        let own = [(Category::Trainable, bytes(&list, config.storage.dtype())), (Category::Weights, still)];
         NodePlan {
-            resident: vec![Bytes { category: Category::Trainable, bytes: extra }],
-            notes: vec![format!("{} trainable values in {} tensors", grouped(masters / 4), list.len())],
+            resident: own.map(|(category, bytes)| Bytes { category, bytes }).into(),
+            replaces: vec!["model", "text"],
+            notes: vec![format!("{} trainable values in {} tensors", grouped(values as u64), list.len())],
             ..Default::default()
         }
     }
@@ -274,18 +277,24 @@ fn adopt(
 
 /// What learns.
 fn shapes(inputs: &InputFacts, frozen: &BTreeSet<String>) -> Shapes {
-    let mut list: Shapes = match (vae_of(inputs), Parts::of(inputs)) {
-        (Some(vae), _) => vae.shapes(),
-        (None, Some(parts)) => {
-            let denoiser = parts.family.denoiser();
-            let learning = |(component, mut shapes): (_, Shapes)| {
-                shapes.retain(|(name, _)| component != denoiser || !frozen.contains(name));
-                shapes
-            };
-            parts.components().into_iter().flat_map(learning).collect()
-        }
-        (None, None) => Vec::new(),
+    let denoiser = Parts::of(inputs).map(|parts| parts.family.denoiser());
+    let learning = |(component, shapes): (_, Shapes)| {
+        let still = |name: &String| component == denoiser && frozen.contains(name);
+        shapes.into_iter().filter(move |(name, _)| learns(name) && !still(name)).collect::<Shapes>()
     };
-    list.retain(|(name, _)| learns(name));
-    list
+    components(inputs).into_iter().flat_map(learning).collect()
+}
+
+/// All tensors of what is given, with what they are a part of; nothing for an autoencoder.
+fn components(inputs: &InputFacts) -> Vec<(Option<Component>, Shapes)> {
+    match (vae_of(inputs), Parts::of(inputs)) {
+        (Some(vae), _) => vec![(None, vae.shapes())],
+        (None, Some(parts)) => parts.components().into_iter().map(|(part, shapes)| (Some(part), shapes)).collect(),
+        (None, None) => Vec::new(),
+    }
+}
+
+/// All tensors of what is given.
+fn shapes_of_all(inputs: &InputFacts) -> Shapes {
+    components(inputs).into_iter().flat_map(|(_, shapes)| shapes).collect()
 }

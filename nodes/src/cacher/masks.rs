@@ -49,7 +49,7 @@ impl Cached {
     pub(super) fn fill_masks(&mut self, cx: &BuildCx) -> Result<(), RunError> {
         let vae = cx.typed::<crate::common::autoencoder::Autoencoder>("vae")?.into_iter().next();
         let items = self.items.clone();
-        let mut bad = HashSet::new();
+        let (mut bad, mut black) = (HashSet::new(), Vec::new());
         for &i in self.usable.iter().chain(&self.held_out) {
             let (sample, folder) = (&items[i].sample, items[i].folder);
             let Some((path, channel)) = source(sample) else { continue };
@@ -89,6 +89,23 @@ impl Cached {
                     bad.insert(i);
                 }
             }
+        }
+        for &i in self.usable.iter().filter(|i| !bad.contains(*i)) {
+            if let Some(key) = self.mask_keys.get(&(i, false)).or_else(|| self.mask_keys.get(&(i, true)))
+                && self.store.get(key)?.values.iter().all(|value| *value == 0.0)
+            {
+                black.push(&items[i].sample.path);
+            }
+        }
+        if let Some(first) = black.first() {
+            let name = first.file_name().unwrap_or_default().to_string_lossy();
+            let which = match black.len() {
+                1 => format!("the mask of `{name}` is"),
+                n => format!("the masks of {n} images, `{name}` the first, are"),
+            };
+            cx.progress.warn(&format!(
+                "{which} black: without a `floor` of the loss's `mask` nothing is learned from such an image"
+            ));
         }
         for list in [&mut self.usable, &mut self.held_out] {
             list.retain(|i| !bad.contains(i));

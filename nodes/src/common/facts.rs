@@ -42,6 +42,8 @@ pub struct TextFacts {
     pub masks: bool,
     /// No file told for which family the states are read.
     pub assumed: bool,
+    /// The family that the document gives the encoder itself.
+    pub told: Option<String>,
     /// Type of the node that reads the captions.
     pub node: String,
     /// Emphasis in captions is read.

@@ -23,6 +23,16 @@ pub fn check(cx: &mut CheckCx, port: &str, family: Family, model: &Facts, texts:
             let message = format!("{family} reads captions through `{wanted}`, not `{}`", text.node);
             cx.error("P0401", port, message, Some(format!("set `type: {wanted}` on the text encoder")));
         }
+        // SD 1.x reads other states than the rest, which is told where they are joined.
+        if let Some(told) = text.told.as_deref().and_then(family::of_id)
+            && told != family
+            && !text.single
+            && family != Family::Sd1
+        {
+            let (told, own) = (family::id(told), family::id(family));
+            let message = format!("the text encoder has `family: {told}`, the model is {family}");
+            cx.error("P0401", port, message, Some(format!("set `family: {own}` on the text encoder, or leave it out")));
+        }
     }
     let have = |c: Component| texts.iter().find(|t| t.component() == c).copied();
     let (l, g) = (have(Component::TextEncoder), have(Component::ClipG));

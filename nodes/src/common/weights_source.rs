@@ -23,7 +23,12 @@ pub type Values = Result<Vec<f32>, RunError>;
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A checkpoint in any layout.
-    File(PathBuf),
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// The node that names it.
+        node: String,
+    },
     /// Random numbers: a network to be trained from nothing.
     Random {
         /// Seed of the numbers.
@@ -35,7 +40,15 @@ impl Source {
     /// The file or folder, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Source::File(path) => Some(path),
+            Source::File { path, .. } => Some(path),
+            Source::Random { .. } => None,
+        }
+    }
+
+    /// The node that names the file, if it is one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Source::File { node, .. } => Some(node),
             Source::Random { .. } => None,
         }
     }
@@ -50,10 +63,15 @@ impl Source {
         keeping: &Keeping,
     ) -> Result<Weights, RunError> {
         match self {
-            Source::File(path) => {
-                let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
-                Weights::verify(&file, shapes, unused(component, shapes)).map_err(errors::weights_error)?;
-                Weights::load(&file, shapes, cx, dtype, keeping).map_err(errors::weights_error)
+            // Weights load when they are first used, mostly by another node than the one that names the file.
+            Source::File { path, node } => {
+                let load = || {
+                    let file =
+                        ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
+                    Weights::verify(&file, shapes, unused(component, shapes)).map_err(errors::weights_error)?;
+                    Weights::load(&file, shapes, cx, dtype, keeping).map_err(errors::weights_error)
+                };
+                load().map_err(|error| error.of(node))
             }
             Source::Random { seed } => {
                 let mut weights = Weights::default();
@@ -70,7 +88,7 @@ impl Source {
     pub fn exact(&self, component: Component) -> Result<impl Fn(&str, &[usize]) -> Values, RunError> {
         let file = self.path().map(|path| open_for_run(path, component)).transpose()?;
         let seed = match self {
-            Source::File(_) => 0,
+            Source::File { .. } => 0,
             Source::Random { seed } => *seed,
         };
         Ok(move |name: &str, shape: &[usize]| match &file {
@@ -82,7 +100,7 @@ impl Source {
     /// Names the content: equal fingerprints mean equal weights.
     pub fn fingerprint(&self, component: Component) -> Result<String, RunError> {
         match self {
-            Source::File(path) => {
+            Source::File { path, .. } => {
                 let file = ComponentWeights::open(path, component).map_err(|e| errors::file_error(&e, "weights"))?;
                 let mut hasher = blake3::Hasher::new();
                 for name in file.names() {

@@ -67,6 +67,17 @@ enum For {
     Flux,
 }
 
+impl For {
+    fn family(self) -> Family {
+        match self {
+            For::Sd1 => Family::Sd1,
+            For::Sdxl => Family::Sdxl,
+            For::Sd3 => Family::Sd3,
+            For::Flux => Family::Flux,
+        }
+    }
+}
+
 /// Sizes of a new text encoder.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 struct Init {
@@ -230,7 +241,7 @@ impl Node for ClipL {
             Self::ABOUT.type_name,
             (COMPONENT, &network),
             config.take(target),
-            common::Length { assumed, ..length },
+            common::Length { assumed, told: config.family.map(For::family), ..length },
             config.storage,
         )
     }

@@ -6,7 +6,7 @@ use pipe_core::node::{CheckCx, Facts, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
-use pipe_data::weights::{Component, ComponentWeights};
+use pipe_data::weights::{Component, ComponentWeights, Family};
 use pipe_networks::TextNetwork;
 use pipe_networks::clip::Take;
 
@@ -58,6 +58,8 @@ pub struct Length {
     pub masks: bool,
     /// No file told for which family the states are read.
     pub assumed: bool,
+    /// The family that the document gives the encoder itself.
+    pub told: Option<Family>,
     /// Emphasis in captions is read.
     pub weighted: bool,
     /// Captions get a system prompt before them.
@@ -69,7 +71,7 @@ pub struct Length {
 impl Length {
     /// So many tokens, plain.
     pub fn of(tokens: usize, masks: bool) -> Self {
-        Length { tokens, masks, assumed: false, weighted: false, prompted: false, hides_padding: masks }
+        Length { tokens, masks, assumed: false, told: None, weighted: false, prompted: false, hides_padding: masks }
     }
 }
 
@@ -92,6 +94,7 @@ pub fn facts(
         single: take.final_norm,
         masks: length.masks,
         assumed: length.assumed,
+        told: length.told.map(|family| family::id(family).into()),
         node: node.into(),
         weighted: length.weighted,
         prompted: length.prompted,
@@ -125,7 +128,7 @@ pub fn build_file(
     let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
     let take = take(&file);
     drop(file);
-    build(cx, component, network, take, prompts, (Source::File(path), storage))
+    build(cx, component, network, take, prompts, (Source::File { path, node: cx.name.to_owned() }, storage))
 }
 
 /// A text encoder as a value.

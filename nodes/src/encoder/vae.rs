@@ -230,7 +230,7 @@ impl Node for VaeEncoder {
                 let file =
                     ComponentWeights::open(&path, Component::Vae).map_err(|e| errors::file_error(&e, "weights"))?;
                 let found = config.of_file(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
-                (found, Source::File(path))
+                (found, Source::File { path, node: cx.name.to_owned() })
             }
             (None, Some(init)) => {
                 let found = config.of_init(init).map_err(|why| RunError::new("P0403", why).at("init"))?;

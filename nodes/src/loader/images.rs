@@ -164,6 +164,11 @@ impl Config {
         for (code, field, message, help) in list {
             cx.warn(code, field, message, Some(help));
         }
+        if self.alpha_mask
+            && let Some(message) = notices::opaque(items)
+        {
+            cx.error("P0402", "alpha_mask", message, Some("leave `alpha_mask` out".into()));
+        }
         if let Some(message) = self.pixels.faceless(items) {
             cx.error("P0402", "face_crop", message, Some("leave `face_crop` out".into()));
         }

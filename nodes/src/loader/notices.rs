@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pipe_data::images::{ImageError, unread};
+use pipe_data::images::{ImageError, has_alpha, unread};
 
 use super::faults::Found;
 use super::sample::Sample;
@@ -42,6 +42,17 @@ pub(super) fn of(folder: &Path, items: &[Sample]) -> Vec<Notice> {
         notices.push(("P0331", "resolution", message, help.to_owned()));
     }
     notices
+}
+
+/// What is wrong where masks are to come from alpha channels and no image has one.
+pub(super) fn opaque(items: &[Sample]) -> Option<String> {
+    // One that cannot be read now is told of when it is decoded.
+    if items.is_empty() || items.iter().any(|item| has_alpha(&item.path).unwrap_or(true)) {
+        return None;
+    }
+    let which =
+        if items.len() == 1 { "the image has no".into() } else { format!("none of the {} images has an", items.len()) };
+    Some(format!("`alpha_mask` has no effect: {which} alpha channel"))
 }
 
 /// The first faults of each kind, and how many more there are of it.

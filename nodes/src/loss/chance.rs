@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use pipe_core::node::{CheckCx, Facts};
+use pipe_networks::mmdit::MmditConfig;
 use pipe_networks::{Network, TextKind};
 use pipe_ops::rng::{self, Purpose};
 
 use super::At;
 use crate::common::denoise::Chance;
-use crate::common::facts::{cached_texts, network_of, trained_texts};
+use crate::common::facts::{cached_texts, network_of, read, trained_texts};
 use crate::common::family;
 
 /// The encoders in the order of the network's probabilities, with their fields.
@@ -54,11 +55,37 @@ pub fn check(cx: &mut CheckCx, model: &Facts, batch: &Facts) {
         let message = format!("`text_dropout` of `{name}` has no effect: {why}");
         cx.error("P0402", &format!("{field}.{name}"), message, Some("leave it out".into()));
     }
+    for (text, name) in trained_texts(model).iter().filter_map(|text| {
+        let at = TEXTS.iter().position(|(kind, _)| *kind == text.kind)?;
+        (config.options.text_dropout[at] >= 1.0).then_some((text, TEXTS[at].1))
+    }) {
+        let message = format!(
+            "with `text_dropout` of 1 no sample of training has {}, which is to learn",
+            text.component().name()
+        );
+        cx.error("P0403", &format!("{field}.{name}"), message, Some("lower it, or do not train this encoder".into()));
+    }
+    cropped(cx, &config, field.replace("text_dropout", "position_random_crop").as_str(), batch);
+}
+
+/// Random parts of the position table where every size of the data takes all of it.
+fn cropped(cx: &mut CheckCx, config: &MmditConfig, field: &str, batch: &Facts) {
+    if config.options.random_crop == 0.0 || !config.options.scaled.is_empty() {
+        return;
+    }
+    let sizes: Vec<[usize; 2]> = read(batch, "latent_sizes").unwrap_or_default();
+    if !sizes.is_empty() && sizes.iter().flatten().all(|side| side / config.patch >= config.positions) {
+        let side = 8 * config.patch * config.positions;
+        let message = format!(
+            "`position_random_crop` has no effect: all images have {side}×{side} pixels, which takes the whole position table"
+        );
+        cx.error("P0402", field, message, Some("leave it out".into()));
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use pipe_networks::mmdit::{MmditConfig, Options};
+    use pipe_networks::mmdit::Options;
 
     use super::*;
 

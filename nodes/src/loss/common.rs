@@ -251,7 +251,7 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
         && family != Family::Sd2
     {
         let message = format!("`{name}` carries CLIP states as another family reads them");
-        let wanted = if single { "sd1" } else { "sdxl" };
+        let wanted = family::id(family);
         cx.error("P0401", "batch", message, Some(format!("set `family: {wanted}` on `encoder.clip_l`")));
     }
     texts_fit::emphasis(cx, "batch", batch, &trained);

@@ -125,7 +125,7 @@ pub fn build_file(
     let network = infer(&file).map_err(|(code, why)| RunError::new(code, why).at("weights"))?;
     let (objective, layout) = (objective(&file), file.layout);
     drop(file);
-    build(cx, family, network, memory, objective, Source::File(path), Some(layout))
+    build(cx, family, network, memory, objective, Source::File { path, node: cx.name.to_owned() }, Some(layout))
 }
 
 /// A model as a value.

@@ -119,7 +119,7 @@ impl Gradients for Gathered {
 }
 
 /// The type that what learns is kept in.
-fn kept(facts: &Facts) -> DType {
+pub fn kept(facts: &Facts) -> DType {
     if facts.get("half") == Some(&serde_json::json!(true)) { DType::BF16 } else { DType::F32 }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pipe_core::plan::ParameterGroup;
+use pipe_ops::DType;
 use pipe_train::optim::{OptimizerConfig, Report};
 
 use super::rates::Rates;
@@ -44,15 +45,15 @@ fn values(shape: &[usize]) -> u64 {
 }
 
 impl Group {
-    /// As a plan shows it.
-    pub fn planned(&self, config: &OptimizerConfig) -> ParameterGroup {
+    /// As a plan shows it, of weights that are kept in a type.
+    pub fn planned(&self, config: &OptimizerConfig, kept: DType) -> ParameterGroup {
         let values = self.tensors.iter().map(|(_, shape)| values(shape)).sum();
         ParameterGroup {
             name: self.name.clone(),
             rate: self.rate,
             tensors: self.tensors.len() as u64,
             values,
-            bytes: 4 * values,
+            bytes: kept.size() as u64 * values,
             state_bytes: self.tensors.iter().map(|(_, shape)| config.state_bytes(shape)).sum(),
         }
     }
@@ -100,7 +101,7 @@ mod tests {
             [("unet", 1e-4, 1), ("unet_plus", 1.6e-3, 1), ("text_encoder", 5e-5, 2), ("text_encoder_2", 5e-5, 2)];
         assert_eq!(list, expected);
         assert_eq!(groups[2].tensors[0].0, "lora_te1_a.lora_down.weight");
-        let planned = groups[2].planned(&OptimizerConfig::AdamW(Default::default()));
+        let planned = groups[2].planned(&OptimizerConfig::AdamW(Default::default()), DType::F32);
         assert_eq!((planned.values, planned.bytes, planned.state_bytes), (24, 96, 192));
     }
 

@@ -16,6 +16,7 @@ mod dadapt_adan;
 mod dadapt_adan_ip;
 mod dadapt_lion;
 mod dadapt_sgd;
+mod damage;
 mod device;
 mod estimate;
 mod frame;

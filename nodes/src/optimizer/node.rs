@@ -324,7 +324,8 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         let optimizer = config.algorithm.config();
         let position = Position { step: 0, total_steps: total, steps_per_epoch: per_epoch };
         let groups = config.groups(&loss.facts).unwrap_or_default();
-        let planned: Vec<_> = groups.iter().map(|group| group.planned(&optimizer)).collect();
+        let planned: Vec<_> =
+            groups.iter().map(|group| group.planned(&optimizer, estimate::kept(&loss.facts))).collect();
         let state_bytes = planned.iter().map(|group| group.state_bytes).sum();
         let manner = Manner { fused: config.frame.fused_backward, texts_still: false };
         let mut plan = estimate::step(cx.settings, &loss.facts, manner);
@@ -389,6 +390,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             rates,
             schedule,
             text_until: config.frame.stop_text_encoder_training.as_ref().map(|length| length.of(total_steps)),
+            progress: cx.progress.clone(),
             max_grad_norm: update.max_grad_norm,
             seed: cx.settings.seed,
             accumulate: cx.settings.train.accumulate,

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use pipe_core::run::{Driver, Position, RunError, StepReport, StopFlag};
+use pipe_core::run::{Driver, Position, Progress, RunError, StepReport, StopFlag};
 use pipe_ops::optim::{square_and_clip, sum_squares};
 use pipe_ops::{Cx, DType, Tensor};
 use pipe_train::optim::{Data, OptimizerConfig, Report, View};
 use pipe_train::schedule::Schedule;
 
+use super::damage;
 use super::fused::{self, Fused};
 use super::groups::{self, Group};
 use super::host::{Scale, Updater};
@@ -18,6 +19,9 @@ use super::rates::{Rates, is_text, texts};
 use super::state;
 use crate::common::gradients::Gradients;
 use crate::loss::{At, LossProgram, Losses};
+
+/// Name of the step, in a saved state, from which the text encoders stay as they are.
+const TEXT_UNTIL: &str = "text_until";
 
 /// How a run steps.
 pub struct Recipe {
@@ -29,6 +33,8 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Steps after which the text encoders stay as they are.
     pub text_until: Option<u64>,
+    /// Where what is worth knowing is told.
+    pub progress: Arc<dyn Progress>,
     /// Largest gradient norm.
     pub max_grad_norm: Option<f64>,
     /// Seed of the draws.
@@ -141,7 +147,8 @@ impl Stepper {
         let recipe = &self.recipe;
         let setting = fused::Setting { step, rates, max_norm: recipe.max_grad_norm, defer: recipe.defer };
         let mut fused = Fused::new(self.loss.clone(), &self.groups, setting, self.updater.as_mut());
-        let Passes { losses, samples, names } = passes(&*self.loss, recipe, self.position, stop, &mut fused)?;
+        let Passes { losses, samples, names } = passes(&*self.loss, recipe, self.position, stop, &mut fused)
+            .map_err(|error| if step == 1 { damage::blame(error, self.loss.trainable()) } else { error })?;
         let (report, norm) = fused.finish();
         self.unread.push(Unread::new(step, losses, norm, samples, names));
         Ok(report)
@@ -156,7 +163,8 @@ impl Stepper {
         for unread in &mut self.unread {
             let (loss, norm) = unread.read();
             if !loss.is_finite() || !norm.is_finite() {
-                return Err(not_finite(unread.step, loss, norm, &unread.names));
+                let error = not_finite(unread.step, loss, norm, &unread.names);
+                return Err(if unread.step == 1 { damage::blame(error, self.loss.trainable()) } else { error });
             }
         }
         Ok(())
@@ -200,10 +208,11 @@ impl Driver for Stepper {
         let weights = train.tensors.iter().map(|(key, tensor)| (format!("{}{key}", state::PARAMETER), tensor));
         let weights =
             weights.chain(train.frozen.iter().map(|(key, tensor)| (format!("{}{key}", state::FROZEN), tensor)));
-        let values = BTreeMap::from([
+        let mut values = BTreeMap::from([
             ("step".to_string(), self.position.step.to_string()),
             ("optimizer".to_string(), self.recipe.optimizer.name().to_string()),
         ]);
+        values.extend(self.recipe.text_until.map(|until| (TEXT_UNTIL.to_string(), until.to_string())));
         let losses = self.numbers.bytes();
         let mut pieces = self.updater.pieces();
         pieces.push(state::Piece::View(View { name: state::LOSSES.into(), data: Data::U8(&losses) }));
@@ -231,6 +240,14 @@ impl Driver for Stepper {
         self.updater.load(&saved, &self.groups)?;
         self.numbers.load(&saved.bytes(state::LOSSES)?);
         self.position.step = step;
+        if let (Some(before), Some(until)) = (saved.number(TEXT_UNTIL), self.recipe.text_until)
+            && (before..until).contains(&step)
+        {
+            self.recipe.progress.warn(&format!(
+                "the text encoders, which stayed as they were from step {before} on, learn again until step {until}: with the length of \
+                 the run `stop_text_encoder_training` has changed; give it in `steps` to keep it"
+            ));
+        }
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
+use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, Progress, RunError};
 use pipe_core::settings::Settings;
 use pipe_data::weights::{DType, SafetensorsWriter, TensorOut, hash};
 use pipe_networks::adapters::Target;
@@ -111,6 +112,7 @@ impl Node for AdapterSaver {
             session: None,
             best: Best::of(cx)?,
             range: Range::new(cx.progress.clone()),
+            progress: cx.progress.clone(),
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -128,6 +130,7 @@ struct Saver {
     session: Option<Session>,
     best: Best,
     range: Range,
+    progress: Arc<dyn Progress>,
 }
 
 impl Saver {
@@ -205,7 +208,7 @@ impl Listener for Saver {
             return self.rehearse(cx.folder, cx.position);
         }
         if cx.goes_back {
-            self.plan.forget_after(cx.position, cx.folder);
+            self.plan.go_back(cx, &*self.progress);
         }
         if cx.moment == Moment::Resume {
             // The session begins now, not at its first file.

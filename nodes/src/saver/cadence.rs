@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::node::CheckCx;
 use pipe_core::plan::NodePlan;
-use pipe_core::run::{Moment, Position};
+use pipe_core::run::{EventCx, Moment, Position, Progress};
 use pipe_core::settings::Every;
 
 use super::files::KeepLast;
@@ -154,14 +154,28 @@ impl Plan {
         mine[..extra].iter().for_each(|(_, old)| remove(old));
     }
 
-    /// Deletes the files of what came after a moment to which the run goes back.
-    pub fn forget_after(&self, position: Position, folder: &Path) {
+    /// Deletes the files of what came after a moment to which the run goes back: so many.
+    pub fn forget_after(&self, position: Position, folder: &Path) -> usize {
+        let mut count = 0;
         for cadence in [Cadence::Epochs, Cadence::Steps] {
             let files = self.files(cadence, &folder.join("checkpoints"));
             let later = files
                 .into_iter()
                 .filter(|((epoch, step), _)| *step > position.step || (*step == 0 && *epoch > position.epochs_done()));
-            later.for_each(|(_, path)| remove(&path));
+            later.for_each(|(_, path)| {
+                remove(&path);
+                count += 1;
+            });
+        }
+        count
+    }
+
+    /// As [`Plan::forget_after`], and says so.
+    pub fn go_back(&self, cx: &EventCx, progress: &dyn Progress) {
+        match self.forget_after(cx.position, cx.folder) {
+            0 => {}
+            1 => progress.say(&format!("a file of `{}` from a later moment is removed", self.name)),
+            count => progress.say(&format!("{count} files of `{}` from later moments are removed", self.name)),
         }
     }
 
@@ -280,7 +294,7 @@ mod tests {
         // A run that was killed and goes on: the files of later steps are good, and never in place of the one written.
         write(5);
         assert!(names().contains(&"cat-step00000005.safetensors".to_owned()), "{:?}", names());
-        plan.forget_after(position(4), dir.path());
+        assert_eq!(plan.forget_after(position(4), dir.path()), 5);
         assert_eq!(names(), ["cat-000001.safetensors"]);
         [5, 6].into_iter().for_each(write);
         let steps = ["cat-step00000005.safetensors", "cat-step00000006.safetensors"];

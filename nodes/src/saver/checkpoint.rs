@@ -1,36 +1,25 @@
 //! `saver.checkpoint`: whole models, as one file or a Diffusers folder.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-
 use pipe_core::node::{About, CheckCx, Facts, InputFacts, Node, PlanCx};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
-use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Moment, Position, RunError};
-use pipe_data::weights::keymap::Form;
-use pipe_data::weights::{DType, Family, Layout, Progress, TensorOut, write_ckpt, write_safetensors};
-use pipe_networks::{Shapes, Weights};
-use pipe_train::ddpm::Prediction;
+use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::weights::Layout;
+use pipe_networks::Shapes;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::best::{self, Best};
-use super::cadence::Plan;
 use super::files::Files;
-use super::parts::Part;
+use super::metadata;
 use super::range::Range;
+use super::whole::Saver;
 use super::words::Words;
-use super::{make_folder, metadata};
 use crate::common::autoencoder::Autoencoder;
-use crate::common::errors;
 use crate::common::facts::{read, texts_of_port, trained_texts};
 use crate::common::family;
-use crate::common::lazy::Lazy;
 use crate::common::text::TextEncoder;
-use crate::common::trainable::{Held, Method, Subject, Trainable};
-use crate::common::weights_source::Source;
+use crate::common::trainable::{Held, Subject, Trainable};
 use crate::common::write;
 use crate::optimizer::Update;
 
@@ -50,7 +39,7 @@ pub struct Config {
 /// Layout of a saved model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+pub(super) enum Format {
     /// One safetensors file with the original (LDM) names.
     SingleFile,
     /// The denoiser alone with its authors' names and no prefix, as FLUX and Lumina are usually passed on.
@@ -238,6 +227,7 @@ impl Node for CheckpointSaver {
             words: config.metadata.unwrap_or_default(),
             best: Best::of(cx)?,
             range: Range::new(cx.progress.clone()),
+            progress: cx.progress.clone(),
         };
         Ok(Built { listener: Some(Box::new(saver)), ..Default::default() })
     }
@@ -248,187 +238,5 @@ fn extension(format: Format) -> &'static str {
         Format::SingleFile | Format::ModelOnly => ".safetensors",
         Format::Ckpt => ".ckpt",
         Format::Diffusers => "",
-    }
-}
-
-struct Saver {
-    trainable: Trainable,
-    vae: Option<Held<Autoencoder>>,
-    texts: Vec<Held<TextEncoder>>,
-    format: Format,
-    dtype: DType,
-    plan: Plan,
-    update: Option<Held<Update>>,
-    words: Words,
-    /// Entries of modelspec that the user gave.
-    entries: BTreeMap<String, String>,
-    best: Best,
-    range: Range,
-}
-
-/// What a part that did not learn needs in memory to be saved: nothing where it has a file.
-fn unchanged(source: &Source, weights: &Lazy<Weights>) -> Result<Arc<Weights>, RunError> {
-    match source {
-        Source::File(_) => Ok(Arc::default()),
-        Source::Random { .. } => weights.get(),
-    }
-}
-
-impl Saver {
-    /// The parts to write. What is in memory is shared, what did not learn is read from its file tensor by tensor.
-    fn parts(&self) -> Result<Vec<Part>, RunError> {
-        let train = self.trainable.read();
-        let own = Some(&*train);
-        let mut parts = Vec::new();
-        match &*self.trainable.subject {
-            Subject::Autoencoder { vae, weights } => parts.push(Part::of_vae(vae, weights, own)?),
-            Subject::Denoiser { model, weights, texts } => {
-                parts.push(Part::of_denoiser(model, weights, own));
-                if let Some(vae) = &self.vae {
-                    parts.push(Part::of_vae(vae, &*unchanged(&vae.source, &vae.weights)?, None)?);
-                }
-                for text in texts {
-                    parts.push(Part::of_text(&text.encoder, &text.weights, own)?);
-                }
-                for text in self.texts.iter().filter(|t| self.trainable.trained_text(t.component).is_none()) {
-                    parts.push(Part::of_text(text, &*unchanged(&text.source, &text.weights)?, None)?);
-                }
-            }
-        }
-        Ok(parts)
-    }
-
-    fn family(&self) -> Family {
-        match &*self.trainable.subject {
-            Subject::Denoiser { model, .. } => model.family,
-            Subject::Autoencoder { vae, .. } if vae.config.latent == 16 => Family::Flux,
-            Subject::Autoencoder { .. } => Family::Sd1,
-        }
-    }
-
-    fn metadata(&self) -> BTreeMap<String, String> {
-        let update = self.update.as_deref();
-        metadata::of_checkpoint(&self.trainable, &self.plan.name, &self.words, &self.entries, update)
-    }
-
-    fn write(&self, path: &Path, position: Position, rehearsal: bool) -> Result<(), RunError> {
-        debug_assert!(matches!(*self.trainable.method, Method::Full(_)));
-        make_folder(path)?;
-        let parts = self.parts()?;
-        let family = self.family();
-        let error = |e| errors::write_error(&e);
-        let form = match self.format {
-            Format::SingleFile | Format::Ckpt => Form::SingleFile,
-            Format::ModelOnly => Form::OwnFile,
-            Format::Diffusers => {
-                return pipe_core::folder::atomic_dir(path, |making| {
-                    self.write_folder(making, family, &parts, rehearsal)
-                });
-            }
-        };
-        let mut list = Vec::new();
-        let marks = self.marks();
-        for part in &parts {
-            list.extend(part.tensors(family, form, self.dtype)?);
-        }
-        list.extend(marks);
-        self.range.fit(&mut list, !rehearsal)?;
-        if self.format == Format::Ckpt {
-            return write_ckpt(path, list, Progress { epoch: position.epochs_done(), global_step: position.step })
-                .map_err(error);
-        }
-        write_safetensors(path, list, &self.metadata()).map_err(error)
-    }
-
-    /// Empty tensors by which programs know SDXL models that predict v or end in pure noise.
-    fn marks(&self) -> Vec<TensorOut<'static>> {
-        let Subject::Denoiser { model, .. } = &*self.trainable.subject else { return Vec::new() };
-        if model.family != Family::Sdxl || self.format == Format::Diffusers {
-            return Vec::new();
-        }
-        let v = model.prediction == Prediction::V;
-        [("v_pred", v), ("ztsnr", model.zero_terminal_snr)]
-            .into_iter()
-            .filter(|(_, set)| *set)
-            .map(|(name, _)| TensorOut::f32(name, DType::F32, [0], Vec::new()))
-            .collect()
-    }
-
-    fn write_folder(&self, folder: &Path, family: Family, parts: &[Part], rehearsal: bool) -> Result<(), RunError> {
-        let failed = |e: std::io::Error| RunError::new("P0903", format!("cannot write `{}`: {e}", folder.display()));
-        let json = |path: &Path, value: &Value| {
-            let text = serde_json::to_string_pretty(value).unwrap_or_default();
-            pipe_core::folder::atomic_write(path, |f| std::io::Write::write_all(f, text.as_bytes()))
-        };
-        let mut index = super::describe::empty_index(family);
-        for part in parts {
-            let (Some(name), Some((library, class))) = (family.folder(part.component), family.class(part.component))
-            else {
-                continue;
-            };
-            let file = if library == "diffusers" { "diffusion_pytorch_model" } else { "model" };
-            let inner = folder.join(name);
-            std::fs::create_dir_all(&inner).map_err(failed)?;
-            let mut list = part.tensors(family, Form::Diffusers, self.dtype)?;
-            self.range.fit(&mut list, !rehearsal)?;
-            let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-            write_safetensors(inner.join(format!("{file}.safetensors")), list, &metadata)
-                .map_err(|e| errors::write_error(&e))?;
-            json(&inner.join("config.json"), &part.config)?;
-            index[name] = json!([library, class]);
-            if let Some(class) = part.write_tokenizer(folder, name)? {
-                index[name.replace("text_encoder", "tokenizer")] = json!(["transformers", class]);
-            }
-        }
-        if let Subject::Denoiser { model, .. } = &*self.trainable.subject {
-            let (class, scheduler) = super::parts::scheduler(model);
-            std::fs::create_dir_all(folder.join("scheduler")).map_err(failed)?;
-            json(&folder.join("scheduler/scheduler_config.json"), &scheduler)?;
-            index["scheduler"] = json!(["diffusers", class]);
-            json(&folder.join("model_index.json"), &index)?;
-        }
-        Ok(())
-    }
-}
-
-impl Listener for Saver {
-    fn priority(&self) -> u32 {
-        0
-    }
-
-    fn looks(&self, moment: Moment, position: Position) -> bool {
-        moment == Moment::Start || !self.plan.due(moment, position, Path::new("")).is_empty()
-    }
-
-    fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
-        if cx.moment == Moment::Start {
-            let path = self.plan.rehearsal(cx.folder);
-            let result = self.write(&path, cx.position, true);
-            drop(if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
-            return result;
-        }
-        if cx.goes_back {
-            self.plan.forget_after(cx.position, cx.folder);
-        }
-        for due in self.plan.due(cx.moment, cx.position, cx.folder) {
-            if !due.is_there(cx.moment) {
-                self.write(&due.path, cx.position, false)?;
-            }
-            self.plan.prune(&due);
-            cx.artifacts.push(Artifact { kind: "checkpoint", path: due.path, final_result: due.is_final });
-        }
-        Ok(())
-    }
-
-    fn after(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
-        let (name, extension) = (self.plan.name.clone(), self.plan.extension);
-        if let Some(path) = self.best.due(cx, &name, extension) {
-            self.write(&path, cx.position, false)?;
-            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: false });
-        }
-        if let Some(path) = self.best.kept(cx, &name, extension) {
-            cx.artifacts.push(Artifact { kind: "checkpoint", path, final_result: true });
-        }
-        Ok(())
     }
 }

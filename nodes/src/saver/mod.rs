@@ -11,6 +11,7 @@ pub mod metadata;
 mod names;
 mod parts;
 mod range;
+mod whole;
 mod words;
 
 use std::path::Path;

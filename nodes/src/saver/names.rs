@@ -115,8 +115,10 @@ impl Template {
     pub fn written(&self) -> String {
         let write = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Number(Field::Epoch, _) => "{epoch}".to_owned(),
-            Piece::Number(Field::Step, _) => "{step}".to_owned(),
+            Piece::Number(field, width) => {
+                let word = if *field == Field::Epoch { "epoch" } else { "step" };
+                if *width == 1 { format!("{{{word}}}") } else { format!("{{{word}:{width:02}}}") }
+            }
         };
         self.pieces.iter().map(write).collect()
     }
@@ -148,41 +150,7 @@ impl Template {
 
     /// Whether a name could be of both: then neither would know its own files.
     pub fn meets(&self, other: &Template) -> bool {
-        // Characters, and runs of digits of any length, which may stay or go on.
-        let symbols = |t: &Template| -> Vec<Option<char>> {
-            let of = |piece: &Piece| match piece {
-                Piece::Text(text) => text.chars().map(Some).collect(),
-                Piece::Number(..) => vec![None],
-            };
-            t.pieces.iter().flat_map(of).collect()
-        };
-        let (a, b) = (symbols(self), symbols(other));
-        let mut seen = vec![false; (a.len() + 1) * (b.len() + 1)];
-        let mut stack = vec![(0, 0)];
-        while let Some((i, j)) = stack.pop() {
-            if std::mem::replace(&mut seen[i * (b.len() + 1) + j], true) {
-                continue;
-            }
-            let (Some(x), Some(y)) = (a.get(i), b.get(j)) else {
-                if i == a.len() && j == b.len() {
-                    return true;
-                }
-                continue;
-            };
-            let fits = match (x, y) {
-                (Some(x), Some(y)) => x == y,
-                (Some(c), None) | (None, Some(c)) => c.is_ascii_digit(),
-                (None, None) => true,
-            };
-            if fits {
-                let next =
-                    |symbol: &Option<char>, at: usize| if symbol.is_none() { vec![at, at + 1] } else { vec![at + 1] };
-                for i in next(x, i) {
-                    stack.extend(next(y, j).into_iter().map(|j| (i, j)));
-                }
-            }
-        }
-        false
+        pipe_core::pattern::meet(&self.written(), &other.written())
     }
 }
 

@@ -59,7 +59,7 @@ impl Part {
     pub fn of_text(text: &TextEncoder, weights: &Weights, train: Option<&Trainables>) -> Result<Self, RunError> {
         let mut part = Part::new(text.component, text.network.shapes(), weights, train, text_config(&text.network));
         part.tokenizer = Some(text.prompts.folder());
-        if let Source::File(path) = &text.source {
+        if let Source::File { path, .. } = &text.source {
             let file = open_for_run(path, text.component)?;
             // Of Gemma nothing reads the last layer and its norm; a model without them would count as one layer shorter.
             if text.component == Component::Gemma {

@@ -4,7 +4,7 @@
 //! rounded; EXIF orientation and colour profiles are ignored. That is how the reference loads images, and what its results depend on.
 
 use std::fs;
-use std::io::Cursor;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -34,6 +34,26 @@ pub fn decode_alpha(path: impl AsRef<Path>) -> Result<Option<Rgb8>, ImageError> 
     Ok(Some(Rgb8 { width, height, pixels }))
 }
 
+/// Whether an image has an alpha channel, from the beginning of the file alone.
+pub fn has_alpha(path: impl AsRef<Path>) -> Result<bool, ImageError> {
+    let path = path.as_ref();
+    let probe = probe_header(path)?;
+    let file = fs::File::open(path).map_err(|e| ImageError::reading(path, e))?;
+    let reader = ImageReader::with_format(BufReader::new(file), format_of(probe.format));
+    let decoder = reader.into_decoder().map_err(|e| ImageError::damaged(path, plain_words(&e)))?;
+    Ok(decoder.color_type().has_alpha())
+}
+
+/// The decoder's name of a format.
+fn format_of(format: Format) -> ImageFormat {
+    match format {
+        Format::Png => ImageFormat::Png,
+        Format::Jpeg => ImageFormat::Jpeg,
+        Format::WebP => ImageFormat::WebP,
+        Format::Bmp => ImageFormat::Bmp,
+    }
+}
+
 fn open(path: &Path) -> Result<image::DynamicImage, ImageError> {
     let probe = probe_header(path)?;
     let (width, height) = (probe.width, probe.height);
@@ -44,14 +64,8 @@ fn open(path: &Path) -> Result<image::DynamicImage, ImageError> {
     if probe.format == Format::Jpeg && !jpeg_is_complete(&bytes) {
         return Err(ImageError::damaged(path, "it ends before its last row"));
     }
-    let format = match probe.format {
-        Format::Png => ImageFormat::Png,
-        Format::Jpeg => ImageFormat::Jpeg,
-        Format::WebP => ImageFormat::WebP,
-        Format::Bmp => ImageFormat::Bmp,
-    };
     let damaged = |e: image::ImageError| ImageError::damaged(path, plain_words(&e));
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format_of(probe.format));
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 16);
     reader.limits(limits);

@@ -17,7 +17,7 @@ mod whole;
 use std::fs::File;
 use std::path::Path;
 
-pub use decode::{MAX_PIXELS, decode, decode_alpha};
+pub use decode::{MAX_PIXELS, decode, decode_alpha, has_alpha};
 pub use error::ImageError;
 pub use listed::{Keys, ListError, Listed, read_list};
 pub use probe::{Format, Probe, probe, probe_header};
