@@ -113,7 +113,8 @@ impl Config {
         let invalid = |cx: &mut CheckCx, prefix: &str, result: Result<(), pipe_train::Invalid>| {
             if let Err(e) = result {
                 let field = if prefix.is_empty() { e.field.clone() } else { prefix.to_string() };
-                cx.error("P0403", &field, e.to_string(), e.help);
+                let code = if e.reason.contains("effect") { "P0402" } else { "P0403" };
+                cx.error(code, &field, e.to_string(), e.help);
             }
         };
         invalid(cx, "timesteps", self.timesteps.check().map_err(|e| e.within("timesteps")));
@@ -137,6 +138,10 @@ impl Config {
                 let base = if field.starts_with("ip") { "ip_noise_gamma" } else { "noise_offset" };
                 cx.error("P0402", field, format!("`{field}` has no effect without `{base}`"), None);
             }
+        }
+        if self.adaptive_noise_scale == Some(0.0) {
+            let message = "`adaptive_noise_scale` of 0 has no effect";
+            cx.error("P0402", "adaptive_noise_scale", message, Some("leave it out".into()));
         }
         if replayed {
             for field in self.of_draws() {

@@ -82,6 +82,9 @@ impl Rule for Prodigy {
         if let Some(beta3) = self.beta3 {
             within("beta3", beta3, 0.0, 0.999_999)?;
         }
+        if !self.decouple && self.weight_decay == 0.0 {
+            return Err(Invalid::new("decouple", "has an effect only with `weight_decay`").help("leave it out"));
+        }
         within("d0", self.d0, 1e-30, 1.0)?;
         within("d_coef", self.d_coef, 1e-6, 1e6)?;
         within("growth_rate", self.growth_rate.unwrap_or(1.0), 1.0, f64::MAX)?;
