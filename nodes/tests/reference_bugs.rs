@@ -195,7 +195,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "options of U-Nets on flow models",
         &[Case("loss-flow-foreign"), Test("nodes/train/src/flow/sampling.rs", "options_without_effect_are_refused")],
     ),
-    (40, "weights of another schedule", &[Test("nodes/train/src/ddpm/weight.rs", "pure_noise_gives_finite_weights")]),
+    (40, "weights of another schedule", &[Test("nodes/tests/losses.rs", "weights_by_the_signal_to_noise_ratio")]),
     (
         41,
         "the Huber scale, and the Huber loss of flow models",

@@ -83,3 +83,17 @@ pub fn read_every(cx: &mut CheckCx, loss: &Facts, on_device: bool) {
     let message = format!("`read_every` has no effect: {why}");
     cx.error("P0402", "/train.read_every", message, Some("leave it out".into()));
 }
+
+/// An optimizer whose estimate of the rate is of all that learns, where some of it is to learn no more.
+pub fn estimates(cx: &mut CheckCx, optimizer: &OptimizerConfig) {
+    if optimizer.one_rate().is_some() {
+        let message = format!(
+            "{} estimates one rate from all that learns; once the text encoders stay as they are, what they added to the estimate \
+             remains, and the rate comes out larger",
+            optimizer.name()
+        );
+        let help =
+            "use an optimizer with a given rate, such as `optimizer.adamw`, or let the encoders learn to the end";
+        cx.warn("P0403", "stop_text_encoder_training", message, Some(help.into()));
+    }
+}

@@ -245,6 +245,7 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
         }
         if let Some(length) = &config.frame.stop_text_encoder_training {
             checks::stop(cx, length, total, config.groups(&loss.facts).as_deref());
+            checks::estimates(cx, &optimizer);
         }
         // Behind a node with mistakes nothing is known.
         if config.frame.fused_backward

@@ -87,7 +87,7 @@ impl Rule for Prodigy {
         }
         within("d0", self.d0, 1e-30, 1.0)?;
         within("d_coef", self.d_coef, 1e-6, 1e6)?;
-        within("growth_rate", self.growth_rate.unwrap_or(1.0), 1.0, f64::MAX)?;
+        check_growth(self.growth_rate)?;
         within("slice_p", self.slice_p as f64, 1.0, 1e6)
     }
 
@@ -106,6 +106,14 @@ impl Rule for Prodigy {
     fn traits(&self) -> Traits {
         let one_rate = Some("estimates one rate for all groups");
         Traits { whole: true, one_rate, ..Traits::default() }
+    }
+}
+
+/// A limit to the growth of the estimate.
+pub(super) fn check_growth(rate: Option<f64>) -> Result<(), Invalid> {
+    match rate {
+        Some(1.0) => Err(Invalid::new("growth_rate", "of 1 keeps the estimate at its start; it is above 1")),
+        rate => within("growth_rate", rate.unwrap_or(1.0), 1.0, f64::MAX),
     }
 }
 

@@ -296,7 +296,16 @@ impl Schedule {
                 }
                 Ok(())
             }
-            Schedule::PiecewiseConstant { pieces, rest } => pieces_in_order(pieces, *rest, total),
+            Schedule::PiecewiseConstant { pieces, rest } => {
+                pieces_in_order(pieces, *rest, total)?;
+                if (0..total.min(1))
+                    .chain(pieces.iter().map(|piece| piece.until.of(total)))
+                    .all(|t| self.factor(t, total) == 0.0)
+                {
+                    return Err(Invalid::new("pieces", "all factors are 0, so nothing would learn"));
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
