@@ -206,7 +206,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "a prediction that does not fit its target",
         &[
             Test("nodes/train/src/flow/objective.rs", "a_perfect_model_has_no_loss"),
-            Test(TRAJECTORY, "twenty_steps_of_every_family"),
+            Test("nodes/tests/losses.rs", "flow_predictions_and_weights"),
         ],
     ),
     (
