@@ -57,7 +57,7 @@ impl Curve {
         let tops: Vec<f64> = (1..count).map(|i| between(at(i - 1), at(i), &f)).collect();
         curve.rough = curve.samples.windows(2).zip(&tops).any(|(ends, top)| {
             let [low, high] = [ends[0].1.min(ends[1].1), ends[0].1.max(ends[1].1)];
-            *top > high + 0.02 * (high - low).max(high.abs())
+            *top > high + 0.1 * (high - low).max(high.abs())
         });
         if curve.rough {
             curve.samples.iter_mut().zip(tops).for_each(|(sample, top)| sample.1 = sample.1.max(top));

@@ -121,6 +121,9 @@ impl Config {
         let prediction = facts.get("prediction").and_then(|p| serde_json::from_value(p.clone()).ok());
         let zero = facts.get("zero_terminal_snr") == Some(&serde_json::json!(true));
         invalid(cx, "", self.weights().check(prediction.unwrap_or_default(), zero));
+        if let Some(Err(e)) = self.multires_noise.as_ref().map(|multires| multires.check()) {
+            invalid(cx, &format!("multires_noise.{}", e.field), Err(e.within("multires_noise")));
+        }
         match &self.huber {
             Some(_) if !self.loss_type.has_c() => {
                 let help = "set `loss_type: huber` or `smooth_l1`, or leave it out";
