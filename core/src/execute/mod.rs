@@ -105,7 +105,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
 
     let mut document = resolved(registry, checked, &identity);
     let lock = folder.path().join(LOCK_JSON);
-    let state = start.state(folder.path(), &identity, &document, &log)?;
+    let state = start.state(registry, folder.path(), &identity, &document, &log)?;
     let before = state.as_ref().map(|state| contents_of(&state.run().join(LOCK_JSON))).unwrap_or_default();
     if state.is_none() {
         atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
@@ -215,6 +215,7 @@ impl Start {
     /// The state, when it belongs to this pipeline.
     fn state(
         &self,
+        registry: &Registry,
         folder: &Path,
         identity: &Identity,
         document: &serde_json::Value,
@@ -231,19 +232,9 @@ impl Start {
                 newest
             }
         };
-        saved.map(|saved| same_pipeline(saved, identity, document)).transpose()
+        if let Some(saved) = &saved {
+            changed::check(registry, saved, identity, document, &saved.run().join(LOCK_JSON))?;
+        }
+        Ok(saved)
     }
-}
-
-/// A state, when it belongs to this pipeline.
-fn same_pipeline(
-    saved: state::Saved,
-    identity: &Identity,
-    document: &serde_json::Value,
-) -> Result<state::Saved, RunError> {
-    let changes = identity.changes(&saved.identity);
-    if changes.is_empty() {
-        return Ok(saved);
-    }
-    Err(changed::refusal(saved.step, &changes, &saved.run().join(LOCK_JSON), document))
 }
