@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use pipe_core::folder::atomic_write;
@@ -180,16 +181,24 @@ struct Run {
     feed: Option<Feed>,
 }
 
-/// The process that talks to Weights & Biases.
+/// Lines that wait for a process that takes no more.
+const WAITING: usize = 4096;
+
+/// The process that talks to Weights & Biases, fed by a thread: training does not wait for it.
 struct Feed {
     child: Child,
-    lines: ChildStdin,
+    lines: SyncSender<Json>,
+    /// It has been told that lines are left out.
+    full: bool,
 }
 
-impl Feed {
-    fn send(&mut self, line: &Json) -> std::io::Result<()> {
-        self.lines.write_all(format!("{line}\n").as_bytes())
-    }
+fn write_line(to: &mut impl Write, line: &Json) -> std::io::Result<()> {
+    to.write_all(format!("{line}\n").as_bytes())
+}
+
+/// Hands lines on until there are no more, or the process is gone.
+fn feed(mut to: ChildStdin, lines: Receiver<Json>) {
+    let _ = lines.into_iter().try_for_each(|line| write_line(&mut to, &line));
 }
 
 /// The number of this run: the one it began with, or a new one.
@@ -226,10 +235,9 @@ impl Run {
             command.env("WANDB_API_KEY", key);
         }
         let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
-        let (Some(lines), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(mut to), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("the process has no pipes".into()));
         };
-        let mut feed = Feed { child, lines };
         let mut start = json!({
             "project": c.project,
             "name": self.name,
@@ -249,7 +257,7 @@ impl Run {
             }
         });
         let mut answer = String::new();
-        let asked = feed.send(&start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
+        let asked = write_line(&mut to, &start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
         let answer: Json = serde_json::from_str(&answer).unwrap_or_default();
         if let Some(error) = answer["error"].as_str() {
             return Err(failed(error.trim().to_string()));
@@ -264,27 +272,43 @@ impl Run {
             }
             _ => {}
         }
-        self.feed = Some(feed);
+        let (lines, waiting) = sync_channel(WAITING);
+        let thread = std::thread::Builder::new().name("wandb".into()).spawn(move || feed(to, waiting));
+        thread.map_err(|e| failed(e.to_string()))?;
+        self.feed = Some(Feed { child, lines, full: false });
         Ok(())
     }
 
     /// Sends a line. A connection that is lost is told once; training goes on.
     fn send(&mut self, line: &Json) {
-        if let Some(feed) = &mut self.feed
-            && let Err(error) = feed.send(line)
-        {
-            self.progress.warn(&format!("Weights & Biases is no longer told: {error}; `wandb.log` may say why"));
-            self.feed = None;
+        let Some(feed) = &mut self.feed else { return };
+        match feed.lines.try_send(line.clone()) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                if !std::mem::replace(&mut feed.full, true) {
+                    self.progress
+                        .warn("Weights & Biases takes no more for now: steps are left out there, training goes on");
+                }
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                self.progress
+                    .warn("Weights & Biases is no longer told: its process has ended; `wandb.log` may say why");
+                self.feed = None;
+            }
         }
     }
 
     /// Ends the run and waits until all is written or sent.
     fn close(&mut self, finished: bool) {
-        self.send(&json!({ "finish": if finished { 0 } else { 1 } }));
-        let Some(Feed { mut child, lines }) = self.feed.take() else { return };
-        drop(lines);
+        let Some(Feed { mut child, lines, .. }) = self.feed.take() else { return };
         let begun = Instant::now();
+        let mut last = Some(json!({ "finish": if finished { 0 } else { 1 } }));
         while begun.elapsed() < PATIENCE {
+            // Behind all that waits; a process that is gone is found below.
+            last = last.and_then(|line| match lines.try_send(line) {
+                Err(TrySendError::Full(line)) => Some(line),
+                _ => None,
+            });
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return,
                 Ok(None) => std::thread::sleep(Duration::from_millis(50)),
