@@ -286,6 +286,14 @@ fn a_damaged_state_is_told_and_the_one_before_it_serves() {
     fs::write(dir.path().join("state/step-00000010/state.json"), "{").unwrap();
     assert_eq!(go(testing::GOOD, dir.path(), true).unwrap_err().code, "P0909");
     fs::remove_dir_all(dir.path().join("state/step-00000010")).unwrap();
+    // One digit of the weight: still a state, but not the one that was saved.
+    let file = dir.path().join("state/step-00000008/driver.txt");
+    let text = fs::read_to_string(&file).unwrap();
+    let last = if text.ends_with('1') { "2" } else { "1" };
+    fs::write(&file, format!("{}{last}", &text[..text.len() - 1])).unwrap();
+    let error = go(testing::GOOD, dir.path(), true).unwrap_err();
+    assert!(error.code == "P0909" && error.message.contains("`driver.txt` is damaged"), "{error}");
+    fs::write(&file, text).unwrap();
     assert_eq!(go(testing::GOOD, dir.path(), true).unwrap().resumed_from, Some(8));
 }
 

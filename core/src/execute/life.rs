@@ -110,11 +110,14 @@ impl<'a> Life<'a> {
 
     fn begin(&mut self, from: Option<&Saved>) -> Result<(), RunError> {
         let Some(saved) = from else { return self.tell(Moment::Start, 0.0) };
+        let verified = saved.verify(self.folder);
         self.nodes.driver.load_state(&saved.path).map_err(|error| match error.code {
             // The file itself is bad; other errors say that it does not fit.
             "P0301" | "P0302" | "P0303" => state::unusable(self.folder, &saved.path, saved.step, &error.message),
             _ => error.of(&self.nodes.driver_name),
         })?;
+        // A file that cannot be read at all says by itself what is wrong with it.
+        verified?;
         self.position = self.nodes.driver.position();
         if self.position.step != saved.step {
             let message = format!("the driver stands at step {} after loading step {}", self.position.step, saved.step);

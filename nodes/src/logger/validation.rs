@@ -80,7 +80,7 @@ impl Node for Validation {
         type_name: "logger.validation",
         summary: "Measures the loss on held-out images before, during and after training.",
         details: "Noise and timesteps depend on the seed alone, and each image is taken as it is: not mirrored, with its whole \
-                  caption. So the numbers of one run, and with one `seed` those of several, can be compared. Adapter \
+                  caption, its mask and its weight. So the numbers of one run, and with one `seed` those of several, can be compared. Adapter \
                   dropouts are off. Held-out images are another folder, or those that `validation_split` of the loader sets \
                   aside: `batch: cached.validation`. A continued run may measure otherwise: its numbers are then compared with each \
                   other alone. Writes `validation.jsonl`: `step`, `loss`, `relative_to_first`, `best` where \

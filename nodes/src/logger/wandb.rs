@@ -2,9 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use pipe_core::folder::atomic_write;
@@ -16,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::feed::{self, Feed, Sent};
 use super::{config, pictures, rows};
 
 /// Fields of `logger.wandb`.
@@ -90,7 +90,8 @@ impl Node for Wandb {
         details: "Uses the `wandb` package of the user's Python through its public functions (`init`, `log`, `finish`), in a process \
                   of its own. Names are those of `logger.tensorboard`, over the step. The key comes from the environment and is \
                   written nowhere. A continued run goes on in the same run of Weights & Biases, whose number is kept in \
-                  `wandb.json`; steps that the server has already are not taken twice. If the connection is lost, training goes on.",
+                  `wandb.json`; steps that the server has already are not taken twice. If the connection is lost or takes too \
+                  little, training goes on and steps are left out there.",
         example: "wandb:\n  type: logger.wandb\n  update: adamw\n  project: portraits\n  mode: offline",
     };
 
@@ -181,26 +182,6 @@ struct Run {
     feed: Option<Feed>,
 }
 
-/// Lines that wait for a process that takes no more.
-const WAITING: usize = 4096;
-
-/// The process that talks to Weights & Biases, fed by a thread: training does not wait for it.
-struct Feed {
-    child: Child,
-    lines: SyncSender<Json>,
-    /// It has been told that lines are left out.
-    full: bool,
-}
-
-fn write_line(to: &mut impl Write, line: &Json) -> std::io::Result<()> {
-    to.write_all(format!("{line}\n").as_bytes())
-}
-
-/// Hands lines on until there are no more, or the process is gone.
-fn feed(mut to: ChildStdin, lines: Receiver<Json>) {
-    let _ = lines.into_iter().try_for_each(|line| write_line(&mut to, &line));
-}
-
 /// The number of this run: the one it began with, or a new one.
 fn number(folder: &Path, fresh: bool) -> Result<String, RunError> {
     let path = folder.join(FILE);
@@ -257,7 +238,7 @@ impl Run {
             }
         });
         let mut answer = String::new();
-        let asked = write_line(&mut to, &start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
+        let asked = feed::write_line(&mut to, &start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
         let answer: Json = serde_json::from_str(&answer).unwrap_or_default();
         if let Some(error) = answer["error"].as_str() {
             return Err(failed(error.trim().to_string()));
@@ -272,25 +253,22 @@ impl Run {
             }
             _ => {}
         }
-        let (lines, waiting) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new().name("wandb".into()).spawn(move || feed(to, waiting));
-        thread.map_err(|e| failed(e.to_string()))?;
-        self.feed = Some(Feed { child, lines, full: false });
+        self.feed = Some(Feed::new(child, to).map_err(|e| failed(e.to_string()))?);
         Ok(())
     }
 
     /// Sends a line. A connection that is lost is told once; training goes on.
     fn send(&mut self, line: &Json) {
         let Some(feed) = &mut self.feed else { return };
-        match feed.lines.try_send(line.clone()) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                if !std::mem::replace(&mut feed.full, true) {
-                    self.progress
-                        .warn("Weights & Biases takes no more for now: steps are left out there, training goes on");
+        match feed.send(line.clone()) {
+            Sent::Yes => {}
+            Sent::LeftOut { first } => {
+                if first {
+                    let what = "Weights & Biases takes no more for now: steps are left out there, training goes on";
+                    self.progress.warn(what);
                 }
             }
-            Err(TrySendError::Disconnected(_)) => {
+            Sent::Gone => {
                 self.progress
                     .warn("Weights & Biases is no longer told: its process has ended; `wandb.log` may say why");
                 self.feed = None;
@@ -300,22 +278,19 @@ impl Run {
 
     /// Ends the run and waits until all is written or sent.
     fn close(&mut self, finished: bool) {
-        let Some(Feed { mut child, lines, .. }) = self.feed.take() else { return };
-        let begun = Instant::now();
-        let mut last = Some(json!({ "finish": if finished { 0 } else { 1 } }));
+        let Some(mut feed) = self.feed.take() else { return };
+        let (begun, last) = (Instant::now(), json!({ "finish": if finished { 0 } else { 1 } }));
+        let mut told = false;
         while begun.elapsed() < PATIENCE {
             // Behind all that waits; a process that is gone is found below.
-            last = last.and_then(|line| match lines.try_send(line) {
-                Err(TrySendError::Full(line)) => Some(line),
-                _ => None,
-            });
-            match child.try_wait() {
+            told = told || !matches!(feed.send(last.clone()), Sent::LeftOut { .. });
+            match feed.child.try_wait() {
                 Ok(Some(status)) if status.success() => return,
                 Ok(None) => std::thread::sleep(Duration::from_millis(50)),
                 _ => return self.progress.warn("Weights & Biases did not end well; `wandb.log` may say why"),
             }
         }
-        self.progress.warn("Weights & Biases is still being sent the rest; this goes on by itself");
+        self.progress.warn("Weights & Biases is slow: its process goes on by itself with what it has taken");
     }
 }
 
