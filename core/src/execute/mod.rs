@@ -140,7 +140,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
             return Err(error);
         }
     };
-    same_contents(&before, &built.contents)?;
+    same_contents(&before, &built.contents, &identity)?;
     document["contents"] = serde_json::json!(built.contents);
     atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
     let remarks = built.remarks.clone();
@@ -169,9 +169,14 @@ fn contents_of(lock: &Path) -> BTreeMap<String, String> {
     serde_json::from_value(document["contents"].clone()).unwrap_or_default()
 }
 
-/// Refuses to go on when a node's files are no longer those the state was made with.
-fn same_contents(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Result<(), RunError> {
-    match now.iter().find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
+/// Refuses to go on when the files of a node that training depends on are no longer those the state was made with.
+fn same_contents(
+    before: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+    identity: &Identity,
+) -> Result<(), RunError> {
+    let mut trained = now.iter().filter(|(name, _)| identity.nodes.contains_key(*name));
+    match trained.find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
         Some((name, _)) => {
             let message = format!("the files of `{name}` are not those the saved state was made with");
             Err(RunError::new("P0908", message)
