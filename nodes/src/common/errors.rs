@@ -10,6 +10,8 @@ pub fn file_code(error: &FileError) -> &'static str {
         FileError::Missing { .. } => "P0301",
         FileError::NoScale { .. } => "P0304",
         FileError::Damaged { .. } | FileError::BadJson { .. } => "P0303",
+        // What was to be written is no number: see `write::tensor_out`.
+        FileError::Io { action: "written", source, .. } if source.kind() == std::io::ErrorKind::InvalidData => "P0901",
         FileError::DiskFull { .. } | FileError::BadTensors { .. } | FileError::Io { action: "written", .. } => "P0903",
         _ => "P0302",
     }
@@ -25,6 +27,8 @@ pub fn file_error(error: &FileError, field: &str) -> RunError {
     RunError::new(file_code(error), error.to_string()).at(field)
 }
 
+/// What to do where what was learned is no number.
+pub const NO_NUMBERS: &str = "the files before it are whole: go on from an earlier state with a lower `learning_rate`, or look at the file that the training began with";
 const ROOM: &str = "free some space, then continue with `--resume`";
 
 /// A file that could not be written, with the help that fits what went wrong: room, or anything else.
@@ -32,6 +36,7 @@ pub fn write_error(error: &FileError) -> RunError {
     let help = match error {
         FileError::DiskFull { .. } => ROOM,
         FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => ROOM,
+        error if file_code(error) == "P0901" => NO_NUMBERS,
         FileError::BadTensors { .. } => {
             "two parts of the model would be written under one name, or one of them has no such layout; save them apart"
         }

@@ -70,7 +70,10 @@ pub fn save(
             },
         }
     }
-    write_safetensors(dir.join(FILE), list, &values).map_err(|e| errors::file_error(&e, ""))
+    write_safetensors(dir.join(FILE), list, &values).map_err(|e| match errors::file_code(&e) {
+        "P0901" => errors::write_error(&e),
+        _ => errors::file_error(&e, ""),
+    })
 }
 
 /// An opened state.

@@ -170,7 +170,12 @@ impl Saver {
             });
             factors.chain(targets.iter().filter(|t| t.has_alpha()).map(alpha)).collect::<Vec<TensorOut>>()
         };
-        let io = |e: std::io::Error| wrong(e.to_string());
+        let io = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::InvalidData => {
+                RunError { code: "P0901", ..wrong(e.to_string()) }.help(errors::NO_NUMBERS)
+            }
+            _ => wrong(e.to_string()),
+        };
         let wide = Range::beyond(&made()).map_err(io)?;
         if !rehearsal {
             self.range.tell(&wide);

@@ -9,6 +9,8 @@ use pipe_core::run::{Progress, RunError};
 use pipe_data::weights::convert::infinite_from;
 use pipe_data::weights::{DType, TensorData, TensorOut};
 
+use crate::common::errors;
+
 /// Keeps values in range, and tells of them.
 pub struct Range(Arc<dyn Progress>);
 
@@ -48,7 +50,10 @@ impl Range {
     /// # Errors
     /// P0903 when a tensor cannot be read.
     pub fn fit(&self, list: &mut [TensorOut], aloud: bool) -> Result<(), RunError> {
-        let failed = |e: io::Error| RunError::new("P0903", format!("a tensor cannot be read: {e}"));
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::InvalidData => RunError::new("P0901", e.to_string()).help(errors::NO_NUMBERS),
+            _ => RunError::new("P0903", format!("a tensor cannot be read: {e}")),
+        };
         let wide = Range::beyond(list).map_err(failed)?;
         Range::widen(list, &wide);
         if aloud {
