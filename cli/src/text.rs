@@ -28,6 +28,9 @@ pub fn features() -> String {
 pub const STOPPING: &str =
     "saving and stopping after this forward pass; press Ctrl-C again to stop at once without saving";
 
+pub const STOPPING_UNSAVED: &str =
+    "stopping after this forward pass; no state is kept (`train.save_state`), so the run cannot go on";
+
 pub const STOPPED_AT_ONCE: &str = "stopped at once; whatever was saved before is whole";
 
 /// `3 errors`, `1 warning`.

@@ -125,8 +125,15 @@ impl SaveState {
     pub fn is_counted(&self) -> bool {
         self.minutes.is_none() && (self.steps.is_some() || self.epochs.is_some())
     }
+    /// Whether no state is written at all.
+    pub fn is_off(&self) -> bool {
+        self.keep_last.count == 0
+    }
     /// States that a run still writes from a step on, if that is known.
     pub fn count(&self, from: u64, total: u64, per_epoch: u64) -> Option<u64> {
+        if self.is_off() {
+            return Some(0);
+        }
         if !self.is_counted() {
             return None;
         }
@@ -157,8 +164,9 @@ fn least_common(a: u64, b: u64) -> u64 {
 /// How many training states are kept.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct KeepStates {
-    /// Number of states; older ones are deleted.
-    #[schemars(range(min = 1, max = 100000))]
+    /// Number of states; older ones are deleted. 0: none is written, which saves their room on the disk, and a run that is
+    /// stopped cannot go on.
+    #[schemars(range(min = 0, max = 100000))]
     pub count: u64,
 }
 
@@ -236,6 +244,8 @@ mod tests {
             "6, 12 and 18, of which 12 is an epoch's end too, and no 24"
         );
         assert_eq!(every(None, None).between(24, 4), 0);
+        let none = SaveState { keep_last: KeepStates { count: 0 }, ..SaveState::default() };
+        assert!(none.is_off() && none.count(0, 10, 1) == Some(0));
         assert_eq!(SaveState::default().count(0, 10, 1), None, "the clock decides");
         let timed = SaveState { steps: Some(1), minutes: Some(1.0), ..SaveState::default() };
         assert_eq!(timed.count(0, 10, 1), None);

@@ -350,6 +350,7 @@ fn states_are_saved_by_steps_epochs_and_at_the_end_and_counted() {
     assert_eq!(states_of("save_state: { steps: 5, at_end: false }"), ["05", "10"]);
     assert_eq!(states_of("save_state: { minutes: 60 }"), ["10"]);
     assert!(states_of("save_state: { minutes: 60, at_end: false }").is_empty());
+    assert!(states_of("save_state: { keep_last: { count: 0 } }").is_empty());
 }
 
 #[test]
@@ -359,6 +360,12 @@ fn an_interrupted_run_saves_its_state_whatever_the_cadence() {
         faulty(", interrupt_at: 7").replace("save_state: { steps: 4 }", "save_state: { steps: 100, at_end: false }");
     assert_eq!(go(&text, dir.path(), false).unwrap().status, Status::Interrupted);
     assert_eq!(files(dir.path(), "state"), ["step-00000006"]);
+    // Unless none is to be kept.
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        faulty(", interrupt_at: 7").replace("save_state: { steps: 4 }", "save_state: { keep_last: { count: 0 } }");
+    assert_eq!(go(&text, dir.path(), false).unwrap().status, Status::Interrupted);
+    assert!(files(dir.path(), "state").is_empty());
 }
 
 #[test]

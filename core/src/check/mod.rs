@@ -186,6 +186,7 @@ impl Stage<'_> {
         let (usable, settings) = settings::read(self.tree, faults.is_empty(), out);
         out.extend(faults);
         out.extend(settings.as_ref().and_then(|settings| settings::output(settings, self.tree)));
+        out.extend(settings.iter().flat_map(|settings| settings::states(settings, self.tree)));
         let resume = |settings| settings::resume(settings, self.tree, self.base_dir, self.options.without_files);
         out.extend(settings.as_ref().and_then(resume));
 

@@ -40,6 +40,21 @@ pub(super) fn output(settings: &Settings, tree: &Tree) -> Option<Diagnostic> {
     Some(Diagnostic::error("P0302", span, message).help("give `output` another folder, or move the file away"))
 }
 
+/// When to write states of which none is kept.
+pub(super) fn states(settings: &Settings, tree: &Tree) -> Vec<Diagnostic> {
+    if !settings.train.save_state.is_off() {
+        return Vec::new();
+    }
+    let given = ["steps", "epochs", "minutes", "at_end"].into_iter().filter_map(|field| {
+        let place = tree.deepest(&format!("train.save_state.{field}"));
+        (place.depth == 3).then(|| {
+            let message = format!("`{field}` has no effect: with `keep_last: {{ count: 0 }}` no state is written");
+            Diagnostic::error("P0402", place.span(), message).help("leave one of them out")
+        })
+    });
+    given.collect()
+}
+
 /// A state to go on from that is not there, or none.
 pub(super) fn resume(settings: &Settings, tree: &Tree, base: &Path, without_files: bool) -> Option<Diagnostic> {
     let text = settings.train.resume.as_deref().filter(|text| *text != LATEST)?;

@@ -247,6 +247,9 @@ impl<'a> Life<'a> {
     /// Whether the state is to be saved after a step. The clock is asked before it.
     fn state_is_due(&self, step: u64) -> bool {
         let cadence = &self.settings.train.save_state;
+        if cadence.is_off() {
+            return false;
+        }
         let every = Every { steps: cadence.steps, epochs: cadence.epochs };
         let minutes = cadence.minutes.or((!cadence.is_counted()).then_some(STATE_MINUTES));
         Position { step, ..self.position }.due(&every)
@@ -255,7 +258,7 @@ impl<'a> Life<'a> {
 
     fn save_state(&mut self) -> Result<(), RunError> {
         let step = self.position.step;
-        if step == 0 || self.saved.1 == Some(step) {
+        if step == 0 || self.saved.1 == Some(step) || self.settings.train.save_state.is_off() {
             return Ok(());
         }
         for (name, listener) in &mut self.nodes.listeners {

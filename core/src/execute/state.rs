@@ -140,7 +140,7 @@ pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>, keep: u64) 
             crate::document::plain(&error)
         );
         let help = "make room, give `output` a folder on a larger disk, or keep fewer states: `train.save_state` with \
-                    `keep_last: { count: 1 }`";
+                    `keep_last: { count: 1 }`; with a count of 0 none is written, and the run cannot be continued";
         RunError::new("P0903", message).help(help)
     })
 }

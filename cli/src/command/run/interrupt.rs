@@ -13,8 +13,8 @@ use crate::text;
 /// supervisor may both pass one on.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
-/// Sets the flag at the first signal and ends the process at a later one.
-pub fn watch(stop: &StopFlag, display: &Arc<dyn Display>) -> Result<(), Failure> {
+/// Sets the flag at the first signal and ends the process at a later one. `saves` is whether a stopped run keeps its state.
+pub fn watch(stop: &StopFlag, display: &Arc<dyn Display>, saves: bool) -> Result<(), Failure> {
     let (stop, display, asked) = (stop.clone(), display.clone(), Mutex::new(None::<Instant>));
     let handler = move || {
         let mut asked = asked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -22,7 +22,7 @@ pub fn watch(stop: &StopFlag, display: &Arc<dyn Display>) -> Result<(), Failure>
             None => {
                 *asked = Some(Instant::now());
                 stop.set();
-                display.announce(text::STOPPING);
+                display.announce(if saves { text::STOPPING } else { text::STOPPING_UNSAVED });
             }
             Some(first) if first.elapsed() < SAME_WISH => {}
             Some(_) => {

@@ -72,7 +72,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Outcome {
 
     let display = progress::display(terminal);
     let stop = StopFlag::default();
-    interrupt::watch(&stop, &display)?;
+    interrupt::watch(&stop, &display, !settings.train.save_state.is_off())?;
     // Said once the folder is ours and the state fits: before, nothing has begun.
     let summary = text::run_summary(&settings.name, checked.nodes.len(), &plan, &folder);
     let opening = progress::Opening::new(display.clone(), summary, plan::limits(&plan, &checked, &folder, false));
