@@ -33,6 +33,8 @@ pub struct Cached {
     pub(super) held_out: Vec<usize>,
     /// Number of the first entry of each usable image, and one past the last entry of all.
     pub(super) starts: Vec<usize>,
+    /// Batches of an epoch.
+    pub(super) batches: u64,
     /// (image, mirrored) → key.
     pub(super) image_keys: HashMap<(usize, bool), String>,
     /// (image, mirrored) → key of its mask.
@@ -58,6 +60,10 @@ pub struct Cached {
     pub(super) order: Mutex<Option<(u64, Order)>>,
     /// Every image once, in a fixed order.
     pub(super) plain: OnceLock<Vec<Vec<usize>>>,
+    /// What the user should read again at the end of the run.
+    pub(super) notices: Vec<String>,
+    /// Images that are not trained on since another loader holds the same out.
+    pub(super) apart: usize,
     /// Number, sum and sum of squares of the latent means made in this run.
     pub(super) statistics: (u64, f64, f64),
 }
@@ -105,6 +111,7 @@ impl Cached {
             next += uses[self.items[i].folder].next().unwrap_or(0) as usize;
             self.starts.push(next);
         }
+        self.batches = self.bucket_uses().into_values().map(|uses| uses.div_ceil(self.batch as u64)).sum();
     }
 
     /// The image of an entry.
@@ -147,8 +154,17 @@ impl Cached {
         Ok(rows)
     }
 
+    /// Number of entries by bucket.
+    pub(super) fn bucket_uses(&self) -> BTreeMap<(usize, usize), u64> {
+        let mut buckets = BTreeMap::new();
+        for (image, uses) in self.uses() {
+            *buckets.entry(self.items[image].sample.fit.bucket).or_default() += uses as u64;
+        }
+        buckets
+    }
+
     /// Entries by bucket.
-    pub(super) fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
+    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
         let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (&i, entries) in self.usable.iter().zip(self.starts.windows(2)) {
             buckets.entry(self.items[i].sample.fit.bucket).or_default().extend(entries[0]..entries[1]);
@@ -182,6 +198,25 @@ impl Cached {
         let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
         let mut random = move || rand::Rng::next_u64(&mut stream);
         captions::process(&of.sample.caption, &self.captions[of.number], &mut random, step, epoch + 1)
+    }
+
+    /// What is wrong with the captions of the first epoch, where a class is to be preserved: how many lack its trigger.
+    pub(super) fn untriggered(&self) -> Option<String> {
+        let (mut all, mut without, mut trigger) = (0u64, 0u64, None);
+        for entry in 0..self.starts.last().copied().unwrap_or(0) {
+            let of = self.of_entry(entry);
+            let Some(class) = of.folder.class.as_ref().filter(|_| !of.folder.captions.is_plain()) else { continue };
+            let caption = self.caption(&of, (0, 0), entry as u64);
+            if !caption.is_empty() {
+                all += 1;
+                without += u64::from(class.caption(&caption).is_none());
+                trigger = trigger.or(Some(&class.trigger));
+            }
+        }
+        let trigger = trigger.filter(|_| without > 0)?;
+        Some(format!(
+            "{without} of the {all} captions of the first epoch are without the trigger `{trigger}`: the class is not preserved there"
+        ))
     }
 
     /// The caption of an image with all its tags in order: what validation measures, and what is cached. A wildcard of it is
@@ -264,13 +299,13 @@ impl Cached {
 
 impl BatchSource for Cached {
     fn per_epoch(&self) -> u64 {
-        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+        self.batches
     }
 
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
         let order = self.order(epoch);
         let entries = &order[index as usize % order.len()];
-        let step = epoch * self.per_epoch().div_ceil(self.accumulate) + index / self.accumulate;
+        let step = epoch * self.batches.div_ceil(self.accumulate) + index / self.accumulate;
         let mut class = ClassText::default();
         let uses: Vec<(Use, View, String)> = entries
             .iter()
@@ -302,6 +337,10 @@ impl BatchSource for Cached {
 
     fn text_encoders(&self) -> Vec<Component> {
         self.text_keys.keys().copied().chain(self.live_texts.iter().map(|text| text.component)).collect()
+    }
+
+    fn tags_until(&self) -> Option<u64> {
+        self.captions.iter().filter_map(|options| Some(options.warmup?.steps)).max()
     }
 
     fn content(&self) -> String {

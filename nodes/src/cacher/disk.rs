@@ -1,6 +1,6 @@
 //! `cacher.disk`: latents and text embeddings in files, shared between runs.
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, Source};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::fill::fill;
 use super::store::Store;
+use crate::common::facts::read;
 
 /// Fields of `cacher.disk`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -46,7 +47,18 @@ impl Node for DiskCacher {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        super::check(cx, config.vae_batch_size)
+        let facts = super::check(cx, config.vae_batch_size);
+        let one = |port: &str| cx.inputs.one(port).is_some();
+        let vary = |source: &Source| {
+            read::<Vec<String>>(&source.facts, "varying_images").is_some_and(|fields| !fields.is_empty())
+        };
+        let live = one("live_vae") || cx.inputs.many("samples").iter().all(vary);
+        if live && !one("vae") && !one("text") && !cx.inputs.many("samples").is_empty() {
+            let field = if config.folder.is_some() { "folder" } else { "type" };
+            let message = "nothing is cached: images and captions are encoded at each use";
+            cx.error("P0402", field, message, Some("write `type: cacher.memory`, without `folder`".into()));
+        }
+        facts
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {
