@@ -32,8 +32,10 @@ impl Node for DiskCacher {
     const ABOUT: About = About {
         type_name: "cacher.disk",
         summary: "Encodes images and captions once and keeps the results on disk, shared between runs.",
-        details: "Entries are named by a hash of the image's bytes (or the caption), the resize, the encoder's weights and the \
-                  format, so they are valid exactly as long as their inputs, whatever files are called. A stopped run continues \
+        details: "Entries are named by a hash of the image's bytes (or the caption), the resize, the encoder's weights and sizes, the \
+                  type it computes in and the format, so they are valid exactly as long as their inputs, whatever files are called. \
+                  A value is tested against its own hash when it is read: a damaged one is removed, ends the run, and is made anew \
+                  when that goes on. A stopped run continues \
                   where it was; two runs may use one cache at once.",
         example: "cached:\n  type: cacher.disk\n  samples: photos\n  vae: vae\n  text: clip",
     };

@@ -3,6 +3,7 @@
 use pipe_data::captions::{CaptionOptions, variants};
 use pipe_data::tokenizer::clip::WINDOW;
 use pipe_data::tokenizer::{ClipTokenizer, parse_weights};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Windows that CLIP can read one after another.
@@ -42,25 +43,28 @@ impl Lengths {
 
 impl BothLengths {
     /// Of captions, each the longest of its lines and alternatives.
-    pub fn of<'c>(captions: impl IntoIterator<Item = &'c str>, options: &CaptionOptions) -> Self {
-        let tokenizer = ClipTokenizer::embedded();
+    pub fn of(captions: &[&str], options: &CaptionOptions) -> Self {
+        captions.par_iter().map(|caption| Self::of_one(caption, options)).reduce(Self::default, Self::join)
+    }
+
+    fn of_one(caption: &str, options: &CaptionOptions) -> Self {
         let mut both = BothLengths::default();
-        for caption in captions {
-            // A token has a byte at least.
-            if caption.len() <= WINDOW {
-                both.plain.add(0);
-                both.weighted.add(0);
-                continue;
-            }
-            let count = |text: &str| tokenizer.tokens(text).len();
-            let read = |text: &str| match parse_weights(text) {
-                Ok(runs) if text.contains(['(', '[', '\\']) => runs.iter().map(|run| count(&run.text)).sum(),
-                _ => count(text),
-            };
-            let texts = variants(caption, options);
-            both.plain.add(texts.iter().map(|text| count(text)).max().unwrap_or(0));
-            both.weighted.add(texts.iter().map(|text| read(text)).max().unwrap_or(0));
+        // A token has a byte at least.
+        if caption.len() <= WINDOW {
+            both.plain.add(0);
+            both.weighted.add(0);
+            return both;
         }
+        let tokenizer = ClipTokenizer::embedded();
+        let count = |text: &str| tokenizer.tokens(text).len();
+        let texts = variants(caption, options);
+        let plain: Vec<usize> = texts.iter().map(|text| count(text)).collect();
+        let weighted = texts.iter().zip(&plain).map(|(text, plain)| match parse_weights(text) {
+            Ok(runs) if text.contains(['(', '[', '\\']) => runs.iter().map(|run| count(&run.text)).sum(),
+            _ => *plain,
+        });
+        both.weighted.add(weighted.max().unwrap_or(0));
+        both.plain.add(plain.into_iter().max().unwrap_or(0));
         both
     }
 
@@ -81,13 +85,14 @@ mod tests {
         let words = |n: usize| "cat ".repeat(n);
         let brackets = format!("({}:1.2)", words(74));
         let captions = [words(75), words(76), words(200), words(400), brackets, "x".into()];
-        let both = BothLengths::of(captions.iter().map(String::as_str), &CaptionOptions::default());
+        let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
+        let both = BothLengths::of(&captions, &CaptionOptions::default());
         // The sign before a number is text where emphasis is not read.
         assert_eq!(both.plain, Lengths { captions: 6, over: [4, 2, 1] });
         assert_eq!(both.weighted, Lengths { captions: 6, over: [3, 2, 1] });
         assert_eq!(both.join(both).plain.over, [8, 4, 2]);
         let lines = CaptionOptions { wildcards: true, ..Default::default() };
         let longest = format!("a\n{}", words(80));
-        assert_eq!(BothLengths::of([longest.as_str()], &lines).plain.over, [1, 0, 0]);
+        assert_eq!(BothLengths::of(&[&longest], &lines).plain.over, [1, 0, 0]);
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct CaptionFields {
     #[schemars(range(min = 1))]
     caption_dropout_every_epochs: Option<u64>,
     /// Draw one of several lines of a caption at each use, and one text of each `{a|b|c}` in it; `{{` and `}}` are braces.
-    /// Default false: the first line counts, and braces are text.
+    /// Default false: the first line that is not blank counts, and braces are text.
     #[serde(default)]
     pub(super) wildcards: bool,
     /// What separates the tags of a caption for the fields below; they are joined with a comma and a space. Default `,`.

@@ -30,8 +30,8 @@ pub(super) fn of(config: &Config, samples: &Samples, assumed: bool) -> Facts {
         facts = facts.with("masked", true);
     }
     if !assumed {
-        let captions = samples.items.iter().map(|sample| sample.caption.as_str());
-        let lengths = BothLengths::of(captions, &samples.captions.options);
+        let captions: Vec<&str> = samples.items.iter().map(|sample| sample.caption.as_str()).collect();
+        let lengths = BothLengths::of(&captions, &samples.captions.options);
         facts = facts.with("lengths", serde_json::to_value(lengths).unwrap_or_default());
     }
     if let Some(class) = &samples.class {

@@ -67,7 +67,8 @@ pub struct Config {
     #[serde(default)]
     alpha_mask: bool,
     /// These are images of the class that a concept belongs to, to preserve it (prior preservation, Ruiz et al. 2023): of them as many
-    /// are used in an epoch as of all others of the cacher. Default: images of the concept.
+    /// are used in an epoch as of the others of their `resolution`; where there are none of it, as of those that no
+    /// regularization images of their own balance. Default: images of the concept.
     #[serde(default)]
     regularization: Option<Regularization>,
     /// Train these images towards what the base model makes of them, so that the adapter changes nothing there. Default false.
@@ -216,7 +217,7 @@ impl Node for Images {
         summary: "A folder of images with caption files, sorted into aspect-ratio buckets.",
         details: "Reads every image directly in `path` with the caption file of the same stem, or those that a `metadata` file lists. An image is scaled to cover its \
                   bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre, unless fields say otherwise. \
-                  Without `wildcards` the first line of a caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
+                  Without `wildcards` the first line of a caption file that is not blank counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
                   `pipe check` reads headers and ends of images, not their pixels: an image damaged in its middle is \
                   reported and set aside when it is decoded.",
         example: "photos:\n  type: loader.images\n  path: ./photos\n  resolution: 512\n  buckets:\n    min: 256\n    max: 1024\n    step: 64",
