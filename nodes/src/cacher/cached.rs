@@ -9,7 +9,7 @@ use pipe_data::captions::{self, CaptionOptions};
 use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 
-use super::store::Store;
+use super::store::{DAMAGED, Store};
 use super::uses;
 use crate::common::autoencoder::Autoencoder;
 use crate::common::batch::{Batch, BatchSource, ClassText, DataAbout, HostTensor, TextAbout, TextRows, epoch_order};
@@ -128,6 +128,23 @@ impl Cached {
         self.usable.iter().zip(self.starts.windows(2)).map(|(&i, pair)| (i, pair[1] - pair[0]))
     }
 
+    /// The cached value of a key. Where one is damaged all of this run are looked at: that each ends a run of its own is
+    /// worse than the time it takes.
+    pub(super) fn value(&self, key: &str) -> Result<HostTensor, RunError> {
+        self.store.get(key).map_err(|error| if error.code == DAMAGED { self.sweep(error) } else { error })
+    }
+
+    fn sweep(&self, mut error: RunError) -> RunError {
+        let texts = self.text_keys.values().flat_map(|(_, keys)| keys.values());
+        let texts = texts.flat_map(|key| [key.clone(), output_key(key, "pooled"), output_key(key, "mask")]);
+        let images = self.image_keys.values().chain(self.mask_keys.values()).cloned();
+        let is_damaged = |key: &String| self.store.get(key).is_err_and(|other| other.code == DAMAGED);
+        if let more @ 1.. = images.chain(texts).filter(is_damaged).count() {
+            error.message = format!("{}; so are {more} more entries of this run", error.message);
+        }
+        error
+    }
+
     /// Outputs of every text encoder for captions: cached ones, and of those that run at each use.
     fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
         let mut rows = BTreeMap::new();
@@ -138,12 +155,12 @@ impl Cached {
                 let key = keys.get(caption).ok_or_else(|| {
                     RunError::new("P0905", format!("no embedding of the caption `{caption}` was cached"))
                 })?;
-                push(&mut of_encoder.hidden, self.store.get(key)?);
+                push(&mut of_encoder.hidden, self.value(key)?);
                 if outputs.pooled {
-                    push(&mut pooled, self.store.get(&output_key(key, "pooled"))?);
+                    push(&mut pooled, self.value(&output_key(key, "pooled"))?);
                 }
                 if outputs.mask {
-                    push(&mut mask, self.store.get(&output_key(key, "mask"))?);
+                    push(&mut mask, self.value(&output_key(key, "mask"))?);
                 }
             }
             of_encoder.pooled = outputs.pooled.then_some(pooled);
@@ -175,7 +192,7 @@ impl Cached {
     /// The cached mask of a use; ones of a shape where it has none.
     pub(super) fn mask(&self, of: &Use, mirrored: bool, shape: &[usize]) -> Result<HostTensor, RunError> {
         match self.mask_keys.get(&(of.image, mirrored)) {
-            Some(key) => self.store.get(key),
+            Some(key) => self.value(key),
             None => Ok(HostTensor { values: vec![1.0; shape.iter().product()], shape: shape.to_vec() }),
         }
     }

@@ -71,14 +71,14 @@ impl Cached {
         let mut stack = HostTensor::default();
         if self.live_vae.is_none() && uses.iter().all(|(of, ..)| !self.is_live(of.folder)) {
             for (of, view, _) in uses {
-                push(&mut stack, self.store.get(&self.image_keys[&(of.image, view.mirrored)])?);
+                push(&mut stack, self.value(&self.image_keys[&(of.image, view.mirrored)])?);
             }
             return Ok(stack);
         }
         let make = |(of, view, _): &(Use, View, String)| match self.is_live(of.folder) {
             true => Ok(images::to_tensor(&picture(of, view)?)),
             // Without an autoencoder the cache holds images.
-            false => self.store.get(&self.image_keys[&(of.image, view.mirrored)]).map(|image| image.values),
+            false => self.value(&self.image_keys[&(of.image, view.mirrored)]).map(|image| image.values),
         };
         let pixels: Vec<Vec<f32>> = uses.par_iter().map(make).collect::<Result<_, _>>()?;
         let (w, h) = uses[0].0.sample.fit.bucket;

@@ -105,7 +105,7 @@ impl Cached {
         for &i in self.usable.iter().filter(|i| !bad.contains(*i)) {
             if let Some(key) = self.mask_keys.get(&(i, false)).or_else(|| self.mask_keys.get(&(i, true)))
                 && !self.is_live(&self.folders[items[i].folder])
-                && self.store.get(key)?.values.iter().all(|value| *value == 0.0)
+                && self.value(key)?.values.iter().all(|value| *value == 0.0)
             {
                 black.push(&items[i].sample.path);
             }

@@ -24,6 +24,9 @@ pub fn key(parts: &[&[u8]]) -> String {
     hasher.finalize().to_hex()[..40].to_string()
 }
 
+/// Code of an entry whose bytes changed.
+pub(super) const DAMAGED: &str = "P0303";
+
 /// Name of the hash of an entry's value in its metadata.
 const HASH: &str = "blake3";
 
@@ -36,12 +39,12 @@ fn damaged(path: &Path) -> RunError {
     let removed = std::fs::remove_file(path).is_ok();
     let help = match removed {
         true => {
-            "it was removed: go on with `--resume`, or start the run again, and it is made anew; look after the disk"
+            "what is damaged was removed: go on with `--resume`, or start the run again, and it is made anew; look after the disk"
         }
-        false => "remove it, and go on with `--resume`, or start the run again; look after the disk",
+        false => "remove what is damaged, and go on with `--resume`, or start the run again; look after the disk",
     };
     let message = format!("the cache entry `{}` is damaged: its bytes are not those that were written", path.display());
-    RunError::new("P0303", message).help(help)
+    RunError::new(DAMAGED, message).help(help)
 }
 
 /// A store of tensors by key.
