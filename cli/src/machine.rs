@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sysinfo::{Disks, System};
+use sysinfo::System;
 
 /// Bytes of memory this process may use: the machine's, or less where a container limits it.
 pub fn memory() -> u64 {
@@ -52,9 +52,18 @@ fn status_field(text: &str, name: &str) -> Option<u64> {
 /// Free bytes on the disk that holds `path`, or would hold it.
 pub fn free_disk(path: &Path) -> Option<u64> {
     let place = existing(path)?;
-    let disks = Disks::new_with_refreshed_list();
-    let holds = disks.iter().filter(|disk| place.starts_with(disk.mount_point()));
-    holds.max_by_key(|disk| disk.mount_point().components().count()).map(|disk| disk.available_space())
+    // Asked of the place itself: lists of disks leave out those in memory and on the network.
+    #[cfg(unix)]
+    {
+        let about = rustix::fs::statvfs(&place).ok()?;
+        Some(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let disks = sysinfo::Disks::new_with_refreshed_list();
+        let holds = disks.iter().filter(|disk| place.starts_with(disk.mount_point()));
+        holds.max_by_key(|disk| disk.mount_point().components().count()).map(|disk| disk.available_space())
+    }
 }
 
 /// The deepest folder on the way to `path` that exists.
@@ -123,6 +132,14 @@ mod tests {
     fn the_machine_answers() {
         assert!(memory() > 0 && cores() > 0);
         assert!(free_disk(Path::new("a/folder/that/is/not/there")).is_some());
+        // A disk in memory is one of its own.
+        #[cfg(target_os = "linux")]
+        if let (Some(shared), true) = (free_disk(Path::new("/dev/shm")), Path::new("/dev/shm").exists()) {
+            let told = std::process::Command::new("df").args(["--output=size", "-B1", "/dev/shm"]).output();
+            let size =
+                told.ok().and_then(|out| String::from_utf8(out.stdout).ok()?.lines().nth(1)?.trim().parse().ok());
+            assert!(size.is_none_or(|size: u64| shared <= size), "{shared} of {size:?}");
+        }
         assert_eq!(status_field("VmPeak:\t  10 kB\nVmHWM:\t    12 kB\n", "VmHWM:"), Some(12 * 1024));
     }
 }

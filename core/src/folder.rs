@@ -58,9 +58,14 @@ pub fn atomic_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<(), RunError>)
     result
 }
 
-/// Whether a name is one of a file or folder that was not finished.
+/// Beginning of the names under which savers write for a test what they will need to write at the end.
+pub const REHEARSAL: &str = ".rehearsal-";
+
+/// Whether a name is one of a file or folder that was not finished, or only made for a test. All that is written whole
+/// or not at all is named so on the way, in other crates too.
 pub fn is_temporary(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".tmp-"))
+    let of = |name: &str| name.contains(".tmp-") || name.starts_with(REHEARSAL);
+    path.file_name().is_some_and(|name| of(&name.to_string_lossy()))
 }
 
 fn parent(path: &Path) -> &Path {

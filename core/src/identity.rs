@@ -1,15 +1,21 @@
 //! What a document is, as hashes: of the whole, and of what training depends on.
 //!
-//! Hashes are BLAKE3 over canonical JSON (sorted keys, one form for each number), so the order of
-//! keys, the syntax and comments do not matter.
+//! Hashes are BLAKE3 over canonical JSON with sorted keys, so the order of keys, the syntax and comments do not matter.
+//! Of a node only its [`essence`] counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use petgraph::Direction;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use crate::check::Checked;
 use crate::registry::Registry;
+
+/// Form of the hashes of nodes: 0 were those of the text, of all nodes that are no event nodes.
+const FORM: u32 = 1;
 
 /// Hashes of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +24,14 @@ pub struct Identity {
     pub document: String,
     /// Of the settings that training depends on: seed, precision, batch size, accumulation, and whether numbers are read later.
     pub settings: String,
-    /// Of each node that training depends on: all but those that only act on events.
+    /// Of each node that training depends on: those that the driver is reached from.
     pub nodes: BTreeMap<String, String>,
+    /// Form of these hashes.
+    #[serde(default)]
+    form: u32,
+    /// Of the same nodes in form 0, for states of that form.
+    #[serde(skip)]
+    plain: BTreeMap<String, String>,
 }
 
 /// A difference that training would notice.
@@ -66,13 +78,17 @@ impl Identity {
             }
             train
         });
-        let mut nodes = BTreeMap::new();
+        let driving = driving(checked);
+        let (mut nodes, mut plain) = (BTreeMap::new(), BTreeMap::new());
         for (name, node) in &checked.nodes {
-            if registry.kind(node.type_name).is_some_and(|kind| !kind.is_event()) {
-                nodes.insert(name.clone(), hash(&document["nodes"][name.as_str()]));
+            let Some(kind) = registry.kind(node.type_name).filter(|kind| !kind.is_event()) else { continue };
+            if driving.as_ref().is_none_or(|driving| driving.contains(name.as_str())) {
+                let fields = &document["nodes"][name.as_str()];
+                nodes.insert(name.clone(), hash(&essence(fields, &kind.schema)));
+                plain.insert(name.clone(), hash(fields));
             }
         }
-        Identity { settings: hash(&train.unwrap_or_default()), document: hash(&document), nodes }
+        Identity { settings: hash(&train.unwrap_or_default()), document: hash(&document), nodes, form: FORM, plain }
     }
 
     /// What changed since `before`.
@@ -81,17 +97,105 @@ impl Identity {
         if self.settings != before.settings {
             changes.push(Change::Settings);
         }
-        for (name, hash) in &self.nodes {
+        let now = if before.form == FORM { &self.nodes } else { &self.plain };
+        for (name, hash) in now {
             match before.nodes.get(name) {
                 None => changes.push(Change::Added(name.clone())),
                 Some(old) if old != hash => changes.push(Change::Node(name.clone())),
                 Some(_) => {}
             }
         }
-        let gone = before.nodes.keys().filter(|name| !self.nodes.contains_key(*name));
+        // The older form held nodes that nothing trains on. One that something did is missed by what named it.
+        let gone = before.nodes.keys().filter(|name| before.form == FORM && !self.nodes.contains_key(*name));
         changes.extend(gone.map(|name| Change::Removed(name.clone())));
         changes
     }
+}
+
+/// Names of the nodes that the driver is reached from, and its own; nothing where there is no driver.
+fn driving(checked: &Checked) -> Option<BTreeSet<&str>> {
+    let graph = checked.graph.as_ref()?;
+    let mut found = BTreeSet::new();
+    let mut rest = vec![graph.driver?];
+    while let Some(index) = rest.pop() {
+        if found.insert(graph.dag[index].name.as_str()) {
+            rest.extend(graph.dag.neighbors_directed(index, Direction::Incoming));
+        }
+    }
+    Some(found)
+}
+
+/// What the fields of a node say: without those that are at their default or nothing, numbers and paths in one form. So
+/// a default that is written out changes nothing, and neither does a field that a later version brings.
+pub fn essence(fields: &Json, schema: &Json) -> Json {
+    essence_in(fields, schema, schema)
+}
+
+fn essence_in(value: &Json, schema: &Json, root: &Json) -> Json {
+    let is_path = !schema["x-path"].is_null();
+    let schema = variant(schema, root, value);
+    match value {
+        Json::Object(map) => {
+            let mut out = Map::new();
+            for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+                let field = &schema["properties"][name.as_str()];
+                let value = essence_in(value, field, root);
+                if field.get("default").is_none_or(|default| essence_in(default, field, root) != value) {
+                    out.insert(name.clone(), value);
+                }
+            }
+            Json::Object(out)
+        }
+        Json::Array(items) => items.iter().map(|item| essence_in(item, &schema["items"], root)).collect(),
+        Json::String(text) if is_path => Json::from(plain_path(text)),
+        // `1` and `1.0` are one number.
+        Json::Number(number) if number.is_f64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => Json::from(float as i64),
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+/// The schema that a value follows: behind references, and among alternatives the one of its `type`, or else the only
+/// one that has fields.
+fn variant<'s>(schema: &'s Json, root: &'s Json, value: &Json) -> &'s Json {
+    let mut all = Vec::new();
+    with_fields(schema, root, &mut all);
+    let kind = |one: &&&Json| !value["type"].is_null() && one["properties"]["type"]["const"] == value["type"];
+    let one = all.iter().find(kind).or(all.first().filter(|_| all.len() == 1)).copied();
+    one.unwrap_or_else(|| target(schema, root))
+}
+
+/// The alternatives of a schema that have fields.
+fn with_fields<'s>(schema: &'s Json, root: &'s Json, out: &mut Vec<&'s Json>) {
+    let schema = target(schema, root);
+    match schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        Some(all) => all.iter().for_each(|one| with_fields(one, root, out)),
+        None if schema["properties"].is_object() => out.push(schema),
+        None => {}
+    }
+}
+
+/// What a schema refers to.
+fn target<'s>(schema: &'s Json, root: &'s Json) -> &'s Json {
+    match schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/")) {
+        Some(name) => &root["$defs"][name],
+        None => schema,
+    }
+}
+
+/// A path without `.` and `a/..`.
+fn plain_path(text: &str) -> String {
+    let mut out = PathBuf::new();
+    for part in Path::new(text).components() {
+        match (part, out.components().next_back()) {
+            (Component::CurDir, _) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) => drop(out.pop()),
+            (part, _) => out.push(part),
+        }
+    }
+    out.display().to_string()
 }
 
 /// The resolved pipeline: settings and fields with their defaults filled in, and the hashes.
@@ -160,6 +264,33 @@ fn canonical(value: &Json, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fields_say_is_not_how_they_are_written() {
+        let schema = json!({
+            "properties": {
+                "decay": { "type": "number", "default": 1.0 },
+                "path": { "type": "string", "x-path": "folder" },
+                "schedule": { "anyOf": [{ "$ref": "#/$defs/Schedule" }, { "type": "null" }], "default": null },
+            },
+            "$defs": { "Schedule": { "oneOf": [
+                { "properties": { "type": { "const": "cosine" }, "floor": { "default": 0.0 } } },
+                { "properties": { "type": { "const": "linear" }, "floor": { "default": 0.5 } } },
+            ] } },
+        });
+        let of = |fields: Json| essence(&fields, &schema);
+        let plain = of(json!({ "path": "b", "schedule": { "type": "cosine" } }));
+        let long = json!({ "decay": 1, "path": "./a/../b/", "schedule": { "type": "cosine", "floor": 0 } });
+        assert_eq!(of(long), plain);
+        assert_eq!(of(json!({ "path": "b", "schedule": null })), json!({ "path": "b" }));
+        for other in [
+            json!({ "decay": 2, "path": "b", "schedule": { "type": "cosine" } }),
+            json!({ "path": "../b", "schedule": { "type": "cosine" } }),
+            json!({ "path": "b", "schedule": { "type": "cosine", "floor": 0.5 } }),
+        ] {
+            assert_ne!(of(other.clone()), plain, "{other}");
+        }
+    }
 
     #[test]
     fn key_order_does_not_matter() {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::SharedValue;
 use crate::settings::Settings;
 
@@ -85,7 +87,7 @@ impl RunError {
     pub fn is_interrupt(&self) -> bool {
         self.code == INTERRUPTED
     }
-    /// The error that a driver returns when the stop flag was seen.
+    /// The error that a driver or a listener returns when the stop flag was seen.
     pub fn interrupted() -> Self {
         RunError::new(INTERRUPTED, "interrupted")
     }
@@ -94,7 +96,7 @@ impl RunError {
 /// Code of a clean stop.
 pub const INTERRUPTED: &str = "P0900";
 
-/// Set by Ctrl-C; drivers look at it between forward passes.
+/// Set by Ctrl-C; drivers and listeners look at it between forward passes.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<Stop>);
 
@@ -159,7 +161,7 @@ impl Position {
 }
 
 /// What one optimizer step reports. `loss` is the mean over the step's forward passes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The step, from 1.
     pub step: u64,
@@ -172,7 +174,7 @@ pub struct StepReport {
 }
 
 /// A finished step as loggers write it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Its numbers.
     pub report: StepReport,
@@ -252,10 +254,24 @@ pub struct EventCx<'a> {
     pub elapsed: f64,
     /// The run goes back to an earlier state: files of what came after it are of no run any more. At `Resume` alone.
     pub goes_back: bool,
+    /// A stop or a failure cut the events of this step short, and they follow anew: what was told of it is dropped too. At `Resume`
+    /// alone.
+    pub again: bool,
+    /// Set by Ctrl-C. Who draws or measures looks at it between forward passes and returns [`RunError::interrupted`].
+    pub stop: &'a StopFlag,
+    /// Where to tell progress of long work.
+    pub progress: &'a dyn Progress,
     /// The run's folder.
     pub folder: &'a Path,
     /// Lines and files to tell the user.
     pub artifacts: &'a mut Vec<Artifact>,
+}
+
+impl EventCx<'_> {
+    /// The last step of which everything was told. At `Resume` loggers drop what lies behind it.
+    pub fn told(&self) -> u64 {
+        self.position.step.saturating_sub(u64::from(self.again))
+    }
 }
 
 /// A file the run made, told to the user as it appears and again at the end.
@@ -269,24 +285,33 @@ pub struct Artifact {
     pub final_result: bool,
 }
 
+/// Priority from which on listeners come after all that keeps weights.
+pub const AFTER_KEEPING: u32 = 10;
+
 /// A node that acts on events: savers, samplers, loggers.
 pub trait Listener: Send {
-    /// Order among listeners at one moment: savers 0, then samplers 10, then loggers 20 (save before preview).
+    /// Order among listeners at one moment: savers 0, then what measures 5, then samplers 10 ([`AFTER_KEEPING`]), then
+    /// loggers 20: a preview that fails loses no weights.
     fn priority(&self) -> u32;
     /// Whether it will look at the weights when it is called now. Where none does, the driver need not show averages.
     fn looks(&self, _moment: Moment, _position: Position) -> bool {
         true
     }
-    /// Called at every moment; decides by itself whether it is due.
+    /// Called at every moment; decides by itself whether it is due. After a listener that failed only those are called
+    /// that do not look at the weights: the numbers of a step are told in any case.
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError>;
-    /// Called once all listeners have heard of the moment: what depends on a measurement made at it. The weights are
-    /// those that the listeners saw.
+    /// Called once all listeners below [`AFTER_KEEPING`], or all above it, have heard of the moment: what depends on a
+    /// measurement made at it. The weights are those that the listeners saw.
     fn after(&mut self, _cx: &mut EventCx) -> Result<(), RunError> {
+        Ok(())
+    }
+    /// Makes what was appended to files last. Called before a state is saved: a run that goes on from it relies on them.
+    fn sync(&mut self) -> Result<(), RunError> {
         Ok(())
     }
 }
 
-/// Progress of long work inside a build, told to whoever watches the run.
+/// Progress of long work inside a build or an event, told to whoever watches the run.
 pub trait Progress: Send + Sync {
     /// `done` of `total` of `what` (`encode latents`).
     fn tick(&self, what: &str, done: u64, total: u64);

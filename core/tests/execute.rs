@@ -246,8 +246,37 @@ fn a_failing_listener_is_named() {
     let checked = checked(&text);
     let shown = render(&[error.diagnostic(&checked)], checked.files(), Format::Concise, false);
     assert_eq!(shown, "toy.yaml:19:3: error[P0911]: node `preview`: the preview could not be drawn\n");
-    // Saved before the preview.
+    // Saved before the preview, and what can be saved is saved after it failed; the numbers of the step are told.
     assert_eq!(files(dir.path(), "checkpoints"), ["step-0005.txt"]);
+    assert_eq!(files(dir.path(), "state"), ["step-00000004", "step-00000005"]);
+    assert_eq!(fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap().lines().count(), 5);
+    // What failed is done first when the run goes on, and told once.
+    assert_eq!(go(&text, dir.path(), true).unwrap_err().code, "P0911");
+    assert_eq!(go(testing::GOOD, dir.path(), true).unwrap().resumed_from, Some(5));
+    let whole = tempfile::tempdir().unwrap();
+    go(testing::GOOD, whole.path(), false).unwrap();
+    let lines = |folder: &Path| fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    assert_eq!(lines(dir.path()), lines(whole.path()));
+}
+
+#[test]
+fn a_default_that_an_earlier_version_took_otherwise_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    go(testing::GOOD, dir.path(), false).unwrap();
+    let file = dir.path().join("pipeline.lock.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut lock: serde_json::Value = serde_json::from_str(&text).unwrap();
+    lock["nodes"]["photos"]["repeats"] = 2.into();
+    lock["nodes"]["photos"]["of_old"] = 1.into();
+    fs::write(&file, lock.to_string()).unwrap();
+    let error = go(testing::GOOD, dir.path(), true).unwrap_err();
+    assert_eq!(error.code, "P0908");
+    assert!(error.message.contains("`nodes.photos.repeats` was 2, is 1"), "{}", error.message);
+    // A field that is new, or gone, is no change.
+    let fields = lock["nodes"]["photos"].as_object_mut().unwrap();
+    fields.remove("repeats");
+    fs::write(&file, lock.to_string()).unwrap();
+    go(testing::GOOD, dir.path(), true).unwrap();
 }
 
 #[test]
@@ -257,6 +286,14 @@ fn a_damaged_state_is_told_and_the_one_before_it_serves() {
     fs::write(dir.path().join("state/step-00000010/state.json"), "{").unwrap();
     assert_eq!(go(testing::GOOD, dir.path(), true).unwrap_err().code, "P0909");
     fs::remove_dir_all(dir.path().join("state/step-00000010")).unwrap();
+    // One digit of the weight: still a state, but not the one that was saved.
+    let file = dir.path().join("state/step-00000008/driver.txt");
+    let text = fs::read_to_string(&file).unwrap();
+    let last = if text.ends_with('1') { "2" } else { "1" };
+    fs::write(&file, format!("{}{last}", &text[..text.len() - 1])).unwrap();
+    let error = go(testing::GOOD, dir.path(), true).unwrap_err();
+    assert!(error.code == "P0909" && error.message.contains("`driver.txt` is damaged"), "{error}");
+    fs::write(&file, text).unwrap();
     assert_eq!(go(testing::GOOD, dir.path(), true).unwrap().resumed_from, Some(8));
 }
 

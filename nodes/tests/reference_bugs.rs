@@ -195,7 +195,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "options of U-Nets on flow models",
         &[Case("loss-flow-foreign"), Test("nodes/train/src/flow/sampling.rs", "options_without_effect_are_refused")],
     ),
-    (40, "weights of another schedule", &[Test("nodes/train/src/ddpm/weight.rs", "pure_noise_gives_finite_weights")]),
+    (40, "weights of another schedule", &[Test("nodes/tests/losses.rs", "weights_by_the_signal_to_noise_ratio")]),
     (
         41,
         "the Huber scale, and the Huber loss of flow models",
@@ -206,7 +206,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "a prediction that does not fit its target",
         &[
             Test("nodes/train/src/flow/objective.rs", "a_perfect_model_has_no_loss"),
-            Test(TRAJECTORY, "twenty_steps_of_every_family"),
+            Test("nodes/tests/losses.rs", "flow_predictions_and_weights"),
         ],
     ),
     (

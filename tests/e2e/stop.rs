@@ -106,6 +106,74 @@ fn a_stop_before_the_first_step_is_no_clean_save() {
     assert!(!dir.path().join("runs/tiny/state").exists());
 }
 
+/// A stop while pictures are drawn or losses measured does not wait for them, and the continued run makes them.
+#[cfg(unix)]
+#[test]
+fn a_stop_cuts_pictures_short_and_the_continued_run_draws_them() {
+    let text = tiny(8)
+        .replace("    steps: 2\n", "    steps: 1000\n    at_start: false\n    every: { steps: 4 }\n")
+        .replace("  metrics:", "  held: { type: logger.validation, loss: loss, batch: cached, passes: 1, every: { steps: 4 } }\n  metrics:");
+    let dir = folder("tiny.yaml", &text);
+    let mut child = start(dir.path(), &[]);
+    let begun = Instant::now();
+    let saved = dir.path().join("runs/tiny/validation.jsonl");
+    // Measured at the start and after step 4, just before the picture.
+    while fs::read_to_string(&saved).map_or(0, |text| text.lines().count()) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(&child, "-INT");
+    let ran = Ran::of(child.wait_with_output().unwrap()).expect(130);
+    let run = dir.path().join("runs/tiny");
+    assert!(run.join("state/step-00000004").is_dir(), "{}", ran.out);
+    assert!(!run.join("samples").exists() && steps_done(dir.path(), "tiny") == 3, "{}", ran.err);
+    let again = train(dir.path(), &["--resume", "--set", "nodes.preview.steps=1"]).expect(0);
+    assert!(again.err.contains("first what was cut short after step 4"), "{}", again.err);
+    assert!(run.join("samples/preview/step00000004-00.png").exists(), "{}", again.err);
+    let read = |name: &str| fs::read_to_string(run.join(name)).unwrap();
+    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap();
+    assert_eq!(read("validation.jsonl").lines().map(step).collect::<Vec<_>>(), [0, 4, 8]);
+    assert_eq!(read("metrics.jsonl").lines().map(step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert!(!read("state/step-00000008/state.json").contains("cut_short"));
+}
+
+/// What nothing trains on may come, go and change, and a default may be written out.
+#[test]
+fn resume_takes_what_does_not_train_and_defaults_written_out() {
+    let dir = folder("tiny.yaml", &tiny(4));
+    train(dir.path(), &[]).expect(0);
+    let held = format!(
+        "  heldout: {{ type: loader.images, path: {}, resolution: 64 }}\n  \
+         hc: {{ type: cacher.memory, samples: heldout, vae: vae, text: clip }}\n  \
+         held: {{ type: logger.validation, loss: loss, batch: hc, passes: 1, every: {{ steps: 2 }} }}\n",
+        crate::support::images().display()
+    );
+    let text = tiny(8).replace("learning_rate: 1e-3", "learning_rate: 1e-3, weight_decay: 0.01") + &held;
+    fs::write(dir.path().join("tiny.yaml"), &text).unwrap();
+    train(dir.path(), &["--resume", "--steps", "6"]).expect(0);
+    // The first number to compare with is of where the run went on. Measured otherwise, the numbers begin anew.
+    let others = crate::support::root().join("pipelines/quickstart/images/heldout");
+    let from = |path: &std::path::Path| format!("heldout: {{ type: loader.images, path: {}", path.display());
+    let seed = text.replace("passes: 1", "passes: 2").replace(&from(&crate::support::images()), &from(&others));
+    assert!(seed.contains("images/heldout"));
+    fs::write(dir.path().join("tiny.yaml"), seed).unwrap();
+    let ran = train(dir.path(), &["--resume"]).expect(0);
+    assert!(ran.err.contains("`held` measures otherwise than before (`passes` and `images` changed)"), "{}", ran.err);
+    let lines = fs::read_to_string(dir.path().join("runs/tiny/validation.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["step"].as_u64().unwrap(), line["relative_to_first"] == 1.0)).collect();
+    assert_eq!(told, [(4, true), (6, false), (6, true), (8, false)]);
+    assert!(lines.iter().map(|line| line["measured_with"]["passes"].as_u64()).eq([Some(1), None, Some(2), None]));
+    // Weights in another place are the same weights.
+    let model = crate::support::root().join("tests/fixtures/diffusers_dir");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&model, dir.path().join("moved")).unwrap();
+    let place = if cfg!(unix) { "moved".to_owned() } else { model.display().to_string() };
+    fs::write(dir.path().join("tiny.yaml"), tiny(8).replace(&model.display().to_string(), &place)).unwrap();
+    train(dir.path(), &["--resume"]).expect(0);
+}
+
 #[test]
 fn resume_refuses_another_pipeline_and_takes_more_steps() {
     let dir = folder("tiny.yaml", &tiny(4));

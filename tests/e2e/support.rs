@@ -71,6 +71,7 @@ pub fn images() -> PathBuf {
 
 /// A pipeline with all that training needs, of the smallest sizes: fixture U-Net and VAE, a random text encoder.
 pub fn tiny(steps: u32) -> String {
+    let every = steps.min(10);
     let model = root().join("tests/fixtures/diffusers_dir");
     let (model, images) = (model.display(), images());
     let images = images.display();
@@ -88,7 +89,7 @@ nodes:
   lora: {{ type: adapter.lora, model: unet, rank: 4, dropout: 0.1 }}
   loss: {{ type: loss.diffusion, model: lora, batch: cached }}
   adamw: {{ type: optimizer.adamw, loss: loss, learning_rate: 1e-3 }}
-  save: {{ type: saver.adapter, adapter: lora, update: adamw, dtype: f32, every: {{ steps: 10 }} }}
+  save: {{ type: saver.adapter, adapter: lora, update: adamw, dtype: f32, every: {{ steps: {every} }} }}
   preview:
     type: sampler.preview
     model: lora

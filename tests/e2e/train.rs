@@ -159,7 +159,7 @@ fn a_lora_says_all_that_other_programs_look_for() {
     let text = |key: &str| found[key].as_str();
     assert_eq!((text("ss_learning_rate"), text("ss_text_encoder_lr")), ("0.001", "None"));
     assert_eq!((text("ss_network_dim"), text("ss_network_alpha")), ("4", "4.0"));
-    assert_eq!(text("ss_network_args"), r#"{"dropout": "0.1"}"#);
+    assert_eq!((text("ss_network_args"), text("ss_network_dropout")), (r#"{"dropout": "0.1"}"#, "0.1"));
     assert_eq!((text("ss_steps"), text("ss_seed"), text("ss_clip_skip")), ("24", "3", "None"));
     assert_eq!((text("ss_sd_model_name"), text("ss_new_sd_model_hash")), ("diffusers_dir", "IsADirectory"));
     assert_eq!((text("ss_epoch"), text("ss_num_epochs"), text("ss_output_name")), ("5", "5", "tiny"));
@@ -285,20 +285,99 @@ fn pictures_of_a_prompts_file_are_drawn_as_it_says() {
 }
 
 #[test]
-fn a_preview_that_fails_comes_after_the_save() {
-    let dir = folder("tiny.yaml", &tiny(2).replace("    steps: 2\n", "    steps: 2\n    at_start: false\n"));
+fn a_preview_that_fails_comes_after_all_that_is_kept() {
+    let text = tiny(4)
+        .replace("save_state: { steps: 4 }", "save_state: { minutes: 600 }")
+        .replace("    steps: 2\n", "    steps: 2\n    at_start: false\n    every: { steps: 2 }\n")
+        .replace("every: { steps: 10 }", "every: { steps: 2 }, keep_best: held")
+        .replace("  metrics:", "  held: { type: logger.validation, loss: loss, batch: cached, passes: 1, every: { steps: 2 } }\n  metrics:");
+    let dir = folder("tiny.yaml", &text);
     let run = dir.path().join("runs/tiny");
     fs::create_dir_all(&run).unwrap();
     // A file where the folder of the pictures would have to be.
     fs::write(run.join("samples"), "").unwrap();
     let ran = train(dir.path(), &[]).expect(1);
     assert!(ran.err.contains("node `preview`") && ran.err.contains("error[P0903]"), "{}", ran.err);
-    let saved = run.join("checkpoints/tiny.safetensors");
+    for kept in
+        ["checkpoints/tiny-step00000002.safetensors", "checkpoints/tiny-best.safetensors", "state/step-00000002"]
+    {
+        assert!(run.join(kept).exists(), "{kept}: {}", ran.err);
+    }
+    assert!(ran.err.contains("last saved state: runs/tiny/state/step-00000002"), "{}", ran.err);
+    assert_eq!(metrics(&run).len(), 2, "the numbers of the step are told");
+    fs::remove_file(run.join("samples")).unwrap();
+    let again = train(dir.path(), &["--resume"]).expect(0);
+    assert!(again.out.contains("continued after step 2"), "{}", again.out);
+    assert_eq!(metrics(&run).len(), 4);
+    assert!(run.join("samples/preview/step00000002-00.png").exists(), "{}", again.err);
+}
+
+/// Killed before there is a state, a run begins again with the same command: its own files are in nobody's way.
+#[test]
+fn killed_before_the_first_state_a_run_begins_again() {
+    let (dir, whole) = whole_run();
+    let loggers = "  table: { type: logger.csv, update: adamw }\n  board: { type: logger.tensorboard, update: adamw }\n  \
+                   boards: { type: logger.tensorboard, update: adamw, folder: boards }\n";
+    let text =
+        tiny(STEPS).replace("save_state: { steps: 4 }", "save_state: { minutes: 600 }, resume: latest") + loggers;
+    fs::write(dir.join("early.yaml"), text).expect("the document is written");
+    let call = |more: &[&str]| {
+        let mut command = command(dir);
+        command.args(["run", "early.yaml"]).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let output = ["--output", "runs/early"];
+    let mut child = call(&output).spawn().expect("pipe starts");
+    assert!(wait_for(&mut child, dir, "early", 7), "the run was over before it could be killed");
+    child.kill().expect("the child can be killed");
+    drop(child.wait_with_output());
+    let run = dir.join("runs/early");
+    // What a kill leaves of a file that was being written.
+    for left in ["checkpoints/.tiny.safetensors.tmp-1-0", "checkpoints/.rehearsal-tiny.safetensors"] {
+        fs::write(run.join(left), "").unwrap();
+    }
+    let ran = Ran::of(call(&output).output().expect("pipe starts")).expect(0);
+    assert!(ran.err.contains("no saved state, so the run starts from its first step"), "{}", ran.err);
+    assert_equal_runs(dir, whole, &ran, "early");
+    let table = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let steps: Vec<&str> = table.lines().map(|line| line.split(',').next().unwrap()).collect();
+    let expected: Vec<String> = (1..=STEPS).map(|step| step.to_string()).collect();
+    assert_eq!((steps[0], &steps[1..]), ("step", &expected.iter().map(String::as_str).collect::<Vec<_>>()[..]));
+    let files = |folder: PathBuf| fs::read_dir(folder).unwrap().count();
+    assert_eq!((files(run.join("events")), files(dir.join("boards/tiny"))), (1, 1));
+    let names = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
+
+    // Another run of the name would write into the same folder of events, which is told before it begins.
+    let check = |sets: &[&str]| pipe_in(dir, &[&["check", "early.yaml"], sets].concat());
+    let other = check(&["--set", "output=runs/other"]).expect(1);
     assert!(
-        saved.exists() && ran.err.contains("last checkpoint: runs/tiny/checkpoints/tiny.safetensors"),
+        other.out.contains("error[P0907]") && other.out.contains("holds the events of another run"),
         "{}",
-        ran.err
+        other.out
     );
+    check(&["--set", "output=runs/early"]).expect(0);
+    fs::write(dir.join("a-file"), "").unwrap();
+    let file = check(&["--set", "nodes.boards.folder=a-file"]).expect(1);
+    assert!(file.out.contains("is a file, so the folder"), "{}", file.out);
+}
+
+/// What a run has at its end is also there when the run is made longer.
+#[test]
+fn a_run_made_longer_has_the_file_of_where_it_had_ended() {
+    let dir = folder("tiny.yaml", &tiny(4).replace("every: { steps: 10 }", "every: { steps: 2 }"));
+    let files = dir.path().join("runs/tiny/checkpoints");
+    train(dir.path(), &[]).expect(0);
+    let end = tensors(&files.join("tiny.safetensors"));
+    assert!(!files.join("tiny-step00000004.safetensors").exists());
+    let longer = train(dir.path(), &["--resume", "--steps", "6"]).expect(0);
+    assert!(tensors(&files.join("tiny-step00000004.safetensors")) == end);
+    assert!(!longer.err.contains("the new end replaces it"), "{}", longer.err);
+    assert!(tensors(&files.join("tiny.safetensors")) != end);
+    // Of a step without a file of its own it is told.
+    let odd = ["--resume", "--set", "nodes.save.every.steps=4", "--steps"];
+    let longer = train(dir.path(), &[&odd[..], &["7"]].concat()).expect(0);
+    assert!(longer.err.contains("tiny.safetensors` is of an earlier end of this run"), "{}", longer.err);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Bars {
 struct State {
     meter: Meter,
     stage: Stage,
+    /// The latest step, to be shown again after work that came between steps.
+    trained: Option<Position>,
 }
 
 /// What the bar shows.
@@ -47,7 +49,8 @@ fn room(position: &Position) -> usize {
 impl Bars {
     pub fn new(terminal: Terminal) -> Bars {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(12));
-        let bars = Bars { terminal, bar, state: Mutex::new(State { meter: Meter::default(), stage: Stage::Nothing }) };
+        let state = State { meter: Meter::default(), stage: Stage::Nothing, trained: None };
+        let bars = Bars { terminal, bar, state: Mutex::new(state) };
         bars.style(BUILD);
         bars.bar.enable_steady_tick(Duration::from_millis(120));
         bars
@@ -66,6 +69,17 @@ impl Bars {
         self.bar.set_length(total);
         self.bar.set_position(0);
         self.style(template);
+    }
+
+    /// Shows a step.
+    fn show_step(&self, state: &mut State, position: &Position) {
+        if !matches!(state.stage, Stage::Train) {
+            state.stage = Stage::Train;
+            self.show(TRAIN, "train", "", position.total_steps);
+        }
+        self.bar.set_length(position.total_steps);
+        self.bar.set_position(position.step);
+        self.bar.set_message(state.meter.line_within(room(position)));
     }
 
     /// Leaves a line for work that is over.
@@ -91,6 +105,10 @@ impl Progress for Bars {
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
+        if let (true, Some(position)) = (done >= total, state.trained) {
+            self.conclude(&mut state);
+            return self.show_step(&mut state, &position);
+        }
         let Stage::Work(_, begun) = &state.stage else { return };
         let left = begun.elapsed().as_secs_f64() / done.max(1) as f64 * total.saturating_sub(done) as f64;
         self.bar.set_message(if done > 0 && left >= 1.0 {
@@ -118,13 +136,8 @@ impl Progress for Bars {
     fn step(&self, position: &Position, report: &StepReport, seconds: f64) {
         let mut state = locked(&self.state);
         state.meter.update(position, report, seconds);
-        if !matches!(state.stage, Stage::Train) {
-            state.stage = Stage::Train;
-            self.show(TRAIN, "train", "", position.total_steps);
-        }
-        self.bar.set_length(position.total_steps);
-        self.bar.set_position(position.step);
-        self.bar.set_message(state.meter.line_within(room(position)));
+        state.trained = Some(*position);
+        self.show_step(&mut state, position);
     }
     fn artifact(&self, artifact: &Artifact) {
         if !artifact.final_result {

@@ -23,11 +23,14 @@ struct State {
     printed: Option<Instant>,
     /// The work of the last tick, and when it was last printed.
     work: Option<(String, Instant)>,
+    /// Steps are made: what comes between them is told only where it takes long.
+    training: bool,
 }
 
 impl Lines {
     pub fn new(terminal: Terminal) -> Lines {
-        let state = State { begun: Instant::now(), meter: Meter::default(), printed: None, work: None };
+        let state =
+            State { begun: Instant::now(), meter: Meter::default(), printed: None, work: None, training: false };
         Lines { terminal, state: Mutex::new(state) }
     }
 }
@@ -46,7 +49,13 @@ impl Progress for Lines {
         let mut state = locked(&self.state);
         let pause = interval(state.begun.elapsed());
         let due = match &state.work {
-            Some((before, printed)) if before == what => done >= total || printed.elapsed() >= pause,
+            Some((before, printed)) if before == what && done > 0 => {
+                printed.elapsed() >= pause || (done >= total && !state.training)
+            }
+            _ if state.training => {
+                state.work = Some((what.to_owned(), Instant::now()));
+                false
+            }
             _ => true,
         };
         if due {
@@ -61,7 +70,8 @@ impl Progress for Lines {
         self.terminal.warn(line);
     }
     fn phase(&self, name: &str) {
-        locked(&self.state).work = None;
+        let mut state = locked(&self.state);
+        (state.work, state.training) = (None, name == "train");
         self.terminal.note(name);
     }
     fn step(&self, position: &Position, report: &StepReport, seconds: f64) {

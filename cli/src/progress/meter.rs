@@ -89,6 +89,11 @@ impl Meter {
         }
     }
 
+    /// Mean seconds of the last steps, without what came between them.
+    fn step_pace(&self) -> f64 {
+        self.seconds.iter().sum::<f64>() / self.seconds.len().max(1) as f64
+    }
+
     /// Seconds of the last steps, saves and previews not included.
     pub fn step_seconds(&self) -> Vec<f64> {
         self.seconds.iter().copied().collect()
@@ -118,7 +123,8 @@ impl Meter {
         if left > 0 {
             parts.push(format!("{} left", seconds_text(pace * left as f64)));
         }
-        parts.push(if pace < 1.0 { format!("{:.2} steps/s", 1.0 / pace) } else { format!("{pace:.2} s/step") });
+        let each = self.step_pace();
+        parts.push(if each < 1.0 { format!("{:.2} steps/s", 1.0 / each) } else { format!("{each:.2} s/step") });
         let per_epoch = steps_per_epoch.max(1);
         let (epoch, epochs) = (step.div_ceil(per_epoch).max(1), total_steps.div_ceil(per_epoch).max(1));
         parts.push(format!("epoch {epoch}/{epochs}"));
@@ -170,6 +176,17 @@ mod tests {
         assert!((fed(&[0.4, 0.4, 0.4]).loss() - 0.4).abs() < 1e-12);
         let line = fed(&[0.5]).line();
         assert!(line.starts_with("loss 0.5000  38 s left  2.00 s/step  epoch 1/4  lr 1.0e-4"), "{line}");
+    }
+
+    #[test]
+    fn what_comes_between_steps_counts_for_the_time_left_alone() {
+        let mut meter = fed(&[0.5]);
+        std::thread::sleep(Duration::from_millis(20));
+        let position = Position { step: 2, total_steps: 20, steps_per_epoch: 5 };
+        meter.update(&position, &StepReport { step: 2, loss: 0.5, values: Vec::new(), samples: 1 }, 0.001);
+        meter.seconds = [0.001, 0.001].into();
+        assert!(meter.pace() >= 0.02, "{}", meter.pace());
+        assert!(meter.line().contains("1000.00 steps/s"), "{}", meter.line());
     }
 
     #[test]

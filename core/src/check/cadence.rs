@@ -10,6 +10,10 @@ use crate::settings::Settings;
 
 /// Warns of `every` of nodes and of `train.save_state` where their first time would be after the end.
 pub(super) fn look(graph: &Graph, known: &Nodes, nodes: &Map, settings: &Settings, tree: &Tree) -> Vec<Diagnostic> {
+    // What is wrong elsewhere may change the length of the run.
+    if known.values().any(|state| !state.ok) {
+        return Vec::new();
+    }
     let facts = graph.driver.and_then(|driver| known.get(&graph.dag[driver].name)).map(|state| &state.facts);
     let of_run = |name: &str| facts.and_then(|facts| facts.u64(name));
     let (Some(total), Some(per_epoch)) = (of_run("steps"), of_run("steps_per_epoch")) else { return Vec::new() };

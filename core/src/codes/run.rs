@@ -46,7 +46,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0908",
         "the pipeline changed since the state was saved",
-        "Continuing means going on exactly as if the run had never stopped, which a changed model, data set, loss or optimizer makes impossible. What may change: the device, the number of steps or epochs, when states are saved, the folder, and nodes that only save, preview or log. Start a new run for anything else.",
+        "Continuing means going on exactly as if the run had never stopped, which a changed model, data set, loss or optimizer makes impossible. What may change: the device, the number of steps or epochs, when states are saved, the folder, and nodes that only save, preview, measure or log, with all that serves them alone. A default that is written out is no change, and neither are weights that were moved. Start a new run for anything else.",
     ),
     code(
         "P0909",

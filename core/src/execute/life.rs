@@ -8,7 +8,9 @@ use super::build::Nodes;
 use super::log::Log;
 use super::state::{self, Saved};
 use crate::identity::Identity;
-use crate::run::{Artifact, EventCx, Listener, Moment, Position, Progress, Record, RunError, StepReport, StopFlag};
+use crate::run::{
+    AFTER_KEEPING, Artifact, EventCx, Listener, Moment, Position, Progress, Record, RunError, StepReport, StopFlag,
+};
 use crate::settings::{Every, Settings};
 
 /// Minutes between states when the document says nothing.
@@ -17,7 +19,7 @@ const STATE_MINUTES: f64 = 5.0;
 /// A listener's call.
 type Call = fn(&mut dyn Listener, &mut EventCx) -> Result<(), RunError>;
 
-/// What is called at a moment, in order, each for all listeners.
+/// What is called at a moment, in order, each for all listeners of a group.
 const CALLS: [Call; 2] = [|listener, cx| listener.on(cx), |listener, cx| listener.after(cx)];
 
 /// A run from its first step to its end.
@@ -37,6 +39,8 @@ pub(super) struct Life<'a> {
     clock: Vec<f64>,
     /// Steps that loggers have not heard of.
     records: Vec<Record>,
+    /// A stop or a failure cut the events of the latest step short.
+    cut: bool,
     pub position: Position,
     pub report: StepReport,
     pub artifacts: Vec<Artifact>,
@@ -55,7 +59,7 @@ impl<'a> Life<'a> {
         let position = nodes.driver.position();
         let saved = (Instant::now(), None);
         let (clock, records, report, artifacts) = Default::default();
-        let goes_back = false;
+        let (goes_back, cut) = (false, false);
         Life {
             nodes,
             settings,
@@ -68,6 +72,7 @@ impl<'a> Life<'a> {
             goes_back,
             clock,
             records,
+            cut,
             position,
             report,
             artifacts,
@@ -81,16 +86,23 @@ impl<'a> Life<'a> {
         }
         let keep = self.settings.train.save_state.keep_last.count;
         let room = state::reserve(self.folder, self.nodes.driver.state_bytes(), self.states(), keep);
-        let lived = room.and_then(|()| self.begin(from)).and_then(|()| self.steps()).and_then(|status| {
-            // What was not read may not be finite: then there is nothing to save.
-            let reports = self.nodes.driver.settle().map_err(|error| error.of(&self.nodes.driver_name))?;
-            self.learn(reports)?;
+        let trained = room.and_then(|()| self.begin(from)).and_then(|()| self.steps());
+        let trained = trained.or_else(|error| match error.is_interrupt() {
+            true => Ok(Status::Interrupted),
+            false => Err(error),
+        });
+        let lived = trained.and_then(|status| {
+            self.settle()?;
             // A stop that was asked for loses nothing, whatever the cadence says.
             if status == Status::Interrupted || self.settings.train.save_state.at_end {
                 self.save_state()?;
             }
             Ok(status)
         });
+        if self.cut {
+            // The continued run tells of this step.
+            self.records.clear();
+        }
         let ended = self.tell(Moment::End, 0.0);
         let status = lived?;
         ended.map(|()| status)
@@ -98,11 +110,14 @@ impl<'a> Life<'a> {
 
     fn begin(&mut self, from: Option<&Saved>) -> Result<(), RunError> {
         let Some(saved) = from else { return self.tell(Moment::Start, 0.0) };
+        let verified = saved.verify(self.folder);
         self.nodes.driver.load_state(&saved.path).map_err(|error| match error.code {
             // The file itself is bad; other errors say that it does not fit.
             "P0301" | "P0302" | "P0303" => state::unusable(self.folder, &saved.path, saved.step, &error.message),
             _ => error.of(&self.nodes.driver_name),
         })?;
+        // A file that cannot be read at all says by itself what is wrong with it.
+        verified?;
         self.position = self.nodes.driver.position();
         if self.position.step != saved.step {
             let message = format!("the driver stands at step {} after loading step {}", self.position.step, saved.step);
@@ -127,7 +142,14 @@ impl<'a> Life<'a> {
             true => format!("all {total} steps are done already; `--steps` takes more"),
             false => format!("continuing after step {} of {total}", saved.step),
         });
-        self.tell(Moment::Resume, 0.0)
+        self.cut = saved.cut_short.is_some();
+        let told = self.tell(Moment::Resume, 0.0);
+        let Some(records) = &saved.cut_short else { return told };
+        self.report = records.last().map(|record| record.report.clone()).unwrap_or_default();
+        self.records = records.clone();
+        told?;
+        self.log.say(&format!("first what was cut short after step {}", saved.step));
+        self.hear(records.last().map_or(0.0, |record| record.seconds), false)
     }
 
     fn steps(&mut self) -> Result<Status, RunError> {
@@ -152,13 +174,39 @@ impl<'a> Life<'a> {
             let seconds = clock.elapsed().as_secs_f64();
             self.clock.push(seconds);
             self.learn(reports)?;
-            self.tell(Moment::Step, seconds)?;
-            // After the listeners: a run continued from this state need not repeat them.
-            if due {
-                self.save_state()?;
-            }
+            self.hear(seconds, due)?;
         }
         Ok(Status::Finished)
+    }
+
+    /// Tells the listeners of a step, and saves its state if it is due. It is saved after them, so that a run continued
+    /// from it need not repeat them; and in any case when one of them failed or was stopped, since the step is done. The
+    /// continued run then begins with them.
+    fn hear(&mut self, seconds: f64, due: bool) -> Result<(), RunError> {
+        let again = std::mem::take(&mut self.cut);
+        let Err(error) = self.tell(Moment::Step, seconds) else {
+            if again {
+                // The state still says that its events are to come.
+                self.saved.1 = None;
+            }
+            return if due || again { self.save_state() } else { Ok(()) };
+        };
+        // A loss that is not finite on held-out images says the same of the weights: nothing is saved of them.
+        self.cut = error.code != "P0901";
+        if !self.cut {
+            self.records.clear();
+        } else if !error.is_interrupt()
+            && let Err(other) = self.settle().and_then(|()| self.save_state())
+        {
+            self.log.line(&format!("the state of step {} is not saved: {other}", self.position.step));
+        }
+        Err(error)
+    }
+
+    /// Reads what was not read: it may not be finite, and then there is nothing to save.
+    fn settle(&mut self) -> Result<(), RunError> {
+        let reports = self.nodes.driver.settle().map_err(|error| error.of(&self.nodes.driver_name))?;
+        self.learn(reports)
     }
 
     /// Takes in the reports of steps, the latest of which is the driver's.
@@ -210,20 +258,27 @@ impl<'a> Life<'a> {
         if step == 0 || self.saved.1 == Some(step) {
             return Ok(());
         }
+        for (name, listener) in &mut self.nodes.listeners {
+            listener.sync().map_err(|error| error.of(name))?;
+        }
         let driver = self.nodes.driver.as_mut();
         let keep = self.settings.train.save_state.keep_last.count;
-        state::save(self.folder, self.identity, &self.position, driver, keep).map_err(|error| match error.code {
-            // Not the driver's fault: the run's folder takes no more.
-            "P0903" => error.at("/output").help("make room; `--resume` then goes on from the state before it"),
-            _ => error.of(&self.nodes.driver_name),
-        })?;
+        let cut_short = self.cut.then_some(self.records.as_slice());
+        state::save(self.folder, self.identity, &self.position, driver, keep, cut_short).map_err(
+            |error| match error.code {
+                // Not the driver's fault: the run's folder takes no more.
+                "P0903" => error.at("/output").help("make room; `--resume` then goes on from the state before it"),
+                _ => error.of(&self.nodes.driver_name),
+            },
+        )?;
         self.saved = (Instant::now(), Some(step));
         self.log.line(&format!("saved the state of step {step}"));
         Ok(())
     }
 
-    /// Calls the listeners in their order, and once more when all have heard. At the end all are called, whatever the
-    /// first says.
+    /// Calls the listeners in their order: those that keep weights, once more when all of them have heard, then the
+    /// others likewise. At the end all are called, whatever the first says; after a step those that do not look at the
+    /// weights are, unless it is stopped. What was cut short is told anew when the run goes on.
     fn tell(&mut self, moment: Moment, seconds: f64) -> Result<(), RunError> {
         let records = std::mem::take(&mut self.records);
         let looks = self.nodes.listeners.iter().any(|(_, listener)| listener.looks(moment, self.position));
@@ -231,43 +286,57 @@ impl<'a> Life<'a> {
             self.nodes.driver.show();
         }
         let (mut result, mut measured, mut all) = (Ok(()), Vec::new(), Vec::new());
-        'rounds: for call in CALLS {
-            for (name, listener) in &mut self.nodes.listeners {
-                let mut made = Vec::new();
-                let mut cx = EventCx {
-                    moment,
-                    position: self.position,
-                    report: &self.report,
-                    seconds,
-                    records: &records,
-                    measured: &mut measured,
-                    made: &all,
-                    elapsed: self.begun.elapsed().as_secs_f64(),
-                    goes_back: self.goes_back && moment == Moment::Resume,
-                    folder: self.folder,
-                    artifacts: &mut made,
-                };
-                let heard = call(listener.as_mut(), &mut cx);
-                for artifact in made {
-                    self.log.artifact(&artifact);
-                    self.artifacts.push(artifact.clone());
-                    all.push(artifact);
-                }
-                if let Err(error) = heard.map_err(|error| error.of(name)) {
-                    self.log.line(&format!("node `{name}` failed: {error}"));
-                    if result.is_ok() {
-                        result = Err(error);
-                    }
-                    if moment != Moment::End {
-                        break 'rounds;
-                    }
-                }
+        let keeping = self.nodes.listeners.partition_point(|(_, listener)| listener.priority() < AFTER_KEEPING);
+        let count = self.nodes.listeners.len();
+        let rounds = [0..keeping, keeping..count].map(|group| CALLS.map(|call| (group.clone(), call)));
+        let calls = rounds.into_iter().flatten().flat_map(|(group, call)| group.map(move |at| (at, call)));
+        for (at, call) in calls {
+            let (name, listener) = &mut self.nodes.listeners[at];
+            let looking = moment != Moment::End && listener.looks(moment, self.position);
+            if result.is_err() && looking {
+                continue;
+            }
+            let mut made = Vec::new();
+            let mut cx = EventCx {
+                moment,
+                position: self.position,
+                report: &self.report,
+                seconds,
+                records: &records,
+                measured: &mut measured,
+                made: &all,
+                elapsed: self.begun.elapsed().as_secs_f64(),
+                goes_back: self.goes_back && moment == Moment::Resume,
+                again: self.cut && moment == Moment::Resume,
+                stop: &self.stop,
+                progress: &self.log,
+                folder: self.folder,
+                artifacts: &mut made,
+            };
+            let heard = call(listener.as_mut(), &mut cx);
+            for artifact in made {
+                self.log.artifact(&artifact);
+                self.artifacts.push(artifact.clone());
+                all.push(artifact);
+            }
+            let Err(error) = heard.map_err(|error| error.of(name)) else { continue };
+            let stopped = error.is_interrupt();
+            let how = if stopped { "stopped".into() } else { format!("failed: {error}") };
+            self.log.line(&format!("node `{name}` {how}"));
+            if result.is_ok() {
+                result = Err(error);
+            }
+            if stopped || matches!(moment, Moment::Start | Moment::Resume) {
+                break;
             }
         }
         if looks {
             self.nodes.driver.hide();
         }
         self.nodes.event_only.iter().for_each(|value| value.unload());
+        if result.is_err() && moment == Moment::Step {
+            self.records = records;
+        }
         result
     }
 }

@@ -105,7 +105,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
 
     let mut document = resolved(registry, checked, &identity);
     let lock = folder.path().join(LOCK_JSON);
-    let state = start.state(folder.path(), &identity, &document, &log)?;
+    let state = start.state(registry, folder.path(), &identity, &document, &log)?;
     let before = state.as_ref().map(|state| contents_of(&state.run().join(LOCK_JSON))).unwrap_or_default();
     if state.is_none() {
         atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
@@ -140,7 +140,7 @@ pub fn run(registry: &Registry, checked: &Checked, options: RunOptions) -> Resul
             return Err(error);
         }
     };
-    same_contents(&before, &built.contents)?;
+    same_contents(&before, &built.contents, &identity)?;
     document["contents"] = serde_json::json!(built.contents);
     atomic_write(&lock, |file| serde_json::to_writer_pretty(file, &document).map_err(Into::into))?;
     let remarks = built.remarks.clone();
@@ -169,9 +169,14 @@ fn contents_of(lock: &Path) -> BTreeMap<String, String> {
     serde_json::from_value(document["contents"].clone()).unwrap_or_default()
 }
 
-/// Refuses to go on when a node's files are no longer those the state was made with.
-fn same_contents(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Result<(), RunError> {
-    match now.iter().find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
+/// Refuses to go on when the files of a node that training depends on are no longer those the state was made with.
+fn same_contents(
+    before: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+    identity: &Identity,
+) -> Result<(), RunError> {
+    let mut trained = now.iter().filter(|(name, _)| identity.nodes.contains_key(*name));
+    match trained.find(|(name, hash)| before.get(*name).is_some_and(|old| old != *hash)) {
         Some((name, _)) => {
             let message = format!("the files of `{name}` are not those the saved state was made with");
             Err(RunError::new("P0908", message)
@@ -215,6 +220,7 @@ impl Start {
     /// The state, when it belongs to this pipeline.
     fn state(
         &self,
+        registry: &Registry,
         folder: &Path,
         identity: &Identity,
         document: &serde_json::Value,
@@ -231,19 +237,9 @@ impl Start {
                 newest
             }
         };
-        saved.map(|saved| same_pipeline(saved, identity, document)).transpose()
+        if let Some(saved) = &saved {
+            changed::check(registry, saved, identity, document, &saved.run().join(LOCK_JSON))?;
+        }
+        Ok(saved)
     }
-}
-
-/// A state, when it belongs to this pipeline.
-fn same_pipeline(
-    saved: state::Saved,
-    identity: &Identity,
-    document: &serde_json::Value,
-) -> Result<state::Saved, RunError> {
-    let changes = identity.changes(&saved.identity);
-    if changes.is_empty() {
-        return Ok(saved);
-    }
-    Err(changed::refusal(saved.step, &changes, &saved.run().join(LOCK_JSON), document))
 }

@@ -3,6 +3,7 @@
 //! A state is a folder that the driver fills, with `state.json` saying where it stands and which
 //! pipeline it belongs to. It is written under a temporary name, synced and renamed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder::{atomic_dir, is_temporary};
 use crate::identity::Identity;
-use crate::run::{Driver, Position, RunError};
+use crate::run::{Driver, Position, Record as StepRecord, RunError};
 
 const FORMAT: u32 = 1;
+/// Name of what says where a state stands.
+const RECORD: &str = "state.json";
 
 /// A saved state.
 #[derive(Clone, Debug)]
@@ -23,6 +26,10 @@ pub(super) struct Saved {
     /// All steps of the run that saved it.
     pub total_steps: u64,
     pub identity: Identity,
+    /// Hashes of its files by name; those of an earlier version have none.
+    files: BTreeMap<String, String>,
+    /// The events of its step were cut short by a stop or a failure: the steps that are still to be told.
+    pub cut_short: Option<Vec<StepRecord>>,
 }
 
 impl Saved {
@@ -40,15 +47,48 @@ struct Record {
     total_steps: u64,
     steps_per_epoch: u64,
     identity: Identity,
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut_short: Option<Vec<StepRecord>>,
 }
 
-/// Writes the state of a step and removes all but the newest `keep`.
+impl Saved {
+    /// Refuses a state whose files are not those that were written, bit for bit.
+    pub fn verify(&self, folder: &Path) -> Result<(), RunError> {
+        let damaged = |reason: &str| unusable(folder, &self.path, self.step, reason);
+        let now = hashes(&self.path).map_err(|error| damaged(&crate::document::plain(&error)))?;
+        match self.files.iter().find(|(name, hash)| now.get(*name) != Some(*hash)) {
+            Some((name, _)) => Err(damaged(&format!("its file `{name}` is damaged"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// BLAKE3 of the files of a folder by name, without `state.json`, which holds them.
+fn hashes(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && name != RECORD {
+            let mut hasher = blake3::Hasher::new();
+            io::copy(&mut io::BufReader::with_capacity(1 << 20, fs::File::open(&path)?), &mut hasher)?;
+            found.insert(name, hasher.finalize().to_hex().to_string());
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the state of a step and removes all but the newest `keep`. `cut_short` are the steps that listeners have not
+/// heard of, where the events of this step were cut short.
 pub(super) fn save(
     folder: &Path,
     identity: &Identity,
     position: &Position,
     driver: &mut dyn Driver,
     keep: u64,
+    cut_short: Option<&[StepRecord]>,
 ) -> Result<(), RunError> {
     let path = folder.join("state").join(format!("step-{:08}", position.step));
     atomic_dir(&path, |dir| {
@@ -60,9 +100,11 @@ pub(super) fn save(
             total_steps: position.total_steps,
             steps_per_epoch: position.steps_per_epoch,
             identity: identity.clone(),
+            files: hashes(dir).map_err(|error| RunError::io("read", dir, &error))?,
+            cut_short: cut_short.map(<[StepRecord]>::to_vec),
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| RunError::new("P0903", error.to_string()))?;
-        let file = dir.join("state.json");
+        let file = dir.join(RECORD);
         fs::write(&file, text).map_err(|error| RunError::io("write", &file, &error))
     })?;
     let mut all = list(folder);
@@ -97,7 +139,9 @@ pub(super) fn reserve(folder: &Path, bytes: u64, total: Option<u64>, keep: u64) 
             text(bytes.saturating_mul(count)),
             crate::document::plain(&error)
         );
-        RunError::new("P0903", message).help("make room, or give `output` a folder on a larger disk")
+        let help = "make room, give `output` a folder on a larger disk, or keep fewer states: `train.save_state` with \
+                    `keep_last: { count: 1 }`";
+        RunError::new("P0903", message).help(help)
     })
 }
 
@@ -150,13 +194,20 @@ pub(super) fn forget_after(folder: &Path, step: u64) -> usize {
 
 fn open(folder: &Path, step: u64, path: PathBuf) -> Result<Saved, RunError> {
     let damaged = |reason: String| unusable(folder, &path, step, &reason);
-    let file = path.join("state.json");
+    let file = path.join(RECORD);
     let text = fs::read_to_string(&file).map_err(|error| damaged(crate::document::plain(&error)))?;
     let record: Record = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     if record.format != FORMAT || record.step != step {
         return Err(damaged(format!("it was written by pipe {} in another format", record.pipe)));
     }
-    Ok(Saved { path, step, total_steps: record.total_steps, identity: record.identity })
+    Ok(Saved {
+        path,
+        step,
+        total_steps: record.total_steps,
+        identity: record.identity,
+        files: record.files,
+        cut_short: record.cut_short,
+    })
 }
 
 /// A state that cannot be used, and the one to go on from instead.
@@ -170,10 +221,15 @@ pub(super) fn unusable(folder: &Path, path: &Path, step: u64, reason: &str) -> R
     RunError::new("P0909", message).help(help)
 }
 
-/// Removes what an interrupted write left behind.
+/// Removes what an interrupted write left behind: in the run's folder and in those of its states, checkpoints and
+/// pictures.
 pub(super) fn sweep(folder: &Path) {
-    let left = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in left(&folder.join("state")).chain(left(folder)).filter(|path| is_temporary(path)) {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let mut places = vec![folder.to_owned(), folder.join("state"), folder.join("checkpoints")];
+    places.extend(entries(&folder.join("samples")).into_iter().filter(|path| path.is_dir()));
+    for path in places.iter().flat_map(|place| entries(place)).filter(|path| is_temporary(path)) {
         let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     }
 }
@@ -236,8 +292,17 @@ mod tests {
         fs::create_dir_all(dir.path().join("state/step-00000004.tmp-1-1")).unwrap();
         fs::write(dir.path().join(".room.tmp-1-0"), "x").unwrap();
         fs::write(dir.path().join("run.log"), "x").unwrap();
+        for path in
+            ["checkpoints/t.tmp-1-2/unet/x", "checkpoints/.rehearsal-t/x", "samples/a/.b.png.tmp-1-3", "samples/a/b"]
+        {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
         sweep(dir.path());
-        assert_eq!(fs::read_dir(dir.path().join("state")).unwrap().count(), 0);
+        for (folder, left) in [("state", 0), ("checkpoints", 0), ("samples/a", 1)] {
+            assert_eq!(fs::read_dir(dir.path().join(folder)).unwrap().count(), left, "{folder}");
+        }
         assert!(!dir.path().join(".room.tmp-1-0").exists() && dir.path().join("run.log").exists());
     }
 }

@@ -31,6 +31,10 @@ pub struct Curve {
     pub steps: u64,
     /// Steps, from 0, with their values: at most [`Curve::SAMPLES`], evenly spread, the first and the last among them.
     pub samples: Vec<(u64, f64)>,
+    /// Somewhere it goes up and down again between two samples, or the other way round: a sample has the largest number
+    /// from its step to the next one's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rough: bool,
 }
 
 /// Lines of a drawing above its axis.
@@ -47,8 +51,18 @@ impl Curve {
         let last = steps.saturating_sub(1);
         // In 128 bits: a run may have any number of steps.
         let at = |i: u64| (u128::from(i) * u128::from(last) / u128::from(count.max(2) - 1)) as u64;
-        let samples = (0..count).map(|i| (at(i), f(at(i)))).collect();
-        Curve { name: name.into(), steps, samples }
+        let samples: Vec<(u64, f64)> = (0..count).map(|i| (at(i), f(at(i)))).collect();
+        let mut curve = Curve { name: name.into(), steps, samples, rough: false };
+        // The most between two samples, where it is not on the way from one to the other.
+        let tops: Vec<f64> = (1..count).map(|i| between(at(i - 1), at(i), &f)).collect();
+        curve.rough = curve.samples.windows(2).zip(&tops).any(|(ends, top)| {
+            let [low, high] = [ends[0].1.min(ends[1].1), ends[0].1.max(ends[1].1)];
+            *top > high + 0.1 * (high - low).max(high.abs())
+        });
+        if curve.rough {
+            curve.samples.iter_mut().zip(tops).for_each(|(sample, top)| sample.1 = sample.1.max(top));
+        }
+        curve
     }
 
     /// The number after so many steps, between samples on the line that joins them.
@@ -94,6 +108,14 @@ impl Curve {
     }
 }
 
+/// The largest number from a step up to another, looked for at a few places.
+fn between(from: u64, to: u64, f: &impl Fn(u64) -> f64) -> f64 {
+    let (steps, most) = (to - from, 97);
+    let places =
+        (0..steps.min(most)).map(|k| from + (u128::from(k) * u128::from(steps) / u128::from(steps.min(most))) as u64);
+    places.map(f).fold(f64::NEG_INFINITY, f64::max)
+}
+
 /// `1e-4`, `0.5`, `1`.
 pub(super) fn number(x: f64) -> String {
     if x == 0.0 || (1e-3..1e6).contains(&x.abs()) {
@@ -136,6 +158,17 @@ mod tests {
         assert_eq!(Curve::sample("x", 3, |t| t as f64).samples, [(0, 0.0), (1, 1.0), (2, 2.0)]);
         assert_eq!(Curve::sample("x", 1, |_| 2.0).samples, [(0, 2.0)]);
         assert_eq!(Curve::sample("x", u64::MAX, |_| 1.0).samples[59].0, u64::MAX - 1);
+    }
+
+    #[test]
+    fn what_turns_between_samples_shows_its_tops() {
+        let teeth = |cycles: u64| move |t: u64| 1.0 - ((t * cycles) % 600) as f64 / 600.0;
+        let few = Curve::sample("x", 600, teeth(3));
+        assert!(!few.rough, "a tooth is wider than a column");
+        let many = Curve::sample("x", 600, teeth(60));
+        assert!(many.rough && many.samples.iter().all(|(_, y)| *y > 0.85), "{:?}", many.samples);
+        let smooth = Curve::sample("x", 1000, |t| (t as f64 / 1000.0 * std::f64::consts::PI).sin());
+        assert!(!smooth.rough && smooth.samples[0].1 == 0.0);
     }
 
     #[test]

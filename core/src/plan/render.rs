@@ -101,6 +101,10 @@ impl Plan {
                 for line in curve.draw(Curve::SAMPLES as usize) {
                     let _ = writeln!(out, "  {line}");
                 }
+                if curve.rough {
+                    let _ =
+                        writeln!(out, "  it turns faster than the drawing: a column is as high as its highest step");
+                }
             }
         }
         out

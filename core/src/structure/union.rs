@@ -41,6 +41,23 @@ impl<'a> Structure<'a> {
         }
     }
 
+    /// The table that a text was meant for: `cosine` for `{ type: cosine }`.
+    pub(super) fn tagged_alone(&self, tree: &Tree, schema: &'a Json, path: &Path) -> Option<String> {
+        let text = tree.as_str()?;
+        let branches: Vec<&Json> = words::branches(schema)?.iter().map(|branch| self.resolve(branch)).collect();
+        let tables: Vec<&Json> = branches.into_iter().filter(|branch| branch.get("properties").is_some()).collect();
+        let tag = self.tag(&tables)?;
+        let names: Vec<&str> = tables.iter().filter_map(|branch| constant(branch, tag)).collect();
+        if !names.contains(&text) {
+            return Some(format!("write `{{ {tag}: … }}` with one of {}", or_list(&names)));
+        }
+        let field = match path.last() {
+            Some(Step::Field(field)) => format!("{field}: "),
+            _ => String::new(),
+        };
+        Some(format!("write `{field}{{ {tag}: {text} }}`"))
+    }
+
     /// Whether the JSON type of a value is one that the branch takes.
     fn may_fit(&self, branch: &'a Json, tree: &Tree) -> bool {
         if let Some(branches) = words::branches(branch) {

@@ -35,7 +35,7 @@ impl<'a> Structure<'a> {
         let expected = self.expected(schema);
         let message = format!("{} must be {expected}, found {}", words::name(path, self.subject), tree.describe());
         let mut diagnostic = Diagnostic::error("P0101", span, message);
-        if let Some(help) = quoting(tree, &schema["type"]) {
+        if let Some(help) = quoting(tree, &schema["type"]).or_else(|| self.tagged_alone(tree, schema, path)) {
             diagnostic = diagnostic.help(help);
         }
         self.out.push(diagnostic);

@@ -367,8 +367,7 @@ impl Node for Metrics {
             let fail = |error: std::io::Error| RunError::io("write", &path, &error);
             if cx.moment == Moment::Resume {
                 let text = fs::read_to_string(&path).unwrap_or_default();
-                let kept: String =
-                    text.lines().take(cx.position.step as usize).map(|line| format!("{line}\n")).collect();
+                let kept: String = text.lines().take(cx.told() as usize).map(|line| format!("{line}\n")).collect();
                 fs::write(&path, kept).map_err(fail)?;
             }
             for record in cx.records {

@@ -118,9 +118,7 @@ impl Job<'_> {
         let put = self.draft.takes(path, &json!(["^lora_te"]));
         match (none, put) {
             (true, _) => self.tell(name, Kind::Refused, None, "then nothing is left to learn: no text encoder does"),
-            (false, Err(_)) => {
-                self.tell(name, Kind::Refused, None, "not available yet: training text encoders without the denoiser");
-            }
+            (false, Err(_)) => self.denoiser_at_zero(name),
             (false, Ok(())) if asked => {
                 self.write(name, path, json!(["^lora_te"]), "only layers of text encoders get an adapter");
                 self.draft.comment(path, "layers of text encoders only");
@@ -129,6 +127,21 @@ impl Job<'_> {
                 let note = "a rate of 0: the denoiser gets no adapter; sd-scripts makes one and saves it unchanged";
                 self.change(name, path, json!(["^lora_te"]), note);
                 self.draft.comment(path, "layers of text encoders only, as the denoiser's rate is 0");
+            }
+        }
+    }
+
+    /// Whole text encoders alone: the denoiser's rate is 0, so it stays as it is.
+    fn denoiser_at_zero(&mut self, name: &'static str) {
+        let path = "nodes.optimizer.learning_rate";
+        match self.draft.takes(path, &json!(0.0)) {
+            Ok(()) => {
+                self.write(name, path, json!(0.0), "the denoiser stays as it is, and its weights with it");
+                self.draft.comment(path, "only the text encoders learn");
+            }
+            Err(_) => {
+                let note = "this optimizer finds the rate by itself, the same for all that learns; set `block_learning_rates` of the denoiser to 0";
+                self.tell(name, Kind::Refused, None, note);
             }
         }
     }

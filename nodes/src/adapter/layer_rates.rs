@@ -166,5 +166,9 @@ fn by_block(
             }
         }
     }
+    if rates.iter().all(|rate| *rate == 1.0) && faults.is_empty() {
+        let message = "`block_rates` has no effect: every block has the rate 1".to_owned();
+        faults.push(Fault::idle("block_rates", message, Some("leave it out".into())));
+    }
     Some(rates)
 }

@@ -116,6 +116,14 @@ fn keep_until(path: &Path, step: u64) -> Result<Vec<String>, RunError> {
     Ok(columns)
 }
 
+/// Removes a table.
+fn forget(path: &Path) -> Result<(), RunError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(RunError::io("write", path, &error)),
+        _ => Ok(()),
+    }
+}
+
 impl Listener for Table {
     fn priority(&self) -> u32 {
         20
@@ -125,12 +133,19 @@ impl Listener for Table {
         false
     }
 
+    fn sync(&mut self) -> Result<(), RunError> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data).map_err(|e| RunError::io("write", Path::new(FILE), &e))
+    }
+
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let path = cx.folder.join(FILE);
-        if cx.moment == Moment::Resume {
-            self.columns = keep_until(&path, cx.position.step)?;
+        match cx.moment {
+            Moment::Resume => self.columns = keep_until(&path, cx.told())?,
+            // Of a run that was killed before its first state.
+            Moment::Start => forget(&path)?,
+            Moment::Step | Moment::End => {}
         }
-        let rows: Vec<Row> = rows::due(cx, self.every).into_iter().filter(|row| row.step > 0).collect();
+        let rows = rows::of_steps(cx, self.every);
         let mut text = String::new();
         if self.columns.is_empty()
             && let Some(first) = rows.first()

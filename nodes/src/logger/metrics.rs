@@ -100,17 +100,20 @@ impl Listener for Writer {
         false
     }
 
+    fn sync(&mut self) -> Result<(), RunError> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data).map_err(|e| failed(Path::new(FILE), e))
+    }
+
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let path = cx.folder.join(FILE);
         if matches!(cx.moment, Moment::Start | Moment::Resume) {
-            keep_until(&path, cx.position.step).map_err(|e| failed(&path, e))?;
+            keep_until(&path, cx.told()).map_err(|e| failed(&path, e))?;
         }
         if cx.moment == Moment::End {
             cx.artifacts.push(Artifact { kind: "metrics", path: path.clone(), final_result: true });
         }
         let mut text = String::new();
-        // What was measured before the first step is in `validation.jsonl`.
-        for row in rows::due(cx, self.every).iter().filter(|row| row.step > 0) {
+        for row in rows::of_steps(cx, self.every) {
             let mut line = Map::from_iter([("step".into(), json!(row.step)), ("epoch".into(), json!(row.epoch))]);
             line.extend(row.scalars.iter().map(|scalar| (scalar.column.clone(), json!(scalar.value))));
             text.push_str(&Value::Object(line).to_string());

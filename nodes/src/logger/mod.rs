@@ -3,6 +3,7 @@
 mod config;
 pub mod csv;
 mod events;
+mod feed;
 pub mod metrics;
 mod pictures;
 mod rows;

@@ -1,7 +1,7 @@
 //! What all loggers write: one row a step, each number under its name in files and under the name that users of
 //! sd-scripts know from TensorBoard and Weights & Biases. Each number is there once.
 
-use pipe_core::run::{EventCx, Measure, Record};
+use pipe_core::run::{EventCx, Measure, Moment, Record};
 
 /// A number of a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,13 @@ pub fn due(cx: &EventCx, every: u64) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// As [`due`], for files that have one row a step: what is measured before the first step or when a run goes on is in
+/// `validation.jsonl`.
+pub fn of_steps(cx: &EventCx, every: u64) -> Vec<Row> {
+    let rows = due(cx, every);
+    rows.into_iter().filter(|row| row.step > 0 && cx.moment != Moment::Resume).collect()
 }
 
 fn epoch(step: u64, per_epoch: u64) -> u64 {
@@ -136,9 +143,17 @@ fn scalar_of(measure: &Measure) -> Scalar {
 
 #[cfg(test)]
 mod tests {
-    use pipe_core::run::{Moment, Position, StepReport};
+    use pipe_core::run::{Position, Progress, StepReport, StopFlag};
 
     use super::*;
+
+    struct Deaf;
+
+    impl Progress for Deaf {
+        fn tick(&self, _: &str, _: u64, _: u64) {}
+        fn say(&self, _: &str) {}
+        fn warn(&self, _: &str) {}
+    }
 
     #[test]
     fn names_are_those_of_the_reference_each_once() {
@@ -193,6 +208,9 @@ mod tests {
             made: &[],
             elapsed: 1.0,
             goes_back: false,
+            again: false,
+            stop: &StopFlag::default(),
+            progress: &Deaf,
             folder: std::path::Path::new(""),
             artifacts: &mut artifacts,
         };

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pipe_core::execute::default_folder;
+use pipe_core::folder::atomic_write;
 use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
@@ -62,6 +64,9 @@ impl Node for TensorBoard {
         match &config.folder {
             Some(folder) => {
                 let path = cx.path(folder).join(&cx.settings.name);
+                if !cx.without_files {
+                    check_folder(&path, cx);
+                }
                 cx.will_write("folder", path);
             }
             None => cx.will_write("", "events".into()),
@@ -104,6 +109,53 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     list
 }
 
+/// Keeps which folders of events a run has begun, so that it knows its own when it begins again.
+const FILE: &str = "tensorboard.json";
+
+fn whole(folder: &Path) -> PathBuf {
+    folder.canonicalize().or_else(|_| std::path::absolute(folder)).unwrap_or_else(|_| folder.to_owned())
+}
+
+/// The folders of events that the run in a folder has begun.
+fn owned(run: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(run.join(FILE)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Notes that a folder of events is of a run.
+fn own(run: &Path, folder: PathBuf) -> Result<(), RunError> {
+    let mut all = owned(run);
+    if all.contains(&folder) {
+        return Ok(());
+    }
+    all.push(folder);
+    atomic_write(&run.join(FILE), |file| Ok(serde_json::to_writer(file, &all)?))
+}
+
+/// What is said where a folder has events that the run did not write, and what to do.
+fn of_another(folder: &Path) -> (String, &'static str) {
+    let message = format!("`{}` holds the events of another run", folder.display());
+    (message, "give the run another `name`, or remove the folder")
+}
+
+/// Finds what would stop the run at its start: a file in the way, or the events of another run.
+fn check_folder(path: &Path, cx: &mut CheckCx) {
+    if let Some(file) = path.ancestors().find(|place| place.exists()).filter(|place| !place.is_dir()) {
+        let message = format!("`{}` is a file, so the folder `{}` cannot be made", file.display(), path.display());
+        return cx.error("P0403", "folder", message, Some("name another folder, or remove the file".into()));
+    }
+    let run = default_folder(cx.settings);
+    if !files(path).is_empty() && !owned(&run).contains(&whole(path)) && !holds_state(&run) {
+        let (message, help) = of_another(path);
+        cx.error("P0907", "folder", message, Some(help.into()));
+    }
+}
+
+/// Whether a run goes on from a state of its own, and cuts its events back whoever wrote them.
+fn holds_state(run: &Path) -> bool {
+    pipe_core::execute::saved(run).is_some()
+}
+
 /// Bytes of a file up to the first event that lies behind a step, or is damaged. Means of epochs have another axis.
 fn length_until(bytes: &[u8], step: u64) -> usize {
     let behind = |event: &[u8]| match events::place(event) {
@@ -141,22 +193,26 @@ impl Board {
             let path = path.to_path_buf();
             move |e: std::io::Error| RunError::io("write", &path, &e)
         };
-        let (mut time, first) = (now() as u64, files(&self.folder).is_empty());
+        let (mut time, mut first) = (now() as u64, files(&self.folder).is_empty());
         if cx.moment == Moment::Resume {
-            time = time.max(self.cut(cx.position.step)? + 1);
+            time = time.max(self.cut(cx.told())? + 1);
+        } else if !first && owned(cx.folder).contains(&whole(&self.folder)) {
+            // Of this run, which was killed before its first state.
+            files(&self.folder).iter().try_for_each(|path| std::fs::remove_file(path).map_err(failed(path)))?;
+            first = true;
         } else if !first {
-            let message = format!("`{}` holds the events of another run", self.folder.display());
-            let help = "give the run another `name`, or remove the folder";
+            let (message, help) = of_another(&self.folder);
             return Err(RunError::new("P0907", message).at("folder").help(help));
         }
         std::fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
+        own(cx.folder, whole(&self.folder))?;
         let path = self.folder.join(format!("events.out.tfevents.{time:010}.pipe.{}", std::process::id()));
         let file = OpenOptions::new().create_new(true).append(true).open(&path).map_err(failed(&path))?;
         self.file = Some(file);
         self.write(&events::version(now()))?;
         if !first {
             // For a TensorBoard that has read what was cut off.
-            self.write(&events::session(now(), cx.position.step + 1))?;
+            self.write(&events::session(now(), cx.told() + 1))?;
         } else if self.config.config {
             let json = serde_json::to_string_pretty(&config::resolved(cx.folder)).unwrap_or_default();
             self.write(&events::text(now(), 0, "config", &format!("```json\n{json}\n```")))?;
@@ -190,6 +246,10 @@ impl Listener for Board {
 
     fn looks(&self, _: Moment, _: Position) -> bool {
         false
+    }
+
+    fn sync(&mut self) -> Result<(), RunError> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data).map_err(|e| RunError::io("write", &self.folder, &e))
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {

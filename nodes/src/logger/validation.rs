@@ -11,7 +11,7 @@ use pipe_core::run::{Artifact, BuildCx, Built, EventCx, Listener, Measure, Momen
 use pipe_core::settings::Every;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::common::batch::Batches;
 use crate::common::plain_value;
@@ -70,6 +70,9 @@ pub struct Validation;
 
 const FILE: &str = "validation.jsonl";
 
+/// In the first line of those that can be compared: what they depend on besides the weights.
+const MEASURED: &str = "measured_with";
+
 impl Node for Validation {
     type Config = Config;
 
@@ -77,9 +80,10 @@ impl Node for Validation {
         type_name: "logger.validation",
         summary: "Measures the loss on held-out images before, during and after training.",
         details: "Noise and timesteps depend on the seed alone, and each image is taken as it is: not mirrored, with its whole \
-                  caption. So the numbers of one run, and with one `seed` those of several, can be compared. Adapter \
+                  caption, its mask and its weight. So the numbers of one run, and with one `seed` those of several, can be compared. Adapter \
                   dropouts are off. Held-out images are another folder, or those that `validation_split` of the loader sets \
-                  aside: `batch: cached.validation`. Writes `validation.jsonl`: `step`, `loss`, `relative_to_first`, `best` where \
+                  aside: `batch: cached.validation`. A continued run may measure otherwise: its numbers are then compared with each \
+                  other alone. Writes `validation.jsonl`: `step`, `loss`, `relative_to_first`, `best` where \
                   it is the lowest yet, `divergence` (minus the mean of training) and `loss_t000` to `loss_t900` by timestep. \
                   All loggers show the numbers. A saver with `keep_best: validation` keeps the weights of the lowest loss.",
         example: "validation:\n  type: logger.validation\n  loss: loss\n  batch: heldout\n  every:\n    epochs: 1",
@@ -107,6 +111,12 @@ impl Node for Validation {
                 let message = format!("`{}` sets no images aside", batch.node);
                 let help = "set `validation_split` on its loader, or name a cacher of other images";
                 cx.error("P0402", "batch", message, Some(help.into()));
+            }
+            if batch.output != "validation" && batch.facts.u64("held_out").unwrap_or(0) > 0 {
+                let (node, held_out) = (&batch.node, batch.facts.u64("held_out").unwrap_or(0));
+                let message =
+                    format!("`{node}` gives the images that are trained on; the {held_out} set aside are not measured");
+                cx.warn("P0332", "batch", message, Some(format!("name `{node}.validation`")));
             }
             let all = if batch.output == "validation" { "held_out_batches" } else { "batches" };
             if let (Some(most), Some(all)) = (config.batches, batch.facts.u64(all))
@@ -136,6 +146,7 @@ impl Node for Validation {
             passes: config.passes,
             most: config.batches,
             seed: config.seed.unwrap_or(cx.settings.seed),
+            name: cx.name.to_owned(),
             first: None,
             lowest: None,
             at: None,
@@ -152,6 +163,8 @@ struct Watch {
     passes: u64,
     most: Option<u64>,
     seed: u64,
+    /// Name of the node.
+    name: String,
     first: Option<f64>,
     /// Of the measurements after the first step.
     lowest: Option<f64>,
@@ -162,17 +175,21 @@ struct Watch {
 impl Watch {
     /// Mean loss over the held-out images and passes, and by timestep. A function of the weights alone: images, captions,
     /// noise and timesteps are the same every time.
-    fn measure(&self) -> Result<(f64, ByTimestep), RunError> {
+    fn measure(&self, cx: &EventCx) -> Result<(f64, ByTimestep), RunError> {
         let source = &self.batches.0;
         let batches = self.most.unwrap_or(u64::MAX).min(source.plain_batches());
         if batches == 0 {
             return Err(RunError::new("P0306", "no held-out image can be used").at("batch"));
         }
+        let what = format!("measure {}", self.name);
         let (mut sum, mut count, mut index, mut by) = (0.0, 0u64, 0u64, ByTimestep::default());
         for pass in 0..self.passes {
             for i in 0..batches {
-                let mut batch = source.plain_batch(i)?;
-                batch.weights.fill(1.0);
+                if cx.stop.is_set() {
+                    return Err(RunError::interrupted());
+                }
+                cx.progress.tick(&what, pass * batches + i, self.passes * batches);
+                let batch = source.plain_batch(i)?;
                 let timesteps = (index..index + batch.len() as u64).map(timestep).collect();
                 let at = At {
                     seed: self.seed ^ 0x5EED_0F0A_11DA_7E00,
@@ -190,18 +207,57 @@ impl Watch {
                 index += batch.len() as u64;
             }
         }
+        cx.progress.tick(&what, self.passes * batches, self.passes * batches);
         Ok((sum / count.max(1) as f64, by))
+    }
+
+    /// What the numbers depend on besides the weights: those measured otherwise cannot be compared.
+    fn measured_with(&self) -> Json {
+        let images = blake3::hash(self.batches.0.content().as_bytes()).to_hex();
+        json!({ "seed": self.seed, "passes": self.passes, "batches": self.most, "images": images[..16] })
+    }
+
+    /// Goes on after the measurements up to a step. Those that were made otherwise are not compared with.
+    fn go_on(&mut self, cx: &EventCx, path: &Path) -> Result<(), RunError> {
+        // The weights kept as the best may be of a step that is dropped: then the next ones take their place.
+        let best_of = |lines: &[Json]| lines.iter().rev().find(|l| l["best"] == true)?["step"].as_u64();
+        let dropped = cx.goes_back && best_of(&lines(path)).is_some_and(|step| step > cx.told());
+        super::metrics::keep_until(path, cx.told()).map_err(|e| RunError::io("write", path, &e))?;
+        let lines = lines(path);
+        let begun = lines.iter().rposition(|line| line[MEASURED].is_object()).unwrap_or(0);
+        if let Some(before) = lines.get(begun).map(|line| &line[MEASURED]).filter(|before| before.is_object()) {
+            let now = self.measured_with();
+            let other = ["seed", "passes", "batches", "images"].into_iter().filter(|name| before[name] != now[name]);
+            let other: Vec<String> = other.map(|name| format!("`{name}`")).collect();
+            if !other.is_empty() {
+                let changed = other.join(" and ");
+                cx.progress.warn(&format!(
+                    "`{}` measures otherwise than before ({changed} changed): its numbers cannot be compared with those up \
+                     to step {}, so `best` and `relative_to_first` begin anew",
+                    self.name, cx.position.step
+                ));
+                return Ok(());
+            }
+        }
+        let lines = &lines[begun..];
+        let loss = |line: &Json| line["loss"].as_f64();
+        self.first = lines.first().and_then(loss);
+        let trained = lines.iter().filter(|line| line["step"].as_u64().is_some_and(|step| step > 0));
+        self.lowest = trained.filter_map(loss).min_by(f64::total_cmp).filter(|_| !dropped);
+        self.at = lines.last().and_then(|line| line["step"].as_u64());
+        Ok(())
     }
 
     /// Measures, and tells the file, the loggers and the savers.
     fn tell(&mut self, cx: &mut EventCx, path: &Path) -> Result<(), RunError> {
         let step = cx.position.step;
-        let (loss, by) = self.measure()?;
+        let (loss, by) = self.measure(cx)?;
         if !loss.is_finite() {
             let message = format!("the validation loss of step {step} is {loss}");
             return Err(RunError::new("P0901", message).help("lower the learning rate, or use bf16 or f32"));
         }
         self.at = Some(step);
+        let begins = self.first.is_none();
         let first = *self.first.get_or_insert(loss);
         // What the base model does is not worth a file.
         let best = step > 0 && self.lowest.is_none_or(|lowest| loss < lowest);
@@ -214,13 +270,14 @@ impl Watch {
         line.insert("relative_to_first".into(), json!(loss / first));
         best.then(|| line.insert("best".into(), json!(true)));
         training.map(|divergence| line.insert("divergence".into(), json!(divergence)));
+        begins.then(|| line.insert(MEASURED.into(), self.measured_with()));
         line.extend(means.iter().map(|(name, mean)| (name.clone(), json!(mean))));
         let failed = |e: std::io::Error| RunError::io("write", path, &e);
         let fresh = cx.moment == Moment::Start;
         let mut options = std::fs::OpenOptions::new();
         let options = options.create(true).append(!fresh).write(true).truncate(fresh);
         let mut file = options.open(path).map_err(failed)?;
-        writeln!(file, "{}", serde_json::Value::Object(line)).map_err(failed)?;
+        writeln!(file, "{}", Json::Object(line)).and_then(|()| file.sync_data()).map_err(failed)?;
 
         let by_epochs = Every { steps: None, ..self.every.clone() };
         let of_epoch = cx.moment == Moment::Step && cx.position.due(&by_epochs);
@@ -241,40 +298,33 @@ fn timestep(index: u64) -> f32 {
 }
 
 /// What was measured before.
-fn lines(path: &Path) -> Vec<serde_json::Value> {
+fn lines(path: &Path) -> Vec<Json> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
 }
 
 impl Listener for Watch {
     fn priority(&self) -> u32 {
-        15
+        5
     }
 
     fn looks(&self, moment: Moment, position: Position) -> bool {
         match moment {
-            Moment::Start => true,
+            Moment::Start | Moment::Resume => true,
             Moment::Step => position.due(&self.every) || position.is_last(),
-            Moment::Resume | Moment::End => false,
+            Moment::End => false,
         }
     }
 
     fn on(&mut self, cx: &mut EventCx) -> Result<(), RunError> {
         let path = cx.folder.join(FILE);
         if cx.moment == Moment::Resume {
-            // The weights kept as the best may be of a step that is dropped: then the next ones take their place.
-            let best_of =
-                |lines: &[serde_json::Value]| lines.iter().rev().find(|l| l["best"] == true)?["step"].as_u64();
-            let dropped = cx.goes_back && best_of(&lines(&path)).is_some_and(|step| step > cx.position.step);
-            super::metrics::keep_until(&path, cx.position.step).map_err(|e| RunError::io("write", &path, &e))?;
-            let lines = lines(&path);
-            let loss = |line: &serde_json::Value| line["loss"].as_f64();
-            self.first = lines.first().and_then(loss);
-            let trained = lines.iter().filter(|line| line["step"].as_u64().is_some_and(|step| step > 0));
-            self.lowest = trained.filter_map(loss).min_by(f64::total_cmp).filter(|_| !dropped);
-            self.at = lines.last().and_then(|line| line["step"].as_u64());
+            self.go_on(cx, &path)?;
         }
-        if self.looks(cx.moment, cx.position) && self.at != Some(cx.position.step) {
+        // A run that goes on without a number to compare with begins with one, unless its step is told anew.
+        let begins = self.first.is_none() && !cx.again;
+        let due = self.looks(cx.moment, cx.position) && (cx.moment != Moment::Resume || begins);
+        if due && self.at != Some(cx.position.step) {
             self.tell(cx, &path)?;
         }
         if cx.moment == Moment::End {

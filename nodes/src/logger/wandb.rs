@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::feed::{self, Feed, Sent};
 use super::{config, pictures, rows};
 
 /// Fields of `logger.wandb`.
@@ -89,7 +90,8 @@ impl Node for Wandb {
         details: "Uses the `wandb` package of the user's Python through its public functions (`init`, `log`, `finish`), in a process \
                   of its own. Names are those of `logger.tensorboard`, over the step. The key comes from the environment and is \
                   written nowhere. A continued run goes on in the same run of Weights & Biases, whose number is kept in \
-                  `wandb.json`; steps that the server has already are not taken twice. If the connection is lost, training goes on.",
+                  `wandb.json`; steps that the server has already are not taken twice. If the connection is lost or takes too \
+                  little, training goes on and steps are left out there.",
         example: "wandb:\n  type: logger.wandb\n  update: adamw\n  project: portraits\n  mode: offline",
     };
 
@@ -180,18 +182,6 @@ struct Run {
     feed: Option<Feed>,
 }
 
-/// The process that talks to Weights & Biases.
-struct Feed {
-    child: Child,
-    lines: ChildStdin,
-}
-
-impl Feed {
-    fn send(&mut self, line: &Json) -> std::io::Result<()> {
-        self.lines.write_all(format!("{line}\n").as_bytes())
-    }
-}
-
 /// The number of this run: the one it began with, or a new one.
 fn number(folder: &Path, fresh: bool) -> Result<String, RunError> {
     let path = folder.join(FILE);
@@ -226,10 +216,9 @@ impl Run {
             command.env("WANDB_API_KEY", key);
         }
         let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
-        let (Some(lines), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(mut to), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("the process has no pipes".into()));
         };
-        let mut feed = Feed { child, lines };
         let mut start = json!({
             "project": c.project,
             "name": self.name,
@@ -249,7 +238,7 @@ impl Run {
             }
         });
         let mut answer = String::new();
-        let asked = feed.send(&start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
+        let asked = feed::write_line(&mut to, &start).and_then(|()| BufReader::new(answers).read_line(&mut answer));
         let answer: Json = serde_json::from_str(&answer).unwrap_or_default();
         if let Some(error) = answer["error"].as_str() {
             return Err(failed(error.trim().to_string()));
@@ -264,34 +253,44 @@ impl Run {
             }
             _ => {}
         }
-        self.feed = Some(feed);
+        self.feed = Some(Feed::new(child, to).map_err(|e| failed(e.to_string()))?);
         Ok(())
     }
 
     /// Sends a line. A connection that is lost is told once; training goes on.
     fn send(&mut self, line: &Json) {
-        if let Some(feed) = &mut self.feed
-            && let Err(error) = feed.send(line)
-        {
-            self.progress.warn(&format!("Weights & Biases is no longer told: {error}; `wandb.log` may say why"));
-            self.feed = None;
+        let Some(feed) = &mut self.feed else { return };
+        match feed.send(line.clone()) {
+            Sent::Yes => {}
+            Sent::LeftOut { first } => {
+                if first {
+                    let what = "Weights & Biases takes no more for now: steps are left out there, training goes on";
+                    self.progress.warn(what);
+                }
+            }
+            Sent::Gone => {
+                self.progress
+                    .warn("Weights & Biases is no longer told: its process has ended; `wandb.log` may say why");
+                self.feed = None;
+            }
         }
     }
 
     /// Ends the run and waits until all is written or sent.
     fn close(&mut self, finished: bool) {
-        self.send(&json!({ "finish": if finished { 0 } else { 1 } }));
-        let Some(Feed { mut child, lines }) = self.feed.take() else { return };
-        drop(lines);
-        let begun = Instant::now();
+        let Some(mut feed) = self.feed.take() else { return };
+        let (begun, last) = (Instant::now(), json!({ "finish": if finished { 0 } else { 1 } }));
+        let mut told = false;
         while begun.elapsed() < PATIENCE {
-            match child.try_wait() {
+            // Behind all that waits; a process that is gone is found below.
+            told = told || !matches!(feed.send(last.clone()), Sent::LeftOut { .. });
+            match feed.child.try_wait() {
                 Ok(Some(status)) if status.success() => return,
                 Ok(None) => std::thread::sleep(Duration::from_millis(50)),
                 _ => return self.progress.warn("Weights & Biases did not end well; `wandb.log` may say why"),
             }
         }
-        self.progress.warn("Weights & Biases is still being sent the rest; this goes on by itself");
+        self.progress.warn("Weights & Biases is slow: its process goes on by itself with what it has taken");
     }
 }
 

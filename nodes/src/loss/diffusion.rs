@@ -113,13 +113,17 @@ impl Config {
         let invalid = |cx: &mut CheckCx, prefix: &str, result: Result<(), pipe_train::Invalid>| {
             if let Err(e) = result {
                 let field = if prefix.is_empty() { e.field.clone() } else { prefix.to_string() };
-                cx.error("P0403", &field, e.to_string(), e.help);
+                let code = if e.reason.contains("effect") { "P0402" } else { "P0403" };
+                cx.error(code, &field, e.to_string(), e.help);
             }
         };
         invalid(cx, "timesteps", self.timesteps.check().map_err(|e| e.within("timesteps")));
         let prediction = facts.get("prediction").and_then(|p| serde_json::from_value(p.clone()).ok());
         let zero = facts.get("zero_terminal_snr") == Some(&serde_json::json!(true));
         invalid(cx, "", self.weights().check(prediction.unwrap_or_default(), zero));
+        if let Some(Err(e)) = self.multires_noise.as_ref().map(|multires| multires.check()) {
+            invalid(cx, &format!("multires_noise.{}", e.field), Err(e.within("multires_noise")));
+        }
         match &self.huber {
             Some(_) if !self.loss_type.has_c() => {
                 let help = "set `loss_type: huber` or `smooth_l1`, or leave it out";
@@ -137,6 +141,10 @@ impl Config {
                 let base = if field.starts_with("ip") { "ip_noise_gamma" } else { "noise_offset" };
                 cx.error("P0402", field, format!("`{field}` has no effect without `{base}`"), None);
             }
+        }
+        if self.adaptive_noise_scale == Some(0.0) {
+            let message = "`adaptive_noise_scale` of 0 has no effect";
+            cx.error("P0402", "adaptive_noise_scale", message, Some("leave it out".into()));
         }
         if replayed {
             for field in self.of_draws() {

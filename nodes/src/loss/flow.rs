@@ -140,7 +140,15 @@ impl Config {
         if replayed && self.ip_noise_gamma.is_some() {
             cx.error("P0402", "ip_noise_gamma", "`ip_noise_gamma` has no effect on replayed noise", None);
         }
-        if replayed && self.timesteps != Times::default() {
+        if self.model_prediction == ModelPrediction::Additive {
+            let message =
+                "`model_prediction: additive` has no effect: what is added to the prediction is added to its target";
+            cx.error("P0402", "model_prediction", message, Some("leave it out: `raw` is the same loss".into()));
+        }
+        // The scheme weighs the loss on x0 at replayed timesteps too.
+        let weighs = self.model_prediction.weighs();
+        let drawn = Times { scheme: self.timesteps.scheme.clone().filter(|_| !weighs), ..self.timesteps.clone() };
+        if replayed && drawn != Times::default() {
             let message = "`timesteps` has no effect on replayed timesteps";
             cx.error("P0402", "timesteps", message, None);
         }

@@ -23,8 +23,12 @@ pub(super) fn check(
         if !parts.any(trained) {
             let what = if part == "text_encoder" { "no text encoder" } else { "no such text encoder" };
             let message = format!("{what} is trained, so this rate has no effect");
-            let help = "give the adapter the text encoder (`text: …`), or leave the rate out";
-            cx.error("P0402", field, message, Some(help.into()));
+            let learn = TEXT.iter().find(|(other, of)| *other != field && part != "text_encoder" && trained(of));
+            let help = match learn.filter(|(_, of)| *of != "text_encoder") {
+                Some((other, _)) => format!("the rate of the text encoder that learns is `{other}`"),
+                None => "give the adapter the text encoder (`text: …`), or leave the rate out".into(),
+            };
+            cx.error("P0402", field, message, Some(help));
         } else if rate == 0.0 {
             let message = "a text encoder that learns at a rate of 0 is computed and saved for nothing";
             let help = "leave the encoder out of the adapter's `text`";

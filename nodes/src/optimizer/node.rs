@@ -8,11 +8,10 @@ use pipe_core::plan::{Bytes, Category, Curve, NodePlan, bytes_text};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, Position, RunError};
 use pipe_data::metadata::py_float;
-use pipe_ops::Device;
 use pipe_ops::backend::Kind;
+use pipe_ops::{DType, Device};
 use pipe_train::Invalid;
 use pipe_train::optim::{AdamW, OptimizerConfig};
-use pipe_train::schedule::Length;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,9 +22,10 @@ use super::estimate::Manner;
 use super::frame::Frame;
 use super::groups::Group;
 use super::host::{HostUpdater, Updater};
-use super::rates::{Rates, is_text};
+use super::rates::Rates;
+use super::scaler::LossScale;
 use super::stepper::{Recipe, Stepper};
-use super::{check_rates, estimate, groups, state};
+use super::{check_rates, checks, estimate, groups, state};
 use crate::common::batch::run_steps;
 use crate::common::plain_value;
 use crate::loss::{Loss, LossProgram};
@@ -197,57 +197,6 @@ pub(super) fn complain(cx: &mut CheckCx, invalid: Invalid) {
     cx.error(code, &field, message, invalid.help);
 }
 
-/// Whether the text encoders learn first and then no more.
-fn check_stop(cx: &mut CheckCx, length: &Length, total: u64, groups: Option<&[Group]>) {
-    let field = "stop_text_encoder_training";
-    if let Err(invalid) = length.check() {
-        let help = "give a step, or leave the encoders out of the adapter's `text`";
-        return complain(cx, invalid.help(help).within(field));
-    }
-    if let Some(invalid) = length.none_of(total) {
-        let help = "leave the encoders out of the adapter's `text`";
-        let message = format!("`{field}` {}", invalid.reason.replace("has no effect: ", "is no step: "));
-        return cx.error("P0403", field, message, Some(help.into()));
-    }
-    if length.of(total) >= total {
-        let message = format!("`{field}` has no effect: the run ends after {total} steps");
-        return cx.error("P0402", field, message, Some("leave it out".into()));
-    }
-    let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { return };
-    if !groups.iter().any(|group| is_text(&group.part)) {
-        let message = format!("`{field}` has no effect: no text encoder is trained");
-        let help = "give the adapter the text encoder (`text: …`), or leave it out";
-        cx.error("P0402", field, message, Some(help.into()));
-    } else if groups.iter().all(|group| is_text(&group.part) || group.rate == Some(0.0)) {
-        let message = format!("after step {} nothing would learn: only text encoders do", length.of(total));
-        cx.error("P0403", field, message, Some("end the run there: `train.steps`".into()));
-    }
-}
-
-/// Whether tensors can be updated one by one on the way back.
-fn check_fused(cx: &mut CheckCx, optimizer: &OptimizerConfig, full: bool) {
-    let field = "fused_backward";
-    if !full {
-        let message = "`fused_backward` saves nothing on an adapter, whose gradients are as small as it is";
-        let help = "leave it out; it is for `adapter.full`";
-        return cx.error("P0402", field, message, Some(help.into()));
-    }
-    if let Some(why) = optimizer.waits() {
-        let message = format!("`fused_backward` does not go with {}, which {why}", optimizer.name());
-        let help = "take another optimizer, such as `optimizer.adafactor`, or leave it out";
-        cx.error("P0403", field, message, Some(help.into()));
-    }
-    let passes = cx.settings.train.accumulate;
-    if passes > 1 {
-        let message = format!(
-            "`fused_backward` updates in each backward pass, and here {passes} passes make a step, whose gradients must be \
-             kept until they are added up"
-        );
-        let help = "leave `train.accumulate` out, or `fused_backward`";
-        cx.error("P0403", field, message, Some(help.into()));
-    }
-}
-
 impl<A: Algorithm> Node for OptimizerNode<A> {
     type Config = Config<A>;
 
@@ -295,26 +244,16 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             cx.warn("P0402", &advice.field, format!("`{}` {}", advice.field, advice.reason), advice.help);
         }
         if let Some(length) = &config.frame.stop_text_encoder_training {
-            check_stop(cx, length, total, config.groups(&loss.facts).as_deref());
+            checks::stop(cx, length, total, config.groups(&loss.facts).as_deref());
+            checks::estimates(cx, &optimizer);
         }
         // Behind a node with mistakes nothing is known.
         if config.frame.fused_backward
             && let Some(method) = loss.facts.str("method")
         {
-            check_fused(cx, &optimizer, method == "full");
+            checks::fused(cx, &optimizer, method == "full");
         }
-        if cx.settings.train.read_every > 1 {
-            let host = crate::planned_kind(cx.settings) == Kind::Cpu;
-            let why = match (host, config.algorithm.adamw()) {
-                (true, _) => "on the CPU there is nothing to wait for",
-                (false, None) => "this optimizer's update runs on the CPU and reads the gradients in every step",
-                (false, Some(_)) => "",
-            };
-            if !why.is_empty() {
-                let message = format!("`read_every` has no effect: {why}");
-                cx.error("P0402", "/train.read_every", message, Some("leave it out".into()));
-            }
-        }
+        checks::read_every(cx, &loss.facts, config.algorithm.adamw().is_some());
         Facts::new().with("steps", total).with("steps_per_epoch", per_epoch)
     }
 
@@ -385,6 +324,9 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             warmup: schedule.warmup(total_steps),
             max_grad_norm: config.frame.max_grad_norm.get(),
         };
+        // An autoencoder is trained in f32 on every device.
+        let compute = if facts.str("loss") == Some("autoencoder") { DType::F32 } else { loss.engine().compute };
+        let scaler = LossScale::of(compute);
         let recipe = Recipe {
             optimizer,
             rates,
@@ -394,8 +336,9 @@ impl<A: Algorithm> Node for OptimizerNode<A> {
             max_grad_norm: update.max_grad_norm,
             seed: cx.settings.seed,
             accumulate: cx.settings.train.accumulate,
-            defer: cx.settings.train.read_every > 1,
+            defer: cx.settings.train.read_every > 1 && scaler.is_none(),
             fused: config.frame.fused_backward,
+            scaler,
         };
         let stepper = Stepper::new(loss, recipe, updater, position);
         Ok(Built { outputs: vec![Arc::new(update)], driver: Some(Box::new(stepper)), ..Default::default() })

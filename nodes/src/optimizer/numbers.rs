@@ -13,7 +13,7 @@ pub const PRESERVATION: &str = "preservation_loss";
 
 /// Squares of the L2 norms of what is clipped by itself: the whole gradient, or each tensor's.
 pub enum Norm {
-    /// Read.
+    /// Read; none where the gradient was not finite and the update was left out.
     Known(Vec<f64>),
     /// On the device.
     Device(Box<Tensor>),
@@ -104,9 +104,11 @@ impl Numbers {
         let (loss, norm) = unread.read();
         let mut values = self.averages(unread.step, loss, position.steps_per_epoch);
         values.extend(unread.rates);
-        values.push(("grad_norm".into(), norm));
         let known = unread.known.unwrap_or_default();
-        if let Some(max) = max_norm {
+        if !known.squares.is_empty() {
+            values.push(("grad_norm".into(), norm));
+        }
+        if let Some(max) = max_norm.filter(|_| !known.squares.is_empty()) {
             values.push(("grad_norm_clipped".into(), clipped(&known.squares, max)));
         }
         values.extend(unread.limits);

@@ -16,6 +16,7 @@ use super::groups::{self, Group};
 use super::host::{Scale, Updater};
 use super::numbers::{Norm, Numbers, Unread, clip};
 use super::rates::{Rates, is_text, texts};
+use super::scaler::LossScale;
 use super::state;
 use crate::common::gradients::Gradients;
 use crate::loss::{At, LossProgram, Losses};
@@ -25,6 +26,9 @@ const TEXT_UNTIL: &str = "text_until";
 
 /// Name of the step, in a saved state, from which captions have all their tags.
 const TAGS_UNTIL: &str = "tags_until";
+
+/// Name of the loss's scale in a saved state.
+const LOSS_SCALE: &str = "loss_scale";
 
 /// How a run steps.
 pub struct Recipe {
@@ -48,6 +52,8 @@ pub struct Recipe {
     pub defer: bool,
     /// Each tensor is updated on the way back, as soon as its gradient is complete.
     pub fused: bool,
+    /// The scale of the loss at the start, in f16.
+    pub scaler: Option<LossScale>,
 }
 
 /// What the forward passes of a step gave.
@@ -67,6 +73,8 @@ pub struct Stepper {
     numbers: Numbers,
     /// Steps whose numbers are still on the device.
     unread: Vec<Unread>,
+    /// What the loss is multiplied by, in f16.
+    scaler: Option<LossScale>,
     /// Weights that learn, while averages are shown in their place.
     hidden: Vec<(String, Tensor)>,
 }
@@ -78,12 +86,18 @@ impl Stepper {
         let shapes = trainable.read().tensors.iter().map(|(k, t)| (k.clone(), t.shape().to_vec())).collect::<Vec<_>>();
         let groups = groups::of(trainable.main_group(), shapes, &recipe.rates);
         let (numbers, unread, hidden) = Default::default();
-        Stepper { loss, recipe, groups, updater, position, numbers, unread, hidden }
+        let scaler = recipe.scaler;
+        Stepper { loss, recipe, groups, updater, position, numbers, unread, scaler, hidden }
     }
 
     /// Forward and backward over the batches of the step; the last step of an epoch may have fewer.
     fn passes(&self, stop: &StopFlag, gradients: &mut dyn Gradients) -> Result<Passes, RunError> {
-        passes(&*self.loss, &self.recipe, self.position, stop, gradients)
+        passes(&*self.loss, &self.recipe, (self.position, self.loss_scale()), stop, gradients)
+    }
+
+    /// What the loss is multiplied by in the step that comes.
+    fn loss_scale(&self) -> f64 {
+        self.scaler.map_or(1.0, |scaler| scaler.now())
     }
 
     /// Whether the text encoders stay as they are in the step that comes.
@@ -122,9 +136,10 @@ impl Stepper {
             let scale = factor.map_or(Scale::Number(1.0), |factor| Scale::Device(Box::new(factor)));
             return (Norm::Device(Box::new(square)), scale);
         }
-        let square = sum_squares(&cx, &tensors);
+        let by = self.loss_scale();
+        let square = sum_squares(&cx, &tensors) / (by * by);
         let scale = self.recipe.max_grad_norm.map_or(1.0, |max| clip(square.sqrt(), max));
-        (Norm::Known(vec![square]), Scale::Number(scale as f32))
+        (Norm::Known(vec![square]), Scale::Number((scale / by) as f32))
     }
 
     /// All gradients, then the update.
@@ -133,10 +148,21 @@ impl Stepper {
         let mut leaves = HashMap::new();
         let Passes { losses, samples, names } = self.passes(stop, &mut leaves)?;
         // clip
-        let (norm, scale) = self.norm(&leaves);
+        let (mut norm, scale) = self.norm(&leaves);
+        let overflow = self.scaler.is_some() && norm.squares().iter().any(|square| !square.is_finite());
+        if overflow {
+            norm = Norm::Known(Vec::new());
+        }
         self.unread.push(Unread::new(self.position.step + 1, losses, norm, samples, names));
         if read {
             self.read()?;
+        }
+        if let Some(scaler) = &mut self.scaler {
+            if overflow {
+                scaler.overflowed()?;
+                return Ok(Report { rates: rates.to_vec(), distance: None });
+            }
+            scaler.held();
         }
         self.loss.trainable().perturb(&leaves, || scale.read());
         // schedule and optimizer
@@ -150,7 +176,7 @@ impl Stepper {
         let recipe = &self.recipe;
         let setting = fused::Setting { step, rates, max_norm: recipe.max_grad_norm, defer: recipe.defer };
         let mut fused = Fused::new(self.loss.clone(), &self.groups, setting, self.updater.as_mut());
-        let Passes { losses, samples, names } = passes(&*self.loss, recipe, self.position, stop, &mut fused)
+        let Passes { losses, samples, names } = passes(&*self.loss, recipe, (self.position, 1.0), stop, &mut fused)
             .map_err(|error| if step == 1 { damage::blame(error, self.loss.trainable()) } else { error })?;
         let (report, norm) = fused.finish();
         self.unread.push(Unread::new(step, losses, norm, samples, names));
@@ -191,9 +217,14 @@ impl Driver for Stepper {
         self.hold_still();
         let rates = self.rates();
         let read = read || !self.recipe.defer;
+        let scaler = self.scaler.map(|scaler| scaler.now());
         let report = if self.recipe.fused { self.fused(stop, &rates)? } else { self.whole(stop, &rates, read)? };
         self.position.step += 1;
-        let limits = self.limits();
+        let mut limits = self.limits();
+        if let (Some(by), Some(unread)) = (scaler, self.unread.last()) {
+            limits.push(("loss_scale".into(), by));
+            limits.extend(unread.norm.squares().is_empty().then(|| ("skipped".to_string(), 1.0)));
+        }
         if let Some(unread) = self.unread.last_mut() {
             (unread.rates, unread.limits) = (groups::report(&self.groups, &rates, &report), limits);
         }
@@ -215,6 +246,7 @@ impl Driver for Stepper {
             ("step".to_string(), self.position.step.to_string()),
             ("optimizer".to_string(), self.recipe.optimizer.name().to_string()),
         ]);
+        values.extend(self.scaler.map(|scaler| (LOSS_SCALE.to_string(), scaler.saved())));
         values.extend(self.recipe.text_until.map(|until| (TEXT_UNTIL.to_string(), until.to_string())));
         values.extend(self.loss.source().tags_until().map(|until| (TAGS_UNTIL.to_string(), until.to_string())));
         let losses = self.numbers.bytes();
@@ -244,6 +276,7 @@ impl Driver for Stepper {
         self.updater.load(&saved, &self.groups)?;
         self.numbers.load(&saved.bytes(state::LOSSES)?);
         self.position.step = step;
+        self.scaler = self.scaler.map(|own| saved.value(LOSS_SCALE).and_then(LossScale::read).unwrap_or(own));
         if let (Some(before), Some(until)) = (saved.number(TEXT_UNTIL), self.recipe.text_until)
             && (before..until).contains(&step)
         {
@@ -306,7 +339,7 @@ impl Driver for Stepper {
 fn passes(
     loss: &dyn LossProgram,
     recipe: &Recipe,
-    position: Position,
+    (position, loss_scale): (Position, f64),
     stop: &StopFlag,
     gradients: &mut dyn Gradients,
 ) -> Result<Passes, RunError> {
@@ -315,7 +348,7 @@ fn passes(
     let (source, accumulate, seed) = (loss.source(), recipe.accumulate, recipe.seed);
     let first = within * accumulate;
     let last = (first + accumulate).min(source.per_epoch());
-    let scale = 1.0 / (last - first).max(1) as f32;
+    let scale = loss_scale as f32 / (last - first).max(1) as f32;
     let (mut losses, mut samples, mut names) = (Vec::new(), 0, Vec::new());
     for index in first..last {
         if stop.is_set() {

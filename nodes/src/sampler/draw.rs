@@ -62,13 +62,15 @@ fn positive(rows: &BTreeMap<Component, TextRows>) -> BTreeMap<Component, TextRow
     rows.iter().map(|(c, r)| (*c, of(r))).collect()
 }
 
-/// Draws a picture's latents `[1, C, h, w]`; `pixels` is its height and width.
+/// Draws a picture's latents `[1, C, h, w]`; `pixels` is its height and width. `step` is called before each pass of the
+/// network, and may stop it.
 pub fn latents(
     runner: &Runner,
     texts: &BTreeMap<Component, TextRows>,
     shape: [usize; 4],
     pixels: [usize; 2],
     recipe: &Recipe,
+    step: impl Fn() -> Result<(), RunError>,
 ) -> Result<Vec<f32>, RunError> {
     let (model, ..) = runner.subject();
     let len: usize = shape.iter().product();
@@ -80,6 +82,7 @@ pub fn latents(
     let guided = matches!(&model.network, Network::Flux(c) if c.guidance);
     // Guidance runs both prompts in one batch; without guidance only the positive one.
     let predict = |x: &[f32], time: f32, both: bool| -> Result<Vec<f32>, RunError> {
+        step()?;
         let n = if both { 2 } else { 1 };
         let shot = Shot {
             noisy: HostTensor { values: x.repeat(n), shape: vec![n, shape[1], shape[2], shape[3]] },

@@ -1,5 +1,6 @@
 //! Drawing the pictures of a preview when they are due, and the sheet of before and after.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use pipe_core::run::{Artifact, EventCx, Listener, Moment, Position, RunError};
@@ -49,21 +50,35 @@ impl Pictures {
         }
     }
 
-    fn draw(&self, shot: &Shot) -> Result<Rgb8, RunError> {
+    /// Draws a picture; `step` is called before each pass of the network.
+    fn draw(&self, shot: &Shot, step: impl Fn() -> Result<(), RunError>) -> Result<Rgb8, RunError> {
         let (model, ..) = self.runner.subject();
         let f = self.vae.config.factor();
         let (w, h) = (shot.size.0 as usize, shot.size.1 as usize);
         let shape = [1, self.vae.config.latent, h / f, w / f];
         let rows = self.embedded.pair(&self.runner.trainable, &shot.negative, &shot.prompt)?;
-        let latents = draw::latents(&self.runner, &rows, shape, [h, w], &shot.recipe)?;
+        let latents = draw::latents(&self.runner, &rows, shape, [h, w], &shot.recipe, step)?;
         let latents = model.engine.device.tensor(latents, &shape, DType::F32);
         Ok(from_tensor(&self.vae.decode(&latents)?, w, h))
     }
 
     fn run(&mut self, cx: &mut EventCx, is_final: bool) -> Result<(), RunError> {
         let step = cx.position.step;
+        let what = format!("draw {}", self.name);
+        let all: u64 = self.shots.iter().map(|shot| shot.recipe.steps as u64).sum();
+        let mut before = 0;
         for (i, shot) in self.shots.iter().enumerate() {
-            let image = self.draw(shot)?;
+            let (steps, passes) = (shot.recipe.steps as u64, Cell::new(0));
+            let image = self.draw(shot, || {
+                if cx.stop.is_set() {
+                    return Err(RunError::interrupted());
+                }
+                // Some samplers make two passes in a step.
+                cx.progress.tick(&what, before + passes.get().min(steps), all);
+                passes.set(passes.get() + 1);
+                Ok(())
+            })?;
+            before += steps;
             let parameters = Parameters {
                 prompt: shot.prompt.clone(),
                 negative_prompt: shot.negative.clone(),
@@ -79,6 +94,7 @@ impl Pictures {
             crate::saver::make_folder(&path)?;
             png::write(&path, &image, &[("parameters", &parameters.text())]).map_err(|e| errors::file_error(&e, ""))?;
         }
+        cx.progress.tick(&what, all, all);
         self.drawn = Some(step);
         if !is_final || !self.sheet(cx)? {
             let path = self.file(cx.folder, step, 0);

@@ -18,10 +18,10 @@ use serde::Deserialize;
 use super::best::{self, Best};
 use super::cadence::Plan;
 use super::files::Files;
-use super::make_folder;
 use super::metadata::{self, Session, Wanted};
 use super::range::Range;
 use super::words::AdapterWords;
+use super::{held_out, make_folder};
 use crate::common::errors;
 use crate::common::trainable::{Held, Method, Subject, Trainable};
 use crate::common::write::{self, tensor_out};
@@ -109,6 +109,7 @@ impl Node for AdapterSaver {
             plan: config.files.plan(cx.settings, EXTENSION),
             entries: metadata::entries(&config.metadata.own().words, cx)?,
             words: config.metadata,
+            held_out: held_out::of_run(cx.folder),
             session: None,
             best: Best::of(cx)?,
             range: Range::new(cx.progress.clone()),
@@ -127,6 +128,8 @@ struct Saver {
     words: AdapterWords,
     /// Entries of modelspec that the user gave.
     entries: BTreeMap<String, String>,
+    /// What the files say of the run's validation.
+    held_out: BTreeMap<String, String>,
     session: Option<Session>,
     best: Best,
     range: Range,
@@ -139,7 +142,7 @@ impl Saver {
         let session = self.session.get_or_insert_with(|| {
             let words = self.words.own();
             let (name, least) = (self.plan.name.as_str(), self.words.least());
-            let wanted = Wanted { name, least, words: &words, entries: &self.entries };
+            let wanted = Wanted { name, least, words: &words, entries: &self.entries, held_out: &self.held_out };
             Session::begin(&wanted, &self.settings, &self.trainable, &self.update, model, position)
         });
         session.at(position, rehearsal)
@@ -213,6 +216,7 @@ impl Listener for Saver {
         if cx.moment == Moment::Resume {
             // The session begins now, not at its first file.
             self.metadata(cx.position, true);
+            self.plan.goes_on(cx);
         }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {

@@ -17,8 +17,13 @@ pub fn input() -> Input {
     Input::optional(PORT, &[PortType::Validation], Rate::Event, doc)
 }
 
+/// Whether a saver keeps the best weights.
+pub fn is_kept(inputs: &InputFacts) -> bool {
+    inputs.one(PORT).is_some()
+}
+
 /// Name of the file or folder without extension.
-fn stem(name: &str) -> String {
+pub fn stem(name: &str) -> String {
     format!("{name}-best")
 }
 
@@ -36,7 +41,7 @@ pub fn check(cx: &mut CheckCx, name: &str, extension: &str) {
 
 /// Bytes of it on the disk, for files of `size`.
 pub fn bytes(inputs: &InputFacts, size: u64) -> u64 {
-    if inputs.one(PORT).is_some() { size } else { 0 }
+    if is_kept(inputs) { size } else { 0 }
 }
 
 /// What a saver asks.
@@ -51,7 +56,7 @@ impl Best {
     /// The file to write now: the validation of this moment measured the lowest loss yet.
     pub fn due(&self, cx: &EventCx, name: &str, extension: &str) -> Option<PathBuf> {
         let latest = self.0.as_ref()?.latest()?;
-        let now = cx.moment == Moment::Step && latest.step == cx.position.step && latest.best;
+        let now = matches!(cx.moment, Moment::Step | Moment::Resume) && latest.step == cx.position.step && latest.best;
         now.then(|| self.path(cx, name, extension))
     }
 

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::folder::REHEARSAL;
 use pipe_core::node::CheckCx;
 use pipe_core::plan::NodePlan;
 use pipe_core::run::{EventCx, Moment, Position, Progress};
 use pipe_core::settings::Every;
 
+use super::best;
 use super::files::KeepLast;
 use super::names::{Field, Template};
 
@@ -78,6 +80,13 @@ impl Plan {
                 cx.error("P0403", &format!("file_names.{field}"), message, Some(help.into()));
             }
         }
+        // The name of the best weights is no template, and any other of the saver's names could be the same.
+        let best = Template::parse(&best::stem(&self.name), &self.name).ok().filter(|_| best::is_kept(cx.inputs));
+        for (field, _) in used.iter().filter(|(_, template)| best.as_ref().is_some_and(|best| best.meets(template))) {
+            let message = format!("files of `file_names.{field}` could have the name of the best weights");
+            let help = format!("`keep_best` writes `{}`: give the others another name", best::stem(&self.name));
+            cx.error("P0403", &format!("file_names.{field}"), message, Some(help));
+        }
         for (field, template) in used {
             let place = if field == "final" { "name".to_owned() } else { format!("file_names.{field}") };
             cx.will_write(&place, Path::new("checkpoints").join(template.written() + self.extension));
@@ -94,7 +103,7 @@ impl Plan {
         };
         let mut list = Vec::new();
         match moment {
-            Moment::Step if !position.is_last() => {
+            Moment::Step | Moment::Resume if !position.is_last() => {
                 let by_steps = Every { epochs: None, ..self.every.clone() };
                 let by_epochs = Every { steps: None, ..self.every.clone() };
                 if position.due(&by_steps) {
@@ -104,17 +113,32 @@ impl Plan {
                     list.push(at(&self.epoch, Some(Cadence::Epochs)));
                 }
             }
-            Moment::Step => list.push(at(&self.last, None)),
             // A finished run that is resumed has its result already; it is told again, or made again if it is gone.
-            Moment::Resume if position.is_last() => list.push(at(&self.last, None)),
+            Moment::Step | Moment::Resume => list.push(at(&self.last, None)),
             _ => {}
+        }
+        if moment == Moment::Resume && !position.is_last() {
+            // A run that ended here, or whose disk was full, has no file of a moment that is one of the middle now.
+            list.retain(|due| !due.path.exists());
         }
         list
     }
 
+    /// Says that the result of a run that goes on beyond its end will be written over, unless this moment's file holds
+    /// the same.
+    pub fn goes_on(&self, cx: &EventCx) {
+        let due = |at: &Every| cx.position.due(at);
+        let path = cx.folder.join("checkpoints").join(self.last.text(0, 0) + self.extension);
+        let named = self.last.has(Field::Epoch) || self.last.has(Field::Step);
+        if !cx.position.is_last() && !named && path.exists() && !due(&self.every) {
+            let path = path.display();
+            cx.progress.say(&format!("`{path}` is of an earlier end of this run; the new end replaces it"));
+        }
+    }
+
     /// The file that a rehearsal writes and removes.
     pub fn rehearsal(&self, folder: &Path) -> PathBuf {
-        folder.join("checkpoints").join(format!(".rehearsal-{}{}", self.name, self.extension))
+        folder.join("checkpoints").join(format!("{REHEARSAL}{}{}", self.name, self.extension))
     }
 
     /// Files of a cadence that are kept.
@@ -299,6 +323,22 @@ mod tests {
         [5, 6].into_iter().for_each(write);
         let steps = ["cat-step00000005.safetensors", "cat-step00000006.safetensors"];
         assert_eq!(names(), [&epochs[..2], &steps[..]].concat());
+    }
+
+    #[test]
+    fn a_run_that_goes_on_writes_what_is_missing_of_its_moment() {
+        let plan = plan(serde_json::json!({ "every": { "steps": 4 } }));
+        let dir = tempfile::tempdir().unwrap();
+        let of = |step, total_steps| {
+            let position = Position { step, total_steps, steps_per_epoch: 3 };
+            plan.due(Moment::Resume, position, dir.path())
+        };
+        let due = of(8, 12);
+        assert!(due.len() == 1 && due[0].path.ends_with("checkpoints/cat-step00000008.safetensors"));
+        std::fs::create_dir(dir.path().join("checkpoints")).unwrap();
+        std::fs::write(&due[0].path, "").unwrap();
+        assert!(of(8, 12).is_empty() && of(9, 12).is_empty());
+        assert!(of(8, 8)[0].is_final);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Wanted<'a> {
     pub words: &'a CommentedWords,
     /// Entries of modelspec made of them.
     pub entries: &'a BTreeMap<String, String>,
+    /// Keys of the run's validation.
+    pub held_out: &'a BTreeMap<String, String>,
 }
 
 impl Session {
@@ -81,6 +83,7 @@ impl Session {
         let hashing = files(&mut training, model.source.path(), about.vae.as_deref(), wanted.least);
         learning(&mut training, trainable, update);
         training.more = update.loss.metadata().into_iter().collect();
+        training.more.extend(wanted.held_out.clone());
         data(&mut training, settings, &about);
         let spec = ModelSpec {
             lora: true,
@@ -265,7 +268,8 @@ fn learning(training: &mut AdapterMetadata, trainable: &Trainable, update: &Upda
             training.network_module = Some(module.into());
         }
         (training.network_dim, training.network_alpha) = (Some(about.rank), Some(about.alpha));
-        training.network_dropout = about.dropout;
+        // Held as f32: the number that was given, not its nearest f64.
+        training.network_dropout = about.dropout.and_then(|p| (p as f32).to_string().parse().ok());
         training.scale_weight_norms = about.norm_limit;
         training.network_args = Some(about.args.clone()).filter(|args| !args.is_empty());
     }

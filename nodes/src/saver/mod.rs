@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod datasets;
 pub mod describe;
 pub mod files;
+mod held_out;
 pub mod metadata;
 mod names;
 mod parts;

@@ -198,6 +198,9 @@ impl Listener for Saver {
         if cx.goes_back {
             self.plan.go_back(cx, &*self.progress);
         }
+        if cx.moment == Moment::Resume {
+            self.plan.goes_on(cx);
+        }
         for due in self.plan.due(cx.moment, cx.position, cx.folder) {
             if !due.is_there(cx.moment) {
                 self.write(&due.path, cx.position, false)?;

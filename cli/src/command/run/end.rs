@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use pipe_core::check::Checked;
 use pipe_core::diagnostic::{Format, render};
@@ -127,16 +128,32 @@ fn held_out_loss(path: &Path) -> Option<String> {
     }
 }
 
-/// The entry of a folder whose name comes last and that is whole.
+/// The entry of a folder that was written last and is whole.
 fn newest(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    entries.filter(|path| !pipe_core::folder::is_temporary(path) && !hidden(path)).max()
+    entries.filter(|path| !pipe_core::folder::is_temporary(path) && !hidden(path)).max_by_key(written)
+}
+
+/// When an entry was written; of those of one moment the one whose name comes last.
+fn written(path: &PathBuf) -> (Option<SystemTime>, PathBuf) {
+    (fs::metadata(path).and_then(|about| about.modified()).ok(), path.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_file_is_not_the_last_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for (age, name) in [(30, "t.safetensors"), (20, "t-step00000021.safetensors"), (10, "t-000006.safetensors")] {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+        }
+        fs::write(dir.path().join(".t.tmp-1-1"), "").unwrap();
+        assert!(newest(dir.path()).unwrap().ends_with("t-000006.safetensors"));
+    }
 
     #[test]
     fn results_are_told_once() {

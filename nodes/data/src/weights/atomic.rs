@@ -54,7 +54,8 @@ fn create_temporary(path: &Path, folder: &Path) -> io::Result<(File, Temporary)>
     let stem: String = name.to_string_lossy().chars().take(50).collect();
     loop {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!(".{stem}.{}-{count}.tmp", std::process::id()));
+        // `.tmp-` stands for what is not finished in every crate: the next run of a folder sweeps it.
+        let path = folder.join(format!(".{stem}.tmp-{}-{count}", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, Temporary { path, done: false })),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -76,7 +77,12 @@ mod tests {
     fn writes_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
-        write_atomic(&path, |w| w.write_all(b"first")).unwrap();
+        write_atomic(&path, |w| {
+            let name = fs::read_dir(folder.path())?.next().unwrap()?.file_name();
+            assert!(name.to_str().unwrap().starts_with(".a.bin.tmp-"), "{name:?}");
+            w.write_all(b"first")
+        })
+        .unwrap();
         let error = write_atomic(&path, |w| {
             w.write_all(b"second")?;
             Err(io::Error::from(io::ErrorKind::StorageFull))

@@ -95,7 +95,14 @@ impl Multires {
     /// Out of range.
     pub fn check(&self) -> Result<(), Invalid> {
         crate::within("iterations", self.iterations as f64, 1.0, 32.0)?;
-        crate::within("discount", self.discount, 0.0, 1.0)
+        crate::within("discount", self.discount, 0.0, 1.0)?;
+        // The first level is as large as the noise: added to it and divided by the deviation it is plain noise again.
+        if self.iterations == 1 || self.discount == 0.0 {
+            let field = if self.iterations == 1 { "iterations" } else { "discount" };
+            let reason = "has no effect: of the levels only the first counts, which is plain noise";
+            return Err(Invalid::new(field, reason).help("use 6 iterations and a discount of 0.3, or leave it out"));
+        }
+        Ok(())
     }
 
     /// Sizes of the levels for noise `[.., h, w]`: level i is `⌊side/rᵢⁱ⌋`, at least 1; the first with a side of 1 is the last.

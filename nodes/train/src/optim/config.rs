@@ -131,6 +131,11 @@ impl OptimizerConfig {
         }
     }
 
+    /// Why all groups have one rate, where the optimizer estimates it.
+    pub fn one_rate(&self) -> Option<&'static str> {
+        each!(self, c => c.traits()).one_rate
+    }
+
     /// What is allowed but seldom meant: a low rate where the rate is a factor of an estimate, which starves it.
     pub fn advice(&self) -> Option<Invalid> {
         let rate =

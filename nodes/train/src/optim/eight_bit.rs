@@ -47,7 +47,7 @@ impl Default for AdamW8bit {
 #[serde(default)]
 pub struct Lion8bit {
     /// Learning rate η. Default 1e-5.
-    #[schemars(range(min = 1e-12, max = 10.0))]
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub learning_rate: f64,
     /// β₁ of the update and β₂ of the momentum. Default `[0.9, 0.99]`.
     #[schemars(inner(range(min = 0.0, max = 0.999999)))]
@@ -209,7 +209,7 @@ impl Rule for Lion8bit {
     }
     fn check(&self) -> Result<(), Invalid> {
         check_common(Some(self.learning_rate), &self.betas, 1.0, self.weight_decay)?;
-        within("learning_rate", self.learning_rate, 1e-12, 10.0)
+        within("learning_rate", self.learning_rate, 0.0, 10.0)
     }
     fn learning_rate(&self) -> Option<f64> {
         Some(self.learning_rate)

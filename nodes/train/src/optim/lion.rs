@@ -13,7 +13,7 @@ use crate::{Invalid, par};
 #[serde(default)]
 pub struct Lion {
     /// Learning rate η. Default 1e-5.
-    #[schemars(range(min = 1e-12, max = 10.0))]
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub learning_rate: f64,
     /// β₁ of the update and β₂ of the momentum. Default `[0.9, 0.99]`.
     #[schemars(inner(range(min = 0.0, max = 0.999999)))]
@@ -88,7 +88,7 @@ impl Rule for Lion {
     }
     fn check(&self) -> Result<(), Invalid> {
         check_common(Some(self.learning_rate), &self.betas, 1.0, self.weight_decay)?;
-        crate::within("learning_rate", self.learning_rate, 1e-12, 10.0)?;
+        crate::within("learning_rate", self.learning_rate, 0.0, 10.0)?;
         if self.decoupled_weight_decay && self.weight_decay == 0.0 {
             return Err(Invalid::new("decoupled_weight_decay", "has no effect without `weight_decay`"));
         }

@@ -82,9 +82,12 @@ impl Rule for Prodigy {
         if let Some(beta3) = self.beta3 {
             within("beta3", beta3, 0.0, 0.999_999)?;
         }
+        if !self.decouple && self.weight_decay == 0.0 {
+            return Err(Invalid::new("decouple", "has an effect only with `weight_decay`").help("leave it out"));
+        }
         within("d0", self.d0, 1e-30, 1.0)?;
         within("d_coef", self.d_coef, 1e-6, 1e6)?;
-        within("growth_rate", self.growth_rate.unwrap_or(1.0), 1.0, f64::MAX)?;
+        check_growth(self.growth_rate)?;
         within("slice_p", self.slice_p as f64, 1.0, 1e6)
     }
 
@@ -103,6 +106,14 @@ impl Rule for Prodigy {
     fn traits(&self) -> Traits {
         let one_rate = Some("estimates one rate for all groups");
         Traits { whole: true, one_rate, ..Traits::default() }
+    }
+}
+
+/// A limit to the growth of the estimate.
+pub(super) fn check_growth(rate: Option<f64>) -> Result<(), Invalid> {
+    match rate {
+        Some(1.0) => Err(Invalid::new("growth_rate", "of 1 keeps the estimate at its start; it is above 1")),
+        rate => within("growth_rate", rate.unwrap_or(1.0), 1.0, f64::MAX),
     }
 }
 

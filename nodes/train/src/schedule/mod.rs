@@ -222,6 +222,17 @@ impl Schedule {
         }
     }
 
+    /// Cycles, and the steps that they share in a run of `total`.
+    fn cycles(&self, total: u64) -> Option<(u64, u64)> {
+        match self {
+            Schedule::CosineWithRestarts { cycles, .. } | Schedule::CosineWithMinLr { cycles, .. } => {
+                Some((*cycles, total.saturating_sub(self.warmup(total))))
+            }
+            Schedule::WarmupStableDecay { cycles, decay, .. } => Some((*cycles, decay.of(total))),
+            _ => None,
+        }
+    }
+
     /// Whether the rate never changes.
     pub fn is_constant(&self) -> bool {
         matches!(self, Schedule::Constant { warmup: None })
@@ -247,6 +258,13 @@ impl Schedule {
             let reason = format!("the warm-up of {warmup} steps is not shorter than the run of {total}");
             return Err(Invalid::new("warmup", reason));
         }
+        if let Some((cycles, steps)) = self.cycles(total)
+            && cycles > 1
+            && 2 * cycles > steps
+        {
+            let reason = format!("{cycles} cycles in {steps} steps: each takes two at least");
+            return Err(Invalid::new("cycles", reason));
+        }
         match self {
             Schedule::CosineWithRestarts { cycles: 0, .. }
             | Schedule::CosineWithMinLr { cycles: 0, .. }
@@ -261,6 +279,9 @@ impl Schedule {
                 Err(Invalid::new("timescale", "a timescale is at least one step"))
             }
             Schedule::CosineWithMinLr { min_ratio, .. } => crate::within("min_ratio", *min_ratio, 0.0, 1.0),
+            Schedule::WarmupStableDecay { warmup: None, warmup_type, .. } if *warmup_type != Ramp::default() => {
+                Err(Invalid::new("warmup_type", "has an effect only with `warmup`").help("leave it out"))
+            }
             Schedule::WarmupStableDecay { decay, min_ratio, decay_type, cycles, .. } => {
                 decay.check().map_err(|e| e.within("decay"))?;
                 crate::within("min_ratio", *min_ratio, 0.0, 1.0)?;
@@ -275,7 +296,16 @@ impl Schedule {
                 }
                 Ok(())
             }
-            Schedule::PiecewiseConstant { pieces, rest } => pieces_in_order(pieces, *rest, total),
+            Schedule::PiecewiseConstant { pieces, rest } => {
+                pieces_in_order(pieces, *rest, total)?;
+                if (0..total.min(1))
+                    .chain(pieces.iter().map(|piece| piece.until.of(total)))
+                    .all(|t| self.factor(t, total) == 0.0)
+                {
+                    return Err(Invalid::new("pieces", "all factors are 0, so nothing would learn"));
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

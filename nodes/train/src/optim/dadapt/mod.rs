@@ -17,6 +17,7 @@ pub use lion::DAdaptLion;
 pub use preprint::DAdaptAdamPreprint;
 pub use sgd::DAdaptSgd;
 
+use super::prodigy::check_growth;
 use super::rule::{Traits, check_common, common_rate};
 use super::state::Table;
 use super::{Group, Report};
@@ -32,7 +33,7 @@ fn check(rate: f64, betas: &[f64], eps: f64, decay: f64, d0: f64, growth: Option
     check_common(Some(rate), betas, eps, decay)?;
     within("learning_rate", rate, 1e-12, 10.0)?;
     within("d0", d0, 1e-30, 1.0)?;
-    within("growth_rate", growth.unwrap_or(1.0), 1.0, f64::MAX)
+    check_growth(growth)
 }
 
 /// Decoupled weight decay without any.

@@ -125,7 +125,8 @@ impl Average {
 
     /// Ranges.
     pub fn check(&self) -> Result<(), Invalid> {
-        within("r", self.r, 0.0, 100.0)?;
-        within("weight_lr_power", self.power, 0.0, 100.0)
+        // Beyond these the weights of the average leave the range of numbers in a long run.
+        within("r", self.r, 0.0, 20.0)?;
+        within("weight_lr_power", self.power, 0.0, 20.0)
     }
 }

@@ -33,10 +33,10 @@ pub struct ScheduleFreeAdamW {
     #[schemars(range(min = 1))]
     pub warmup_steps: Option<u64>,
     /// Weighs step k of the average by `kʳ`. Default 0.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub r: f64,
     /// Weighs steps by this power of the largest rate. Default 2.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub weight_lr_power: f64,
 }
 
@@ -71,10 +71,10 @@ pub struct ScheduleFreeRAdam {
     #[schemars(range(min = 0.0, max = 10.0))]
     pub weight_decay: f64,
     /// Weighs step k of the average by `kʳ`. Default 0.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub r: f64,
     /// Weighs steps by this power of the largest rate. Default 2.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub weight_lr_power: f64,
 }
 
@@ -102,10 +102,10 @@ pub struct ScheduleFreeSgd {
     #[schemars(range(min = 1))]
     pub warmup_steps: Option<u64>,
     /// Weighs step k of the average by `kʳ`. Default 0.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub r: f64,
     /// Weighs steps by this power of the largest rate. Default 2.0.
-    #[schemars(range(min = 0.0, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 20.0))]
     pub weight_lr_power: f64,
 }
 
@@ -141,6 +141,14 @@ fn check_warmup(steps: Option<u64>) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Without a warm-up all steps have one rate, so its power weighs them alike.
+fn check_power(power: f64, warmup: Option<u64>) -> Result<(), Invalid> {
+    if power != 2.0 && warmup.is_none() {
+        return Err(Invalid::new("weight_lr_power", "has an effect only with `warmup_steps`").help("leave it out"));
+    }
+    Ok(())
+}
+
 impl ScheduleFreeAdamW {
     fn average(&self) -> Average {
         Average { beta: self.betas[0], decay: self.weight_decay, r: self.r, power: self.weight_lr_power }
@@ -155,6 +163,7 @@ impl Rule for ScheduleFreeAdamW {
         check_common(Some(self.learning_rate), &self.betas, self.eps, self.weight_decay)?;
         within("betas[0]", self.betas[0], 1e-6, 0.999_999)?;
         check_warmup(self.warmup_steps)?;
+        check_power(self.weight_lr_power, self.warmup_steps)?;
         self.average().check()
     }
     fn learning_rate(&self) -> Option<f64> {
@@ -203,6 +212,12 @@ impl Rule for ScheduleFreeRAdam {
     fn check(&self) -> Result<(), Invalid> {
         check_common(Some(self.learning_rate), &self.betas, self.eps, self.weight_decay)?;
         within("betas[0]", self.betas[0], 1e-6, 0.999_999)?;
+        if self.betas[1] <= 0.6 {
+            return Err(Invalid::new(
+                "betas[1]",
+                "is too small: at 0.6 and below the rectified rate is 0 in every step",
+            ));
+        }
         self.average().check()
     }
     fn learning_rate(&self) -> Option<f64> {
@@ -242,6 +257,7 @@ impl Rule for ScheduleFreeSgd {
         within("momentum", self.momentum, 1e-6, 0.999_999)?;
         within("weight_decay", self.weight_decay, 0.0, 10.0)?;
         check_warmup(self.warmup_steps)?;
+        check_power(self.weight_lr_power, self.warmup_steps)?;
         self.average().check()
     }
     fn learning_rate(&self) -> Option<f64> {
