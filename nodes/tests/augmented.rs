@@ -1,19 +1,23 @@
 //! Captions and images that change from use to use, through whole runs of documents.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pipe_core::document::Syntax;
 use pipe_core::execute::{RunOptions, run};
-use pipe_core::run::{Progress, StopFlag};
+use pipe_core::run::{Progress, RunError, StopFlag};
 use pipe_data::images::{Rgb8, png};
 
-struct Silent;
+/// Keeps warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
 
-impl Progress for Silent {
+impl Progress for Warnings {
     fn tick(&self, _: &str, _: u64, _: u64) {}
     fn say(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
+    fn warn(&self, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
 }
 
 /// Six pictures of 48×40 pixels, no two alike.
@@ -56,6 +60,15 @@ impl Set<'_> {
     }
 
     fn train(&self, folder: &Path, out: &str, steps: u64, resume: bool) -> Vec<f32> {
+        self.go(folder, out, steps, resume).unwrap();
+        let file = pipe_data::weights::WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
+        let mut names: Vec<&str> = file.names().collect();
+        names.sort_unstable();
+        names.iter().flat_map(|n| file.f32(n).unwrap()).collect()
+    }
+
+    /// A run, and what it warned of.
+    fn go(&self, folder: &Path, out: &str, steps: u64, resume: bool) -> Result<Vec<String>, RunError> {
         let registry = pipe_nodes::registry();
         let text = self.document(steps);
         let checked = pipe_core::check::check_text(&registry, &text, &folder.join("run.yaml"), Syntax::Yaml, &[]);
@@ -65,13 +78,12 @@ impl Set<'_> {
             "{}",
             pipe_core::diagnostic::render(&checked.diagnostics, checked.files(), format, false)
         );
+        let progress = Arc::new(Warnings::default());
         let options =
-            RunOptions { folder: folder.join(out), resume, progress: Arc::new(Silent), stop: StopFlag::default() };
-        run(&registry, &checked, options).unwrap();
-        let file = pipe_data::weights::WeightFile::open(folder.join(out).join("checkpoints/t.safetensors")).unwrap();
-        let mut names: Vec<&str> = file.names().collect();
-        names.sort_unstable();
-        names.iter().flat_map(|n| file.f32(n).unwrap()).collect()
+            RunOptions { folder: folder.join(out), resume, progress: progress.clone(), stop: StopFlag::default() };
+        run(&registry, &checked, options)?;
+        let warnings = progress.0.lock().unwrap().clone();
+        Ok(warnings)
     }
 
     /// Trains six steps at once, and three and then three more.
@@ -121,15 +133,56 @@ fn images_encoded_in_steps_are_those_of_a_cache() {
     }
 }
 
+/// Masks of pictures that are decoded at each use are data as well.
+#[test]
+fn a_run_whose_masks_changed_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(&folder.path().join("photos"), "a picture");
+    let masks = folder.path().join("masks");
+    std::fs::create_dir_all(&masks).unwrap();
+    let paint = |value: u8| {
+        for i in 0..6usize {
+            let mut mask = Rgb8::new(48, 40);
+            mask.pixels.fill(value);
+            png::write(masks.join(format!("{i}.png")), &mask, &[]).unwrap();
+        }
+    };
+    paint(200);
+    let set = Set { photos: "masks: masks", encoders: "live_vae: vae, text: clip" };
+    set.train(folder.path(), "a", 1, false);
+    paint(100);
+    assert_eq!(set.go(folder.path(), "a", 2, true).unwrap_err().code, "P0908");
+    paint(200);
+    set.train(folder.path(), "a", 2, true);
+    paint(0);
+    let warnings = set.go(folder.path(), "b", 1, false).unwrap();
+    assert!(warnings.iter().any(|line| line.contains("the masks of 6 images")), "{warnings:?}");
+}
+
+/// A ratio of a longer run is another step: that tags in use are taken out again is told.
+#[test]
+fn a_longer_run_tells_that_tags_leave_again() {
+    for (length, tells) in [("ratio: 0.5", true), ("steps: 2", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        pictures(&folder.path().join("photos"), "a, b, c, d, number #");
+        let photos = format!("token_warmup: {{ {length} }}");
+        let set = Set { photos: &photos, encoders: "vae: vae, live_text: clip" };
+        assert_eq!(set.go(folder.path(), "a", 4, false).unwrap(), [""; 0]);
+        let warnings = set.go(folder.path(), "a", 12, true).unwrap();
+        let told = warnings.iter().filter(|line| line.contains("all their tags at step 6 and not at step 2")).count();
+        assert_eq!(told, usize::from(tells), "{warnings:?}");
+    }
+}
+
 #[test]
 fn changing_images_continue_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     pictures(&folder.path().join("photos"), "a picture");
-    let list = ["random_crop: true", "color_aug: true", "resize_interpolation: nearest", "alpha_mask: true"];
+    let list = ["random_crop: true", "color_aug: true", "resize_interpolation: nearest"];
     let encoders = "live_vae: vae, live_text: clip";
     let all = list.join(", ");
     let full = Set { photos: &all, encoders }.continues(folder.path(), "all");
-    // Each of the first three counts; these pictures have no alpha.
+    // Each counts.
     for left_out in 0..3 {
         let mut list = list.to_vec();
         list.remove(left_out);

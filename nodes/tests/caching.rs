@@ -109,6 +109,98 @@ fn disk_and_memory_train_the_same_and_the_disk_is_used_again() {
     fourth.unwrap();
     assert!(log.has("1/1"), "one entry was made again");
     assert_eq!(a, result(folder.path(), "d"));
+
+    // One whose values changed is found when it is used, and made again by the next run.
+    for entry in &entries {
+        let mut bytes = std::fs::read(entry).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(entry, &bytes).unwrap();
+    }
+    let (fifth, _) = go(folder.path(), "e", &document(&images(), &cache, 5), false);
+    let error = fifth.unwrap_err();
+    assert_eq!(error.code, "P0303");
+    // All of the run at once.
+    assert!(error.message.contains("so are 30 more entries"), "{}", error.message);
+    assert!(entries.iter().all(|entry| !entry.exists()));
+    go(folder.path(), "f", &document(&images(), &cache, 5), false).0.unwrap();
+    assert_eq!(a, result(folder.path(), "f"));
+}
+
+/// A network of the same shapes is another where its norms have other groups: what one encoded is not the other's.
+#[test]
+fn latents_of_another_configuration_are_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = format!("type: cacher.disk, folder: {}", folder.path().join("cache").display());
+    let text = document(&images(), &cache, 2);
+    go(folder.path(), "a", &text, false).0.unwrap();
+    let (outcome, log) = go(folder.path(), "b", &text.replacen("norm_groups: 4", "norm_groups: 2", 1), false);
+    outcome.unwrap();
+    assert!(log.has("encode images 20/20") && !log.has("encode captions"), "{:?}", log.0.lock().unwrap());
+}
+
+/// Folders of one base name, and one at two sizes with regularization images at both.
+#[test]
+fn folders_of_one_name_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    masked(folder.path(), 64);
+    let other = folder.path().join("other/photos");
+    std::fs::create_dir_all(&other).unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(format!("photos/{name}.txt")), "red, cat").unwrap();
+        std::fs::copy(folder.path().join(format!("photos/{name}.png")), other.join(format!("{name}.png"))).unwrap();
+        std::fs::write(other.join(format!("{name}.txt")), "one").unwrap();
+    }
+    let loader = |name: &str, path: &Path, more: &str| {
+        format!("  {name}: {{ type: loader.images, path: {}, resolution: {more} }}\n", path.display())
+    };
+    let more = [
+        loader("large", Path::new("photos"), "48"),
+        loader("third", Path::new("other/photos"), "32"),
+        loader("kept", &images(), "32, regularization: { weight: 1 }"),
+        loader("large_kept", &images(), "[48, 48], regularization: { weight: 1 }"),
+    ];
+    let text = document(Path::new("photos"), "type: cacher.memory", 1)
+        .replace("  vae:", &format!("{}  vae:", more.concat()))
+        .replace("samples: photos", "samples: [photos, large, third, kept, large_kept]");
+    go(folder.path(), "a", &text, false).0.unwrap();
+    let file = pipe_data::weights::WeightFile::open(folder.path().join("a/checkpoints/t.safetensors")).unwrap();
+    let metadata = &file.header().metadata;
+    let told = |key: &str| serde_json::from_str::<serde_json::Value>(&metadata[key]).unwrap();
+    let tags = serde_json::json!({ "red": 2, "cat": 2 });
+    assert_eq!(
+        told("ss_tag_frequency"),
+        serde_json::json!({ "photos": tags, "photos (2)": tags, "photos (3)": { "one": 2 } })
+    );
+    assert_eq!(metadata["ss_dataset_dirs"].matches("\"img_count\":2").count(), 3);
+    // Each size is balanced by itself: four of 32 pixels, two of 48.
+    assert_eq!(
+        told("ss_reg_dataset_dirs"),
+        serde_json::json!({ "heldout": { "n_repeats": 1, "img_count": 4 }, "heldout (2)": { "n_repeats": 1, "img_count": 2 } })
+    );
+    assert_eq!(told("ss_bucket_info")["mean_img_ar_error"], 0.0);
+    let datasets = told("ss_datasets");
+    assert!(datasets.as_array().unwrap().iter().all(|one| one["bucket_info"]["mean_img_ar_error"] == 0.0));
+}
+
+/// What one loader holds out is not trained on through another, wherever it lies.
+#[test]
+fn copies_of_what_is_held_out_are_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let copies = folder.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    for entry in std::fs::read_dir(images()).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&entry, copies.join(format!("of_{}", entry.file_name().unwrap().to_string_lossy()))).unwrap();
+    }
+    let text = document(&images(), "type: cacher.memory", 1)
+        .replace("caption_dropout_rate: 0.3", "validation_split: { images: 3 }")
+        .replace("  vae:", "  copies: { type: loader.images, path: copies, resolution: 48 }\n  vae:")
+        .replace("samples: photos", "samples: [photos, copies]");
+    let text = text + "  validation: { type: logger.validation, loss: loss, batch: cached.validation, passes: 1 }\n";
+    let (outcome, log) = go(folder.path(), "a", &text, false);
+    outcome.unwrap();
+    assert!(log.has("3 images are not trained on: another loader holds the same out"), "{:?}", log.0.lock().unwrap());
+    let file = pipe_data::weights::WeightFile::open(folder.path().join("a/checkpoints/t.safetensors")).unwrap();
+    assert_eq!(file.header().metadata["ss_num_train_images"], "14");
 }
 
 #[test]
@@ -177,7 +269,7 @@ fn captions_and_folders_that_cannot_be_used() {
     std::fs::write(photos.join("a.txt"), [0xff, 0xfe, 0x41]).unwrap();
     assert!(codes(&photos).contains(&"P0308"), "a caption that is not UTF-8");
     std::fs::write(photos.join("a.txt"), "a face").unwrap();
-    assert!(codes(&photos).is_empty());
+    assert_eq!(codes(&photos), ["P0333"], "one step, and files every two");
     std::fs::write(photos.join("b.png"), b"not a picture").unwrap();
     assert!(codes(&photos).contains(&"P0307"), "a file that is no picture");
 }

@@ -239,6 +239,19 @@ fn files(dir: &Path) {
     }
     fs::write(at("blank/b.txt"), " \n").unwrap();
     fs::write(at("emphasis/b.txt"), "a (face:0) of a cat").unwrap();
+    // Captions with tags, with lines and alternatives, and long ones.
+    for (folder, captions) in [
+        ("tags", ["\nsks,dog, red, wide", "sks,dog"]),
+        ("lines", ["a (face:{0|1.2})\na sks dog", "a sks {cat|dog}"]),
+        ("long", ["a face, seen from the front ", "a face"]),
+    ] {
+        fs::create_dir(at(folder)).unwrap();
+        for ((name, png), caption) in ["a", "b"].iter().zip(&pngs).zip(captions) {
+            fs::copy(png, at(folder).join(format!("{name}.png"))).unwrap();
+            let times = if folder == "long" && *name == "a" { 20 } else { 1 };
+            fs::write(at(folder).join(format!("{name}.txt")), caption.repeat(times)).unwrap();
+        }
+    }
     // Metadata files.
     for (name, text) in [
         ("meta.json", r#"{ "a": { "caption": "a face", "tags": "red" }, "b.png": { "tags": "blue" } }"#),

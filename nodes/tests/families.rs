@@ -27,7 +27,8 @@ impl Progress for Quiet {
     fn tick(&self, _: &str, _: u64, _: u64) {}
     fn say(&self, _: &str) {}
     fn warn(&self, line: &str) {
-        panic!("{line}");
+        // Of a vocabulary this small every word is many tokens.
+        assert!(line.contains("is cut off"), "{line}");
     }
 }
 

@@ -312,6 +312,7 @@ fn validation_compares_runs_of_different_seeds() {
     let tempdir = tempfile::tempdir().unwrap();
     let first = |seed: u64, own: &str| {
         let text = document("1e-30", "").replace("batch: cached.validation", &format!("batch: cached{own}"));
+        let text = text.replace(", validation_split: 0.2", "");
         let text =
             text.replace("name: t\n", &format!("name: t\nseed: {seed}\n")).replace(", keep_best: validation", "");
         let out = format!("{seed}{}", own.len());

@@ -211,7 +211,7 @@ impl Stage<'_> {
             known.insert(node.name.clone(), CheckedNode { type_name: kind.about.type_name, config, facts, inputs, ok });
         }
         self.ask_nodes(&graph, nodes, &usable, &mut known, out);
-        out.extend(held_out::look(&graph, &known, nodes, self.base_dir));
+        out.extend(held_out::look(self.registry, &graph, &known, nodes, self.base_dir));
         if let Some(settings) = &settings {
             out.extend(cadence::look(&graph, &known, nodes, settings, self.tree));
         }

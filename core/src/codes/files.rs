@@ -16,7 +16,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P0303",
         "a damaged file",
-        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size. Or it holds values that are no numbers where they are to be kept in 8 bits.",
+        "The file's header does not agree with its content: it was cut short by an interrupted download or a full disk, or its offsets point outside the file. Get it again and compare its size. An entry of a cache whose bytes changed is removed, and made anew when the run goes on. Or it holds values that are no numbers where they are to be kept in 8 bits.",
     ),
     code(
         "P0304",
@@ -102,6 +102,11 @@ pub(super) const CODES: &[Code] = &[
         "P0333",
         "a cadence that the run ends before",
         "Something is to happen every so many steps or epochs, and the run is over before the first time. What is saved, shown or measured at the end is so in any case.",
+    ),
+    code(
+        "P0335",
+        "captions that are cut off",
+        "A text encoder reads so many tokens (pieces of words) of a caption, and what is behind them is as if it were not there. `max_tokens` of the CLIP encoders may be 150 or 225 for SD 1.x, SD 2.x and SDXL, at the price of a slower step; that of T5 and Gemma is any number their model was made for. Or put what matters to the front.",
     ),
     code(
         "P0401",

@@ -84,8 +84,28 @@ impl Loader<'_, '_> {
         let weight = self.subset.get("prior_loss_weight").and_then(Json::as_f64);
         let weight = weight.or(self.job.float("prior_loss_weight")).unwrap_or(1.0);
         let path = self.path("regularization");
-        self.put("is_reg", &path, |_| json!({ "weight": weight }), "");
+        let note = match self.shares_resolution() {
+            true => {
+                "balanced against all images of this resolution: sd-scripts balances each dataset by itself, and two have it"
+            }
+            false => "",
+        };
+        match self.job.draft.put(&path, json!({ "weight": weight })) {
+            Ok(()) => {
+                let kind = if note.is_empty() { Kind::Mapped } else { Kind::Changed };
+                self.speak("is_reg", kind, Some(&path), note);
+            }
+            Err(miss) => self.speak("is_reg", Kind::Refused, None, &miss.to_string()),
+        }
         self.speak("prior_loss_weight", Kind::Mapped, Some(&format!("{path}.weight")), "");
+    }
+
+    /// Whether another dataset has the resolution of this one: here they are one data set, in which regularization images
+    /// are balanced.
+    fn shares_resolution(&self) -> bool {
+        let others = self.all.iter().filter(|other| other.dataset != self.subset.dataset);
+        let mut others = others.filter(|other| self.job.unusable(other).is_none());
+        others.any(|other| sides(other) == sides(self.subset))
     }
 
     /// Whether what is written of a key holds for another subset too, one of regularization images or not: it is spoken of
@@ -353,4 +373,18 @@ impl Loader<'_, '_> {
             }
         }
     }
+}
+
+/// The resolution of a subset, one number standing for two.
+fn sides(subset: &Subset) -> Vec<String> {
+    let text = match subset.get("resolution") {
+        Some(Json::Array(sides)) => sides.iter().map(Json::to_string).collect::<Vec<_>>().join(","),
+        Some(Json::String(text)) => text.clone(),
+        other => other.map(Json::to_string).unwrap_or_default(),
+    };
+    let mut sides: Vec<String> = text.split(',').map(|side| side.trim().to_owned()).collect();
+    if let [side] = sides.as_slice() {
+        sides.push(side.clone());
+    }
+    sides
 }

@@ -430,6 +430,21 @@ fn validation_is_every_epoch() {
     assert_eq!(done.at("nodes.validation"), Json::Null);
 }
 
+/// Each dataset is balanced by itself there, each resolution here.
+#[test]
+fn regularization_of_two_datasets_of_one_resolution_is_told() {
+    let set = |resolution: &str, folder: &str, more: &str| {
+        format!("[[datasets]]\nresolution = {resolution}\n[[datasets.subsets]]\nimage_dir = '{folder}'\n{more}")
+    };
+    let of_class = "[[datasets.subsets]]\nimage_dir = 'r'\nis_reg = true\n";
+    for (second, kind) in [("768", Kind::Mapped), ("[512, 512]", Kind::Changed), ("'512'", Kind::Changed)] {
+        let data = set("512", "a", of_class) + &set(second, "b", "");
+        let done = run_with(SDXL, Some(&data), &Nothing, &Product::everything());
+        assert_eq!(done.kinds("datasets[0].subsets[1].is_reg"), [kind], "{}", done.report());
+        assert_eq!(done.at("nodes.images_2.regularization"), json!({ "weight": 1 }));
+    }
+}
+
 /// States are written with the files, whatever told when.
 #[test]
 fn states_follow_the_files() {

@@ -136,6 +136,53 @@ pub fn whole(caption: &str, options: &CaptionOptions, rng: &mut impl Random) -> 
     kept(caption, &ordered, rejoin, rng, 0)
 }
 
+/// What uses of a caption are made of, nothing left out and tags in their own order: each of its lines, with each
+/// alternative of its wildcards at least once. One text where nothing is drawn.
+pub fn variants(caption: &str, options: &CaptionOptions) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for (line, place) in drawn(caption, options) {
+        let text = whole(line, options, &mut Always(place));
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// Most tags of a caption, over its lines and alternatives, that can be moved or left out.
+pub fn flexible_tags(caption: &str, options: &CaptionOptions) -> usize {
+    let plain = CaptionOptions { wildcards: options.wildcards, ..CaptionOptions::default() };
+    let count = |(line, place)| parts(&whole(line, &plain, &mut Always(place)), options).1.len();
+    drawn(caption, options).into_iter().map(count).max().unwrap_or(0)
+}
+
+/// Alternatives of one wildcard that are told apart.
+const ALTERNATIVES: usize = 64;
+
+/// Always the alternative of this place, or the last where there are fewer.
+struct Always(usize);
+
+impl Random for Always {
+    fn bits(&mut self) -> u64 {
+        0
+    }
+    fn below(&mut self, n: usize) -> usize {
+        self.0.min(n.saturating_sub(1))
+    }
+}
+
+/// The lines of a caption, each as often as it has alternatives, and their places.
+fn drawn<'c>(caption: &'c str, options: &CaptionOptions) -> Vec<(&'c str, usize)> {
+    if !options.wildcards {
+        return vec![(caption, 0)];
+    }
+    let alternatives = |line: &str| {
+        let most = if line.contains('{') { line.matches('|').count() + 1 } else { 1 };
+        most.min(ALTERNATIVES)
+    };
+    caption.lines().flat_map(|line| (0..alternatives(line)).map(move |place| (line, place))).collect()
+}
+
 /// The stages of a caption that is not dropped; with `rejoin` it is cut into tags.
 fn kept(caption: &str, options: &CaptionOptions, rejoin: bool, rng: &mut impl Random, step: u64) -> String {
     let mut caption = caption.to_owned();
@@ -190,7 +237,8 @@ fn wildcards(caption: &str, rng: &mut impl Random) -> String {
     out + rest
 }
 
-fn change_tags(caption: &str, options: &CaptionOptions, rng: &mut impl Random, step: u64) -> String {
+/// Tags before those that may be moved or left out, these, and those behind them.
+fn parts(caption: &str, options: &CaptionOptions) -> (Vec<String>, Vec<String>, Vec<String>) {
     // An empty separator would cut between letters; the whole is one tag then.
     let split = |text: &str| -> Vec<String> {
         if options.separator.is_empty() {
@@ -200,7 +248,7 @@ fn change_tags(caption: &str, options: &CaptionOptions, rng: &mut impl Random, s
     };
     let split_full = |text: &str| split(text).into_iter().filter(|tag| !tag.is_empty()).collect::<Vec<_>>();
     let mark = options.keep_tokens_separator.as_str();
-    let (head, mut flexible, tail) = match caption.split_once(mark).filter(|_| !mark.is_empty()) {
+    match caption.split_once(mark).filter(|_| !mark.is_empty()) {
         Some((head, rest)) => {
             let (flexible, tail) = rest.split_once(mark).unwrap_or((rest, ""));
             (split_full(head), split_full(flexible), split_full(tail))
@@ -210,7 +258,11 @@ fn change_tags(caption: &str, options: &CaptionOptions, rng: &mut impl Random, s
             let flexible = tags.split_off(options.keep_tokens.min(tags.len()));
             (tags, flexible, Vec::new())
         }
-    };
+    }
+}
+
+fn change_tags(caption: &str, options: &CaptionOptions, rng: &mut impl Random, step: u64) -> String {
+    let (head, mut flexible, tail) = parts(caption, options);
     if let Some(warmup) = options.warmup {
         flexible.truncate(warmup.tags(flexible.len(), step));
     }

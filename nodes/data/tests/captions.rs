@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pipe_data::captions::{CaptionOptions, Random, TokenWarmup, process, whole};
+use pipe_data::captions::{CaptionOptions, Random, TokenWarmup, flexible_tags, process, variants, whole};
 
 /// A small generator of uniform values (SplitMix64).
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
@@ -51,6 +51,29 @@ fn dropout() {
     assert_eq!(texts, ["a", "a", "", "a", "a", ""]);
     let options = CaptionOptions { dropout: 1.0, ..Default::default() };
     assert_eq!(once("a", &options), "");
+}
+
+#[test]
+fn what_uses_are_made_of() {
+    let plain = CaptionOptions::default();
+    assert_eq!(variants("a, {b|c}\nsecond", &plain), ["a, {b|c}"]);
+    let drawn = CaptionOptions { wildcards: true, shuffle: true, ..plain.clone() };
+    // Every line, and every alternative of each wildcard; tags are joined as they are at each use.
+    assert_eq!(variants("a,{b|c|d} {1|2}\nsks,dog", &drawn), ["a, b 1", "a, c 2", "a, d 2", "sks, dog"]);
+    let grouped = CaptionOptions { secondary_separator: ";".into(), ..plain.clone() };
+    assert_eq!(variants("a;b, c", &grouped), ["a,b, c"]);
+    for (caption, options, count) in [
+        ("no separator here", &drawn, 1),
+        ("one\na, b, {c|c, d}", &drawn, 4),
+        ("a, b", &CaptionOptions { keep_tokens: 3, ..plain.clone() }, 0),
+        (
+            "a, b ||| c, d ||| e",
+            &CaptionOptions { keep_tokens_separator: "|||".into(), keep_tokens: 9, ..plain.clone() },
+            2,
+        ),
+    ] {
+        assert_eq!(flexible_tags(caption, options), count, "{caption}");
+    }
 }
 
 #[test]

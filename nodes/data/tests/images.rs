@@ -287,6 +287,8 @@ fn captions_are_read() {
     let text = read_caption(&path).unwrap();
     assert_eq!(caption_text(&text, false), "a cat");
     assert_eq!(caption_text(&text, true), "a cat\na dog");
+    // A blank line above is no empty caption.
+    assert_eq!(caption_text("\r\n \na cat, tall\na dog", false), "a cat, tall");
     fs::write(&path, b"caf\xe9").unwrap();
     assert!(matches!(read_caption(&path), Err(ImageError::NotUtf8 { at: 3, .. })));
     fs::write(&path, b"\xef\xbb\xbf \n").unwrap();

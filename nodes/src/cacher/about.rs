@@ -6,18 +6,20 @@ use pipe_data::metadata::count_tags;
 
 use super::cached::Cached;
 use crate::common::batch::{DataAbout, DataRules, FolderAbout};
-use crate::loader::sample::Samples;
+use crate::loader::sample::{Samples, mean_ratio_error};
 
 impl Cached {
     /// Facts for the metadata of saved files.
     pub(super) fn describe(&self) -> DataAbout {
+        // Files have room for one answer: that of the first folder of training images.
+        let first = self.folders.iter().find(|folder| !folder.regularization).or(self.folders.first());
         let mut about = DataAbout {
-            resolution: self.folders.first().map_or((0, 0), |f| f.resolution),
-            buckets: self.buckets().into_iter().map(|(b, e)| (b, e.len() as u64)).collect(),
+            resolution: first.map_or((0, 0), |f| f.resolution),
+            buckets: self.bucket_uses().into_iter().filter(|(_, uses)| *uses > 0).collect(),
+            ratio_error: self.ratio_error(|_| true),
             batch_size: self.batch as u64,
             held_out: self.held_out.len() as u64,
-            // Files have room for one answer: that of the first folder.
-            rules: self.folders.first().map(rules),
+            rules: first.map(rules),
             cached: self.live_vae.is_none(),
             vae: self.vae_file.clone(),
             texts: self.texts.clone(),
@@ -42,6 +44,7 @@ impl Cached {
                     regularization: folder.regularization,
                     tags: tags.clone(),
                     buckets,
+                    ratio_error: self.ratio_error(|folder| folder == f),
                     rules: rules(folder),
                     words: folder.words.clone(),
                 });
@@ -59,6 +62,12 @@ impl Cached {
             about.tags.push((folder.folder.clone(), tags.into_iter().collect()));
         }
         about
+    }
+
+    /// Mean distance between the aspect ratios of images and of their buckets, of some folders.
+    fn ratio_error(&self, of: impl Fn(usize) -> bool) -> Option<f64> {
+        let used = self.uses().filter(|(_, uses)| *uses > 0).map(|(i, _)| &self.items[i]);
+        mean_ratio_error(used.filter(|item| of(item.folder)).map(|item| &item.sample))
     }
 }
 

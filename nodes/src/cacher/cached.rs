@@ -9,7 +9,7 @@ use pipe_data::captions::{self, CaptionOptions};
 use pipe_data::weights::Component;
 use pipe_ops::rng::{self, Purpose};
 
-use super::store::Store;
+use super::store::{DAMAGED, Store};
 use super::uses;
 use crate::common::autoencoder::Autoencoder;
 use crate::common::batch::{Batch, BatchSource, ClassText, DataAbout, HostTensor, TextAbout, TextRows, epoch_order};
@@ -33,6 +33,8 @@ pub struct Cached {
     pub(super) held_out: Vec<usize>,
     /// Number of the first entry of each usable image, and one past the last entry of all.
     pub(super) starts: Vec<usize>,
+    /// Batches of an epoch.
+    pub(super) batches: u64,
     /// (image, mirrored) → key.
     pub(super) image_keys: HashMap<(usize, bool), String>,
     /// (image, mirrored) → key of its mask.
@@ -58,6 +60,10 @@ pub struct Cached {
     pub(super) order: Mutex<Option<(u64, Order)>>,
     /// Every image once, in a fixed order.
     pub(super) plain: OnceLock<Vec<Vec<usize>>>,
+    /// What the user should read again at the end of the run.
+    pub(super) notices: Vec<String>,
+    /// Images that are not trained on since another loader holds the same out.
+    pub(super) apart: usize,
     /// Number, sum and sum of squares of the latent means made in this run.
     pub(super) statistics: (u64, f64, f64),
 }
@@ -105,6 +111,7 @@ impl Cached {
             next += uses[self.items[i].folder].next().unwrap_or(0) as usize;
             self.starts.push(next);
         }
+        self.batches = self.bucket_uses().into_values().map(|uses| uses.div_ceil(self.batch as u64)).sum();
     }
 
     /// The image of an entry.
@@ -121,6 +128,23 @@ impl Cached {
         self.usable.iter().zip(self.starts.windows(2)).map(|(&i, pair)| (i, pair[1] - pair[0]))
     }
 
+    /// The cached value of a key. Where one is damaged all of this run are looked at: that each ends a run of its own is
+    /// worse than the time it takes.
+    pub(super) fn value(&self, key: &str) -> Result<HostTensor, RunError> {
+        self.store.get(key).map_err(|error| if error.code == DAMAGED { self.sweep(error) } else { error })
+    }
+
+    fn sweep(&self, mut error: RunError) -> RunError {
+        let texts = self.text_keys.values().flat_map(|(_, keys)| keys.values());
+        let texts = texts.flat_map(|key| [key.clone(), output_key(key, "pooled"), output_key(key, "mask")]);
+        let images = self.image_keys.values().chain(self.mask_keys.values()).cloned();
+        let is_damaged = |key: &String| self.store.get(key).is_err_and(|other| other.code == DAMAGED);
+        if let more @ 1.. = images.chain(texts).filter(is_damaged).count() {
+            error.message = format!("{}; so are {more} more entries of this run", error.message);
+        }
+        error
+    }
+
     /// Outputs of every text encoder for captions: cached ones, and of those that run at each use.
     fn text_rows(&self, captions: &[String]) -> Result<BTreeMap<Component, TextRows>, RunError> {
         let mut rows = BTreeMap::new();
@@ -131,12 +155,12 @@ impl Cached {
                 let key = keys.get(caption).ok_or_else(|| {
                     RunError::new("P0905", format!("no embedding of the caption `{caption}` was cached"))
                 })?;
-                push(&mut of_encoder.hidden, self.store.get(key)?);
+                push(&mut of_encoder.hidden, self.value(key)?);
                 if outputs.pooled {
-                    push(&mut pooled, self.store.get(&output_key(key, "pooled"))?);
+                    push(&mut pooled, self.value(&output_key(key, "pooled"))?);
                 }
                 if outputs.mask {
-                    push(&mut mask, self.store.get(&output_key(key, "mask"))?);
+                    push(&mut mask, self.value(&output_key(key, "mask"))?);
                 }
             }
             of_encoder.pooled = outputs.pooled.then_some(pooled);
@@ -147,8 +171,17 @@ impl Cached {
         Ok(rows)
     }
 
+    /// Number of entries by bucket.
+    pub(super) fn bucket_uses(&self) -> BTreeMap<(usize, usize), u64> {
+        let mut buckets = BTreeMap::new();
+        for (image, uses) in self.uses() {
+            *buckets.entry(self.items[image].sample.fit.bucket).or_default() += uses as u64;
+        }
+        buckets
+    }
+
     /// Entries by bucket.
-    pub(super) fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
+    fn buckets(&self) -> BTreeMap<(usize, usize), Vec<usize>> {
         let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (&i, entries) in self.usable.iter().zip(self.starts.windows(2)) {
             buckets.entry(self.items[i].sample.fit.bucket).or_default().extend(entries[0]..entries[1]);
@@ -159,7 +192,7 @@ impl Cached {
     /// The cached mask of a use; ones of a shape where it has none.
     pub(super) fn mask(&self, of: &Use, mirrored: bool, shape: &[usize]) -> Result<HostTensor, RunError> {
         match self.mask_keys.get(&(of.image, mirrored)) {
-            Some(key) => self.store.get(key),
+            Some(key) => self.value(key),
             None => Ok(HostTensor { values: vec![1.0; shape.iter().product()], shape: shape.to_vec() }),
         }
     }
@@ -182,6 +215,25 @@ impl Cached {
         let mut stream = rng::stream(self.seed, Purpose::Caption, epoch, entry);
         let mut random = move || rand::Rng::next_u64(&mut stream);
         captions::process(&of.sample.caption, &self.captions[of.number], &mut random, step, epoch + 1)
+    }
+
+    /// What is wrong with the captions of the first epoch, where a class is to be preserved: how many lack its trigger.
+    pub(super) fn untriggered(&self) -> Option<String> {
+        let (mut all, mut without, mut trigger) = (0u64, 0u64, None);
+        for entry in 0..self.starts.last().copied().unwrap_or(0) {
+            let of = self.of_entry(entry);
+            let Some(class) = of.folder.class.as_ref().filter(|_| !of.folder.captions.is_plain()) else { continue };
+            let caption = self.caption(&of, (0, 0), entry as u64);
+            if !caption.is_empty() {
+                all += 1;
+                without += u64::from(class.caption(&caption).is_none());
+                trigger = trigger.or(Some(&class.trigger));
+            }
+        }
+        let trigger = trigger.filter(|_| without > 0)?;
+        Some(format!(
+            "{without} of the {all} captions of the first epoch are without the trigger `{trigger}`: the class is not preserved there"
+        ))
     }
 
     /// The caption of an image with all its tags in order: what validation measures, and what is cached. A wildcard of it is
@@ -264,13 +316,13 @@ impl Cached {
 
 impl BatchSource for Cached {
     fn per_epoch(&self) -> u64 {
-        self.buckets().values().map(|b| b.len().div_ceil(self.batch) as u64).sum()
+        self.batches
     }
 
     fn batch(&self, epoch: u64, index: u64) -> Result<Batch, RunError> {
         let order = self.order(epoch);
         let entries = &order[index as usize % order.len()];
-        let step = epoch * self.per_epoch().div_ceil(self.accumulate) + index / self.accumulate;
+        let step = epoch * self.batches.div_ceil(self.accumulate) + index / self.accumulate;
         let mut class = ClassText::default();
         let uses: Vec<(Use, View, String)> = entries
             .iter()
@@ -302,6 +354,10 @@ impl BatchSource for Cached {
 
     fn text_encoders(&self) -> Vec<Component> {
         self.text_keys.keys().copied().chain(self.live_texts.iter().map(|text| text.component)).collect()
+    }
+
+    fn tags_until(&self) -> Option<u64> {
+        self.captions.iter().filter_map(|options| Some(options.warmup?.steps)).max()
     }
 
     fn content(&self) -> String {

@@ -1,6 +1,6 @@
 //! `cacher.disk`: latents and text embeddings in files, shared between runs.
 
-use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx};
+use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, Source};
 use pipe_core::plan::NodePlan;
 use pipe_core::port::{Input, Output};
 use pipe_core::run::{BuildCx, Built, RunError};
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::fill::fill;
 use super::store::Store;
+use crate::common::facts::read;
 
 /// Fields of `cacher.disk`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -31,8 +32,10 @@ impl Node for DiskCacher {
     const ABOUT: About = About {
         type_name: "cacher.disk",
         summary: "Encodes images and captions once and keeps the results on disk, shared between runs.",
-        details: "Entries are named by a hash of the image's bytes (or the caption), the resize, the encoder's weights and the \
-                  format, so they are valid exactly as long as their inputs, whatever files are called. A stopped run continues \
+        details: "Entries are named by a hash of the image's bytes (or the caption), the resize, the encoder's weights and sizes, the \
+                  type it computes in and the format, so they are valid exactly as long as their inputs, whatever files are called. \
+                  A value is tested against its own hash when it is read: a damaged one is removed, ends the run, and is made anew \
+                  when that goes on. A stopped run continues \
                   where it was; two runs may use one cache at once.",
         example: "cached:\n  type: cacher.disk\n  samples: photos\n  vae: vae\n  text: clip",
     };
@@ -46,7 +49,18 @@ impl Node for DiskCacher {
     }
 
     fn check(config: &Config, cx: &mut CheckCx) -> Facts {
-        super::check(cx, config.vae_batch_size)
+        let facts = super::check(cx, config.vae_batch_size);
+        let one = |port: &str| cx.inputs.one(port).is_some();
+        let vary = |source: &Source| {
+            read::<Vec<String>>(&source.facts, "varying_images").is_some_and(|fields| !fields.is_empty())
+        };
+        let live = one("live_vae") || cx.inputs.many("samples").iter().all(vary);
+        if live && !one("vae") && !one("text") && !cx.inputs.many("samples").is_empty() {
+            let field = if config.folder.is_some() { "folder" } else { "type" };
+            let message = "nothing is cached: images and captions are encoded at each use";
+            cx.error("P0402", field, message, Some("write `type: cacher.memory`, without `folder`".into()));
+        }
+        facts
     }
 
     fn plan(config: &Config, cx: &PlanCx) -> NodePlan {

@@ -1,11 +1,12 @@
 //! Filling a cache.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
 use pipe_core::run::{BuildCx, RunError};
 use pipe_data::images::{self, Filter};
+use pipe_ops::DType;
 use rayon::prelude::*;
 
 use super::cached::{Cached, Item, Outputs, output_key};
@@ -33,6 +34,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         folders,
         usable: Vec::new(),
         starts: Vec::new(),
+        batches: 0,
         held_out: Vec::new(),
         image_keys: HashMap::new(),
         mask_keys: HashMap::new(),
@@ -48,6 +50,8 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
         accumulate: cx.settings.train.accumulate.max(1),
         order: Mutex::new(None),
         plain: OnceLock::new(),
+        notices: Vec::new(),
+        apart: 0,
         statistics: (0, 0.0, 0.0),
     };
     cached.fill_images(cx, vae, vae_batch)?;
@@ -59,6 +63,7 @@ pub fn fill(cx: &mut BuildCx, store: Store, vae_batch: usize) -> Result<Cached, 
     cached.number();
     let (_, total) = run_steps(cx.settings, cached.per_epoch());
     cached.captions = cached.folders.iter().map(|folder| folder.captions.of(total)).collect();
+    cached.look_at_captions(cx, &texts);
     for text in texts {
         cached.fill_captions(cx, text)?;
         text.weights.unload();
@@ -117,6 +122,11 @@ pub(super) fn fit(sample: &Sample, mirrored: bool, filter: Option<Filter>) -> St
     filter.map_or(fit.clone(), |filter| format!("{fit} {filter:?}"))
 }
 
+/// Key of an encoder's output: in bf16 the same weights give other values than in f32.
+fn text_key(caption: &str, encoder: &str, compute: DType) -> String {
+    key(&[b"text", caption.as_bytes(), encoder.as_bytes(), format!("{compute:?}").as_bytes()])
+}
+
 struct Todo {
     sample: usize,
     mirrored: bool,
@@ -127,6 +137,7 @@ impl Cached {
     fn fill_images(&mut self, cx: &BuildCx, vae: Option<&Autoencoder>, vae_batch: usize) -> Result<(), RunError> {
         let items = self.items.clone();
         let fingerprint = vae.map_or("pixels", |v| v.fingerprint.as_str()).to_string();
+        let mut contents = HashMap::new();
         let mut todo: BTreeMap<(usize, usize), Vec<Todo>> = BTreeMap::new();
         for (i, Item { folder, sample }) in items.iter().enumerate() {
             let content = match images::content_hash(&sample.path) {
@@ -148,7 +159,9 @@ impl Cached {
                 self.image_keys.insert((i, mirrored), key);
             }
             if sample.held_out { &mut self.held_out } else { &mut self.usable }.push(i);
+            contents.insert(i, content);
         }
+        self.keep_apart(cx, &contents);
         self.look(cx, &items)?;
         let total: u64 = todo.values().map(|v| v.len() as u64).sum();
         let what = format!("{}: {}", cx.name, if vae.is_some() { "encode images" } else { "read images" });
@@ -176,6 +189,43 @@ impl Cached {
             list.retain(|i| self.image_keys.contains_key(&(*i, false)));
         }
         Ok(())
+    }
+
+    /// What one loader holds out is not trained on through another: images with the same bytes are set aside.
+    fn keep_apart(&mut self, cx: &BuildCx, contents: &HashMap<usize, [u8; 32]>) {
+        let held: HashSet<&[u8; 32]> = self.held_out.iter().filter_map(|i| contents.get(i)).collect();
+        let before = self.usable.len();
+        self.usable.retain(|i| contents.get(i).is_none_or(|content| !held.contains(content)));
+        self.apart = before - self.usable.len();
+        if let n @ 1.. = self.apart {
+            let images = if n == 1 { "image is".into() } else { format!("{n} images are") };
+            let message = "not trained on: another loader holds the same out for validation";
+            self.notices.push(format!("{images} {message}"));
+            cx.progress.warn(&format!("{}: {images} {message}", cx.name));
+        }
+    }
+
+    /// Tells of captions that are cut, or that lack the trigger of a class.
+    fn look_at_captions(&mut self, cx: &BuildCx, texts: &[&TextEncoder]) {
+        let mut told = Vec::new();
+        let live: Vec<&TextEncoder> = self.live_texts.iter().map(|text| &**text).collect();
+        for text in texts.iter().chain(&live) {
+            let Some(room) = text.prompts.room() else { continue };
+            let of = |i: &usize| text.prompts.tokens_of(&self.whole_caption(*i)) > room;
+            let cut = self.usable.iter().filter(|i| of(i)).count();
+            if cut > 0 {
+                let (name, all) = (text.component.name(), self.usable.len());
+                told.push(format!(
+                    "{cut} of {all} captions are longer than the {room} tokens that the {name} reads: what is behind is cut off \
+                     (`max_tokens` of the encoder)"
+                ));
+            }
+        }
+        told.extend(self.untriggered());
+        for line in told {
+            cx.progress.warn(&format!("{}: {line}", cx.name));
+            self.notices.push(line);
+        }
     }
 
     /// Decodes once what is decoded at each use, so that what cannot be is set aside now.
@@ -274,7 +324,7 @@ impl Cached {
         let mut keys = HashMap::new();
         let mut todo = Vec::new();
         for caption in captions {
-            let key = key(&[b"text", caption.as_bytes(), text.fingerprint.as_bytes()]);
+            let key = text_key(&caption, &text.fingerprint, text.engine.compute);
             let pooled = outputs.pooled.then(|| text.network.pooled()).flatten();
             let complete = self.store.has(&key, &[tokens, width])
                 && pooled.is_none_or(|p| self.store.has(&output_key(&key, "pooled"), &[p]))
@@ -314,5 +364,17 @@ impl Cached {
             cx.progress.tick(&format!("{}: encode captions", cx.name), done, total);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_in_another_type_is_another_entry() {
+        let key = |compute| text_key("a face", "clip", compute);
+        assert_ne!(key(DType::F32), key(DType::BF16));
+        assert_ne!(key(DType::F16), key(DType::BF16));
     }
 }

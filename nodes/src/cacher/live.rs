@@ -44,15 +44,21 @@ fn rows(text: &TextEncoder, captions: &[String]) -> Result<TextRows, RunError> {
 /// The picture of a use, cut, coloured and mirrored.
 fn picture(of: &Use, view: &View) -> Result<Rgb8, RunError> {
     let image = images::decode(&of.sample.path).map_err(gone)?;
+    let (size, known) = ((image.width, image.height), of.sample.size);
+    if size != known {
+        let path = of.sample.path.display();
+        let message = format!("`{path}` had {}×{} pixels and has {}×{} now", known.0, known.1, size.0, size.1);
+        return Err(RunError::new("P0307", message).at("samples").help(CHANGED));
+    }
     Ok(view.coloured(view.of(&image, of.sample, of.folder.pixels.filter)))
 }
 
 /// A file that could be read when the run began.
 fn gone(error: ImageError) -> RunError {
-    RunError::new("P0307", error.to_string())
-        .at("samples")
-        .help("the file changed while the run used it; put it back and continue with `--resume`")
+    RunError::new("P0307", error.to_string()).at("samples").help(CHANGED)
 }
+
+const CHANGED: &str = "the file changed while the run used it; put it back and continue with `--resume`";
 
 impl Cached {
     /// Whether the images of a folder are made anew at each use.
@@ -65,14 +71,14 @@ impl Cached {
         let mut stack = HostTensor::default();
         if self.live_vae.is_none() && uses.iter().all(|(of, ..)| !self.is_live(of.folder)) {
             for (of, view, _) in uses {
-                push(&mut stack, self.store.get(&self.image_keys[&(of.image, view.mirrored)])?);
+                push(&mut stack, self.value(&self.image_keys[&(of.image, view.mirrored)])?);
             }
             return Ok(stack);
         }
         let make = |(of, view, _): &(Use, View, String)| match self.is_live(of.folder) {
             true => Ok(images::to_tensor(&picture(of, view)?)),
             // Without an autoencoder the cache holds images.
-            false => self.store.get(&self.image_keys[&(of.image, view.mirrored)]).map(|image| image.values),
+            false => self.value(&self.image_keys[&(of.image, view.mirrored)]).map(|image| image.values),
         };
         let pixels: Vec<Vec<f32>> = uses.par_iter().map(make).collect::<Result<_, _>>()?;
         let (w, h) = uses[0].0.sample.fit.bucket;

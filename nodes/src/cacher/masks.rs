@@ -57,9 +57,21 @@ impl Cached {
                 return Err(RunError::interrupted());
             }
             if self.is_live(&self.folders[folder]) {
-                if let Err(e) = picture(sample) {
-                    cx.progress.warn(&format!("set aside, its mask cannot be used: {e}"));
-                    bad.insert(i);
+                // Nothing is cached; the key tells a changed mask.
+                let looked = images::content_hash(path).and_then(|content| Ok((content, picture(sample)?)));
+                match looked {
+                    Ok((content, picture)) => {
+                        self.mask_keys.insert((i, false), key(&[b"live mask", channel, &content]));
+                        if !sample.held_out
+                            && picture.is_some_and(|picture| picture.pixels.iter().all(|value| *value == 0))
+                        {
+                            black.push(&items[i].sample.path);
+                        }
+                    }
+                    Err(e) => {
+                        cx.progress.warn(&format!("set aside, its mask cannot be used: {e}"));
+                        bad.insert(i);
+                    }
                 }
                 continue;
             }
@@ -92,7 +104,8 @@ impl Cached {
         }
         for &i in self.usable.iter().filter(|i| !bad.contains(*i)) {
             if let Some(key) = self.mask_keys.get(&(i, false)).or_else(|| self.mask_keys.get(&(i, true)))
-                && self.store.get(key)?.values.iter().all(|value| *value == 0.0)
+                && !self.is_live(&self.folders[items[i].folder])
+                && self.value(key)?.values.iter().all(|value| *value == 0.0)
             {
                 black.push(&items[i].sample.path);
             }

@@ -26,8 +26,9 @@ use serde_json::json;
 use self::cached::Cached;
 use self::held_out::HeldOut;
 use crate::common::autoencoder::Network;
-use crate::common::batch::{BatchSource, Batches, batches_per_epoch};
+use crate::common::batch::{BatchSource, Batches, batches_per_epoch, run_steps};
 use crate::common::facts::{TextFacts, read, texts_of_port};
+use crate::common::lengths::BothLengths;
 use crate::common::texts_fit;
 use crate::loader::sample::Samples;
 
@@ -120,12 +121,31 @@ fn check(cx: &mut CheckCx, vae_batch: u64) -> Facts {
     for samples in &folders {
         texts_fit::emphasis(cx, "samples", samples, &text);
     }
-    let buckets = epoch(&folders);
+    let counts = counts(&folders);
+    idle_regularization(cx, &counts);
+    let buckets = epoch(&folders, &counts);
     let entries: u64 = buckets.iter().map(|b| b[2]).sum();
     let batches = batches_per_epoch(buckets.iter().map(|b| b[2]), batch);
     let mut facts = Facts::new().with("entries", entries).with("batches", batches);
+    // Of a run in steps the loader knows it.
+    if let (None, Some(_)) = (cx.settings.train.steps, cx.settings.train.epochs) {
+        let (_, total) = run_steps(cx.settings, batches);
+        for source in cx.inputs.many("samples").to_vec() {
+            if let Some(ratio) = source.facts.f64("warmup_ratio").filter(|ratio| ratio * (total as f64) < 1.0) {
+                let message = format!(
+                    "`token_warmup` of `{}` has no effect: {ratio} of {total} steps is less than one",
+                    source.node
+                );
+                cx.error("P0402", "samples", message, Some("give `steps` in place of `ratio`, or leave it out".into()));
+            }
+        }
+    }
     let any = |key: &str| folders.iter().any(|f| f.get(key) == Some(&json!(true)));
     let weighs = any("weighs") || folders.iter().any(regularization);
+    let lengths = folders.iter().filter_map(|f| read::<BothLengths>(f, "lengths")).reduce(BothLengths::join);
+    if let Some(lengths) = lengths {
+        facts = facts.with("lengths", serde_json::to_value(lengths).unwrap_or_default());
+    }
     for (name, is) in [("masked", any("masked")), ("preserve", any("preserve")), ("weighs", weighs)] {
         facts = facts.with(name, is);
     }
@@ -210,23 +230,50 @@ fn built(cx: &BuildCx, cached: Cached) -> Result<Built, RunError> {
 /// What the user should read again at the end of the run: how many images could not be used.
 fn remarks(cx: &BuildCx, cached: &Cached) -> Result<Vec<String>, RunError> {
     let all: usize = cx.typed::<Samples>("samples")?.iter().map(|samples| samples.items.len()).sum();
-    let set_aside = cached.items.len() - cached.usable.len() - cached.held_out.len();
+    let set_aside = cached.items.len() - cached.usable.len() - cached.held_out.len() - cached.apart;
     let line = || format!("{set_aside} of {all} images could not be decoded and were set aside; run.log names them");
-    Ok((set_aside > 0).then(line).into_iter().collect())
+    Ok((set_aside > 0).then(line).into_iter().chain(cached.notices.iter().cloned()).collect())
+}
+
+/// The folders as they count in an epoch.
+fn counts(folders: &[Facts]) -> Vec<uses::Folder> {
+    let of = |f: &Facts| uses::Folder {
+        images: f.u64("images").unwrap_or(0) as usize,
+        repeats: f.u64("repeats").unwrap_or(1),
+        resolution: read(f, "resolution").unwrap_or_default(),
+        regularization: f.get("regularization").is_some(),
+    };
+    folders.iter().map(of).collect()
+}
+
+/// Regularization images of which none is used: others are enough, or there is nothing to balance.
+fn idle_regularization(cx: &mut CheckCx, counts: &[uses::Folder]) {
+    let trained = |f: &uses::Folder| !f.regularization && f.images > 0;
+    if !counts.iter().any(trained) {
+        return;
+    }
+    let uses = uses::count(counts);
+    let sources: Vec<String> = cx.inputs.many("samples").iter().map(|source| source.node.clone()).collect();
+    for ((folder, uses), name) in counts.iter().zip(uses).zip(sources) {
+        if folder.regularization && folder.images > 0 && uses.iter().all(|uses| *uses == 0) {
+            let (w, h) = folder.resolution;
+            let message = format!("none of the regularization images of `{name}` is used");
+            let help = match counts.iter().any(|f| trained(f) && f.resolution == folder.resolution) {
+                true => format!("those before them are as many as the training images of {w}×{h}: leave `{name}` out"),
+                false => format!(
+                    "no training images are of {w}×{h}, and the others have regularization images of their own: set the \
+                     `resolution` of the images that they are to balance"
+                ),
+            };
+            cx.warn("P0402", "samples", message, Some(help));
+        }
+    }
 }
 
 /// Uses in an epoch of each bucket `[w, h, uses]`, over all folders.
-fn epoch(folders: &[Facts]) -> Vec<[u64; 3]> {
-    let counts: Vec<uses::Folder> = folders
-        .iter()
-        .map(|f| uses::Folder {
-            images: f.u64("images").unwrap_or(0) as usize,
-            repeats: f.u64("repeats").unwrap_or(1),
-            regularization: f.get("regularization").is_some(),
-        })
-        .collect();
+fn epoch(folders: &[Facts], counts: &[uses::Folder]) -> Vec<[u64; 3]> {
     let mut sums: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-    for (facts, uses) in folders.iter().zip(uses::count(&counts)) {
+    for (facts, uses) in folders.iter().zip(uses::count(counts)) {
         match read::<Vec<[u64; 2]>>(facts, "regularization") {
             Some(order) => {
                 for ([w, h], uses) in order.into_iter().zip(uses).filter(|(_, uses)| *uses > 0) {
@@ -297,7 +344,15 @@ fn plan(cx: &PlanCx, vae_batch: u64, in_memory: bool) -> NodePlan {
     let largest_peak = plan.build.iter().map(|b| b.bytes).max().unwrap_or(0);
     plan.build = vec![Bytes { category: Category::Activations, bytes: largest_peak }];
     let largest = buckets.iter().map(|b| b[0] * b[1]).max().unwrap_or(0);
-    plan.build.push(Bytes { category: Category::Working, bytes: largest * 3 * 8 * vae_batch });
+    // Pictures as they are decoded: one after another for a cache, side by side where they are used anew.
+    let picture = cx.inputs.many("samples").iter().filter_map(|s| s.facts.u64("largest_image")).max().unwrap_or(0) * 3;
+    let at_once = |images: u64| images.min(rayon::current_num_threads() as u64).max(1);
+    let looked_at = if live { at_once(images) } else { 1 };
+    plan.build.push(Bytes { category: Category::Working, bytes: largest * 3 * 8 * vae_batch + picture * looked_at });
+    if live {
+        let bytes = picture * at_once(cx.settings.train.batch_size);
+        plan.resident.push(Bytes { category: Category::Working, bytes });
+    }
     let verb = if live { "look at" } else { "cache" };
     plan.build_label = Some(format!("{verb} {images} images"));
     if in_memory {
@@ -382,6 +437,7 @@ mod tests {
             Facts::new().with("images", 5u64).with("repeats", 2u64).with("buckets", json!([[64, 64, 3], [64, 96, 2]]));
         let of_class = Facts::new().with("images", 3u64).with("regularization", json!([[64, 64], [96, 64], [64, 64]]));
         // Ten uses of photos; of the others four, three and three.
-        assert_eq!(epoch(&[photos, of_class]), [[64, 64, 6 + 4 + 3], [64, 96, 4], [96, 64, 3]]);
+        let folders = [photos, of_class];
+        assert_eq!(epoch(&folders, &counts(&folders)), [[64, 64, 6 + 4 + 3], [64, 96, 4], [96, 64, 3]]);
     }
 }

@@ -25,7 +25,7 @@ pub struct Autoencoder {
     pub shift: f32,
     /// Where the weights come from.
     pub source: Source,
-    /// Names the weights' content.
+    /// Names the weights' content and the sizes, of which shapes do not tell all (the groups of norms).
     pub fingerprint: String,
     /// Weights, loaded on demand, f32 (f16 overflows in this network).
     pub weights: Lazy<Weights>,
@@ -79,7 +79,8 @@ impl Autoencoder {
         source: Source,
         engine: Engine,
     ) -> Result<Arc<Self>, RunError> {
-        let fingerprint = format!("{} {scale} {shift}", source.fingerprint(Component::Vae)?);
+        let sizes = serde_json::to_string(&config).unwrap_or_default();
+        let fingerprint = format!("{} {scale} {shift} {sizes}", source.fingerprint(Component::Vae)?);
         let (load_source, load_engine, shapes) = (source.clone(), engine.clone(), config.shapes());
         let weights = Lazy::new(move || {
             load_source.load(Component::Vae, &shapes, &load_engine.cx(), DType::F32, &Default::default())

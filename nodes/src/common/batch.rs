@@ -142,6 +142,10 @@ pub trait BatchSource: Send + Sync {
     fn text_encoders(&self) -> Vec<Component> {
         Vec::new()
     }
+    /// Optimizer step from which captions have all their tags, where they come in one after another.
+    fn tags_until(&self) -> Option<u64> {
+        None
+    }
     /// Hash of the data: images, captions, latents.
     fn content(&self) -> String;
     /// Facts for the metadata of saved files.
@@ -169,6 +173,8 @@ pub struct DataAbout {
     pub resolution: (usize, usize),
     /// Bucket → images with repeats.
     pub buckets: Vec<((usize, usize), u64)>,
+    /// Mean distance between the aspect ratios of images and of their buckets.
+    pub ratio_error: Option<f64>,
     /// Images of a batch.
     pub batch_size: u64,
     /// What is done to images and captions, where they come from a folder; of several the first.
@@ -202,6 +208,8 @@ pub struct FolderAbout {
     pub tags: BTreeMap<String, u64>,
     /// Bucket → images with repeats.
     pub buckets: BTreeMap<(usize, usize), u64>,
+    /// Mean distance between the aspect ratios of images and of their buckets.
+    pub ratio_error: Option<f64>,
     /// What is done to images and captions.
     pub rules: DataRules,
     /// Words of its captions.

@@ -11,6 +11,7 @@ pub mod family;
 pub mod gradients;
 pub mod latents_fit;
 pub mod lazy;
+pub mod lengths;
 pub mod storage;
 pub mod text;
 pub mod texts_fit;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use pipe_core::node::Value;
 use pipe_core::run::RunError;
+use pipe_data::tokenizer::clip::LENGTH;
 use pipe_data::tokenizer::gemma::lumina2_prompt;
-use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, Origin, T5Tokenizer, TokenizerFolder};
+use pipe_data::tokenizer::{ClipTokenizer, GemmaTokenizer, Origin, T5Tokenizer, TokenizerFolder, WeightedWindows};
 use pipe_data::weights::Component;
 use pipe_networks::clip::{EOS, Take};
 use pipe_networks::pass::{Policy, Setting};
@@ -93,6 +94,28 @@ impl Prompts {
         self.masks() || matches!(self, Prompts::Clip { masked: true, .. })
     }
 
+    /// Most tokens of a caption, without those that every input has; nothing for CLIP, whose captions the check counts.
+    pub fn room(&self) -> Option<usize> {
+        match self {
+            Prompts::Clip { .. } => None,
+            Prompts::T5 { length, .. } | Prompts::Gemma { length, .. } => Some(length.saturating_sub(1)),
+        }
+    }
+
+    /// Tokens of a caption, however many there are.
+    pub fn tokens_of(&self, caption: &str) -> usize {
+        match self {
+            Prompts::Clip { .. } => ClipTokenizer::embedded().tokens(caption).len(),
+            Prompts::T5 { tokenizer, .. } => tokenizer.tokens(caption).len(),
+            Prompts::Gemma { tokenizer, system_prompt, .. } if system_prompt.is_empty() => {
+                tokenizer.tokens(caption).len()
+            }
+            Prompts::Gemma { tokenizer, system_prompt, .. } => {
+                tokenizer.tokens(&lumina2_prompt(system_prompt, caption)).len()
+            }
+        }
+    }
+
     /// Token ids of captions. Negative prompts get no system prompt.
     pub fn encode(&self, captions: &[String], negative: bool) -> Result<TextInput, RunError> {
         match self {
@@ -110,9 +133,12 @@ impl Prompts {
                 let tokenizer = ClipTokenizer::embedded();
                 let mut input = TextInput { windows: *windows, ..Default::default() };
                 for caption in captions {
-                    let found = tokenizer
-                        .encode_weighted(caption, *windows, *pad)
-                        .map_err(|e| RunError::new("P0311", format!("the caption `{caption}` cannot be read: {e}")))?;
+                    // The check reads every caption. What shuffled tags make of brackets is no reason to end a run: then
+                    // they are text.
+                    let found = tokenizer.encode_weighted(caption, *windows, *pad).unwrap_or_else(|_| {
+                        let ids = tokenizer.encode_windows(caption, *windows, *pad);
+                        WeightedWindows { weights: vec![[1.0; LENGTH]; ids.len()], ids }
+                    });
                     input.ids.extend(found.ids.iter().map(|w| w.to_vec()));
                     input.weights.push(joined(&found.weights));
                 }
@@ -290,4 +316,26 @@ fn joined(windows: &[[f32; 77]]) -> Vec<f32> {
 /// 1 for real tokens, 0 for padding, sample by sample.
 pub fn mask_rows(tokens: &TextInput) -> Vec<Vec<f32>> {
     tokens.mask.iter().map(|row| row.iter().map(|&m| m as f32).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_that_cannot_be_read_are_text() {
+        let prompts = |weighted| Prompts::Clip { windows: 1, pad: EOS, weighted, masked: false };
+        let captions = ["smile:0), (cat".to_string(), "(cat, smile:0)".to_string(), "(cat:1.2)".to_string()];
+        let (read, plain) =
+            (prompts(true).encode(&captions, false).unwrap(), prompts(false).encode(&captions, false).unwrap());
+        assert_eq!(read.ids[1], plain.ids[1]);
+        assert!(read.weights[1].iter().all(|weight| *weight == 1.0));
+        assert_eq!(read.weights.len(), 3);
+        assert!(read.ids[2] != plain.ids[2] && read.weights[2].contains(&1.2));
+        // What is cut off is counted.
+        assert_eq!(prompts(false).room(), None);
+        let t5 = Prompts::T5 { tokenizer: T5Tokenizer::embedded().clone(), length: 8, masked: false };
+        assert_eq!(t5.room(), Some(7));
+        assert!(t5.tokens_of("one two three four five six seven eight nine") > 7);
+    }
 }

@@ -1,11 +1,13 @@
 //! Whether text encoders are what a family reads, together.
 
 use pipe_core::node::{CheckCx, Facts};
+use pipe_data::tokenizer::clip::WINDOW;
 use pipe_data::weights::{Component, Family};
-use pipe_networks::Network;
+use pipe_networks::{Network, TextNetwork};
 
-use super::facts::{TextFacts, network_of};
+use super::facts::{TextFacts, network_of, read};
 use super::family;
+use super::lengths::{self, BothLengths};
 
 /// Reports on `port` a caption whose emphasis cannot be read, where one of the encoders reads emphasis.
 pub fn emphasis(cx: &mut CheckCx, port: &str, captions: &Facts, texts: &[TextFacts]) {
@@ -13,6 +15,42 @@ pub fn emphasis(cx: &mut CheckCx, port: &str, captions: &Facts, texts: &[TextFac
     let help = format!("correct the caption, or leave `weighted_captions` out of `{}`", text.node);
     let message = fault.to_owned();
     cx.error("P0311", port, message, Some(help));
+}
+
+/// Reports on `port` captions that CLIP's encoders cut off, and windows that none fills. Families that read a caption
+/// through T5 as well are used with one window of CLIP.
+pub fn lengths(cx: &mut CheckCx, port: &str, family: Family, captions: &Facts, texts: &[&TextFacts]) {
+    let of_clip = |text: &&&TextFacts| matches!(text.network, TextNetwork::Clip(_));
+    let Some(text) = texts.iter().find(of_clip) else { return };
+    let Some(both) = read::<BothLengths>(captions, "lengths") else { return };
+    if !matches!(family, Family::Sd1 | Family::Sd2 | Family::Sdxl) {
+        return;
+    }
+    let lengths = if text.weighted { both.weighted } else { both.plain };
+    let room = (text.tokens as usize).saturating_sub(2);
+    let windows = (room / WINDOW).clamp(1, lengths::MOST);
+    let cut = lengths.over[windows - 1];
+    if cut > 0 {
+        let message = format!(
+            "{cut} of {} captions are longer than the {room} tokens that `{}` reads: what is behind is cut off",
+            lengths.captions, text.node
+        );
+        let enough = (windows..lengths::MOST).find(|more| lengths.over[*more] == 0).unwrap_or(lengths::MOST - 1);
+        let help = match windows == lengths::MOST {
+            true => "shorten them: there is no room for more".to_owned(),
+            false => format!("set `max_tokens: {}` on the text encoder, or shorten them", WINDOW * (enough + 1)),
+        };
+        cx.warn("P0335", port, message, Some(help));
+    } else if windows > 1 && lengths.over[windows - 2] == 0 && lengths.captions > 0 {
+        let enough = (0..windows - 1).find(|fewer| lengths.over[*fewer] == 0).unwrap_or(0);
+        let fit = WINDOW * (enough + 1);
+        let message = format!(
+            "no caption has more than {fit} tokens: `max_tokens: {room}` of `{}` adds padding alone",
+            text.node
+        );
+        let help = if enough == 0 { "leave `max_tokens` out".into() } else { format!("set `max_tokens: {fit}`") };
+        cx.warn("P0402", port, message, Some(help));
+    }
 }
 
 /// Reports on `port` what of the encoders the model would read wrongly.

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_data::captions::{CaptionOptions, variants};
 use pipe_data::tokenizer::parse_weights;
 
-use super::sample::{PreserveClass, Sample};
+use super::sample::{CaptionRules, PreserveClass, Sample};
 
 /// A fault of a field.
 pub(super) struct Found {
@@ -43,21 +44,29 @@ pub(super) fn unwritten(missing: &[PathBuf]) -> Found {
 }
 
 /// What is wrong with a caption for text encoders that read emphasis; the others take brackets as text.
-pub(super) fn emphasis(items: &[Sample]) -> Option<String> {
+///
+/// Each line and each alternative of a caption is read; of brackets that only shuffling breaks nothing can be said.
+pub(super) fn emphasis(items: &[Sample], options: &CaptionOptions) -> Option<String> {
     items.iter().find_map(|sample| {
-        let fault = parse_weights(&sample.caption).err()?;
+        let fault = variants(&sample.caption, options).iter().find_map(|text| parse_weights(text).err())?;
         let name = sample.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Some(format!("the caption of `{name}` cannot be read: {fault}"))
     })
 }
 
-/// Captions that lack the trigger of a class: what of them is to be kept is not known.
-pub(super) fn untriggered(class: &PreserveClass, items: &[Sample]) -> Option<Found> {
+/// Captions that lack the trigger of a class, in all of their lines and alternatives: what of them is to be kept is not
+/// known. Those that lack it in some are told when it is known what is drawn.
+pub(super) fn untriggered(class: &PreserveClass, items: &[Sample], rules: &CaptionRules) -> Option<Found> {
     if class.trigger == class.class {
         let message = "`trigger` and `class` are the same, so there is nothing to preserve";
         return Some(found("P0403", "preserve_class", message, None));
     }
-    let lacking: Vec<&Sample> = items.iter().filter(|item| class.caption(&item.caption).is_none()).collect();
+    // As it stands in captions that are cut into tags and joined again.
+    let class = &PreserveClass { trigger: rules.rejoined(&class.trigger), ..class.clone() };
+    let options = &rules.options;
+    let options = &CaptionOptions { warmup: None, shuffle: rules.cuts(), ..options.clone() };
+    let lacks = |item: &&Sample| variants(&item.caption, options).iter().all(|text| class.caption(text).is_none());
+    let lacking: Vec<&Sample> = items.iter().filter(lacks).collect();
     let first = lacking.first()?;
     let name = first.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let plural = if lacking.len() == 1 { "" } else { "s" };

@@ -12,16 +12,15 @@ use pipe_data::images::buckets::Fit;
 use pipe_data::images::probe_whole;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::captions::CaptionFields;
-use super::faults::{Found, emphasis, found, uncaptioned, untriggered, unwritten};
+use super::faults::{Found, found, uncaptioned, untriggered, unwritten};
 use super::fitting::Fitting;
 use super::pixels::PixelFields;
 use super::sample::{MaskSource, PreserveClass, Regularization, Sample, Samples};
 use super::split::{self, Split};
 use super::weights::{self, Factor};
-use super::{listing, masks, notices};
+use super::{facts, listing, masks, notices};
 use crate::common::batch::BucketRules;
 
 /// Fields of `loader.images`.
@@ -43,32 +42,33 @@ pub struct Config {
     #[serde(default)]
     buckets: Option<Buckets>,
     #[serde(flatten)]
-    captions: CaptionFields,
+    pub(super) captions: CaptionFields,
     #[serde(flatten)]
-    pixels: PixelFields,
+    pub(super) pixels: PixelFields,
     /// How often each image is used in an epoch. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100000))]
-    repeats: u64,
+    pub(super) repeats: u64,
     /// Mirror images left to right with probability ½ at each use. Default false.
     #[serde(default)]
-    flip_aug: bool,
+    pub(super) flip_aug: bool,
     /// What the loss of these images is multiplied by. Default 1.
     #[serde(default)]
     #[schemars(range(min = 0.000001, max = 1000.0))]
-    loss_weight: Option<f64>,
+    pub(super) loss_weight: Option<f64>,
     /// Further factors for single images: file name, in which `*` stands for any characters, and factor.
     #[serde(default)]
-    image_weights: Option<BTreeMap<String, Factor>>,
+    pub(super) image_weights: Option<BTreeMap<String, Factor>>,
     /// Folder of masks: for each image a picture of the same name, white where its loss counts and black where not.
     #[serde(default)]
     #[schemars(extend("x-path" = "folder"))]
-    masks: Option<String>,
+    pub(super) masks: Option<String>,
     /// Take the alpha channel of images as their mask; all of an image without one counts. Default false.
     #[serde(default)]
     alpha_mask: bool,
     /// These are images of the class that a concept belongs to, to preserve it (prior preservation, Ruiz et al. 2023): of them as many
-    /// are used in an epoch as of all others of the cacher. Default: images of the concept.
+    /// are used in an epoch as of the others of their `resolution`; where there are none of it, as of those that no
+    /// regularization images of their own balance. Default: images of the concept.
     #[serde(default)]
     regularization: Option<Regularization>,
     /// Train these images towards what the base model makes of them, so that the adapter changes nothing there. Default false.
@@ -77,7 +77,7 @@ pub struct Config {
     /// A second loss that keeps what the base model makes of the class: in each step also the captions with the class in
     /// place of the trigger are predicted, with and without the adapter. Default: off.
     #[serde(default)]
-    preserve_class: Option<PreserveClass>,
+    pub(super) preserve_class: Option<PreserveClass>,
     /// Images set aside for a `logger.validation` and not trained on: a part of all, or `{ images: 10 }`. The cacher gives
     /// them as `cached.validation`, each once, with its whole caption and not mirrored. Default: none.
     #[serde(default)]
@@ -126,7 +126,14 @@ fn default_step() -> u64 {
 
 impl Config {
     fn fitting(&self) -> Result<Fitting, Vec<Found>> {
-        Fitting::new(self.resolution.sides(), self.buckets).map_err(|why| vec![found("P0403", "buckets", why, None)])
+        let (w, h) = self.resolution.sides();
+        let sides = |b: Buckets| (b.min.unwrap_or(256) as usize, b.max.unwrap_or(1024) as usize);
+        let help = self.buckets.map(sides).and_then(|(min, max)| match (w.min(h) < min, w.max(h) > max) {
+            (true, _) => Some(format!("set `buckets.min: {}`", w.min(h))),
+            (_, true) => Some(format!("set `buckets.max: {}`", w.max(h))),
+            _ => None,
+        });
+        Fitting::new((w, h), self.buckets).map_err(|why| vec![found("P0403", "buckets", why, help.as_deref())])
     }
 
     fn samples(&self, items: Vec<Sample>, folder: &Path) -> Samples {
@@ -141,7 +148,10 @@ impl Config {
             resolution: self.resolution.sides(),
             regularization: self.regularization.is_some(),
             preserve: self.preserve_output,
-            class: self.preserve_class.clone(),
+            class: self
+                .preserve_class
+                .clone()
+                .map(|class| PreserveClass { trigger: self.captions.rules().rejoined(&class.trigger), ..class }),
             buckets: self
                 .buckets
                 .map(|b| BucketRules { sides: (!b.no_upscale).then(|| (b.min.unwrap_or(256), b.max.unwrap_or(1024))) }),
@@ -172,7 +182,9 @@ impl Config {
         if let Some(message) = self.pixels.faceless(items) {
             cx.error("P0402", "face_crop", message, Some("leave `face_crop` out".into()));
         }
-        for (field, message) in self.captions.notices(items) {
+        let of_pixels = self.pixels.notices(items, self.buckets.is_some());
+        let of_pixels = of_pixels.into_iter().map(|(field, message)| (field, message.to_owned()));
+        for (field, message) in self.captions.notices(items).into_iter().chain(of_pixels) {
             cx.warn("P0402", field, message, Some(format!("leave `{field}` out")));
         }
     }
@@ -205,7 +217,7 @@ impl Node for Images {
         summary: "A folder of images with caption files, sorted into aspect-ratio buckets.",
         details: "Reads every image directly in `path` with the caption file of the same stem, or those that a `metadata` file lists. An image is scaled to cover its \
                   bucket (area average when shrinking, Lanczos when enlarging) and cropped at the centre, unless fields say otherwise. \
-                  Without `wildcards` the first line of a caption file counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
+                  Without `wildcards` the first line of a caption file that is not blank counts. EXIF orientation is ignored and transparency is dropped, as other trainers do; CMYK becomes RGB. \
                   `pipe check` reads headers and ends of images, not their pixels: an image damaged in its middle is \
                   reported and set aside when it is decoded.",
         example: "photos:\n  type: loader.images\n  path: ./photos\n  resolution: 512\n  buckets:\n    min: 256\n    max: 1024\n    step: 64",
@@ -239,6 +251,14 @@ impl Node for Images {
             let message = "`validation_split` has no effect on what is learned of regularization images";
             cx.error("P0402", "validation_split", message, Some("set images of the concept aside".into()));
         }
+        if config.preserve_class.is_some() && config.captions.drops_all() {
+            let message = "`preserve_class` has no effect: every caption is empty, and none names the trigger";
+            cx.error("P0402", "preserve_class", message, None);
+        }
+        if config.image_weights.as_ref().is_some_and(weights::are_one) {
+            let message = "`image_weights` has no effect: every factor is 1";
+            cx.error("P0402", "image_weights", message, Some("leave it out".into()));
+        }
         if config.validation_seed.is_some() && config.validation_split.is_none() {
             let message = "`validation_seed` has no effect without `validation_split`";
             cx.error("P0402", "validation_seed", message, Some("add `validation_split: 0.1`, or leave it out".into()));
@@ -251,7 +271,7 @@ impl Node for Images {
                 if !stands_in {
                     config.remark(&places, &samples.items, cx);
                 }
-                facts(config, &samples).with("assumed", stands_in)
+                facts::of(config, &samples, stands_in)
             }
             Err(problems) => {
                 for p in problems {
@@ -268,18 +288,25 @@ impl Node for Images {
             let images = cx.facts.u64("images").unwrap_or(0);
             let repeats = cx.facts.u64("repeats").unwrap_or(1);
             let uses = if repeats == 1 { "once".to_string() } else { format!("{repeats} times") };
+            let regular = cx.facts.get("regularization").is_some();
             let n = buckets.len();
             let plural = if n == 1 { "" } else { "s" };
             let assumed = cx.facts.get("assumed").is_some_and(|assumed| assumed == true);
             let assumed = if assumed { " assumed, since the folder is not there" } else { "" };
             plan.notes.push(match cx.facts.get("regularization") {
-                Some(_) => {
-                    format!("{images} regularization images, used as often as all others, in {n} bucket{plural}")
-                }
+                Some(_) => format!(
+                    "{images} regularization images, used as often as the others of their resolution, in {n} bucket{plural}"
+                ),
                 None => format!("{images} images{assumed}, each used {uses} an epoch, in {n} bucket{plural}"),
             });
             for b in buckets.iter().take(12) {
-                plan.notes.push(format!("  {}×{}: {}", b[0], b[1], b[2]));
+                let uses = b[2].as_u64().unwrap_or(0) * repeats;
+                let uses = if repeats == 1 || regular { String::new() } else { format!(", {uses} uses an epoch") };
+                plan.notes.push(format!("  {}×{}: {}{uses}", b[0], b[1], b[2]));
+            }
+            if let Some(error) = cx.facts.f64("ratio_error").filter(|error| *error >= 0.005) {
+                plan.notes
+                    .push(format!("their shapes differ from the images' by {error:.2} (width/height) on average"));
             }
             if let Some(n @ 1..) = cx.facts.u64("held_out") {
                 plan.notes.push(format!("{n} more set aside for validation"));
@@ -306,6 +333,10 @@ struct Places {
     masks: Option<PathBuf>,
     metadata: Option<PathBuf>,
 }
+
+/// Pixels before the cut for each pixel behind it, from which on an image is refused: it would need more memory than the
+/// training.
+const MOST_WASTE: usize = 64;
 
 /// Reads the folders: names, captions and image headers, no pixels.
 fn read(config: &Config, places: &Places) -> Result<Samples, Vec<Found>> {
@@ -338,6 +369,15 @@ fn read(config: &Config, places: &Places) -> Result<Samples, Vec<Found>> {
             }
         };
         match fitting.of(size) {
+            Ok(fit) if fit.waste() > MOST_WASTE => {
+                let (w, h) = fit.resized;
+                let what = format!(
+                    "`{}` would be resized to {w}×{h} pixels, of which nearly all are cut off",
+                    entry.path.display()
+                );
+                let help = "cut the image, or remove it";
+                problems.push(found("P0307", "path", what, Some(help)));
+            }
             Ok(fit) => items.push(config.sample(entry.path, caption, size, fit)),
             Err(why) => problems.push(found("P0307", "path", format!("`{}`: {why}", entry.path.display()), None)),
         }
@@ -366,7 +406,8 @@ fn counted(config: &Config, masks: Option<&Path>, items: &mut [Sample]) -> Vec<F
     {
         problems.push(found("P0403", "image_weights", message, Some(&help)));
     }
-    problems.extend(config.preserve_class.as_ref().and_then(|class| untriggered(class, items)));
+    let rules = config.captions.rules();
+    problems.extend(config.preserve_class.as_ref().and_then(|class| untriggered(class, items, &rules)));
     problems
 }
 
@@ -381,40 +422,4 @@ fn assumed(config: &Config) -> Result<Samples, Vec<Found>> {
     let mut items: Vec<Sample> = (0..ASSUMED_IMAGES).map(item).collect();
     config.hold_out(&mut items)?;
     Ok(config.samples(items, Path::new(&config.path)))
-}
-
-fn facts(config: &Config, samples: &Samples) -> Facts {
-    let buckets = |held_out: bool| {
-        let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-        for s in samples.items.iter().filter(|s| s.held_out == held_out) {
-            *counts.entry(s.fit.bucket).or_default() += 1;
-        }
-        counts.iter().map(|((w, h), n)| json!([w, h, n])).collect::<Vec<_>>()
-    };
-    let held_out = samples.items.iter().filter(|s| s.held_out).count();
-    let mut facts = Facts::new();
-    if samples.regularization {
-        // Which of them are used depends on their order.
-        let order: Vec<_> = samples.items.iter().map(|s| json!([s.fit.bucket.0, s.fit.bucket.1])).collect();
-        facts = facts.with("regularization", order);
-    }
-    if config.masks.is_some() || samples.items.iter().any(|s| s.mask.is_some()) {
-        facts = facts.with("masked", true);
-    }
-    if let Some(class) = &samples.class {
-        facts = facts.with("class", serde_json::to_value(class).unwrap_or_default());
-    }
-    facts
-        .with("preserve", samples.preserve)
-        .with("weighs", samples.items.iter().any(|s| s.weight != 1.0))
-        .with("emphasis_fault", emphasis(&samples.items))
-        .with("images", (samples.items.len() - held_out) as u64)
-        .with("held_out", held_out as u64)
-        .with("held_out_buckets", buckets(true))
-        .with("repeats", samples.repeats)
-        .with("flip", samples.flip)
-        .with("buckets", buckets(false))
-        .with("varying_captions", config.captions.varying())
-        .with("varying_images", config.pixels.varying())
-        .with("longest_caption", samples.items.iter().map(|s| s.caption.len()).max().unwrap_or(0) as u64)
 }

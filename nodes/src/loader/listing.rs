@@ -36,7 +36,7 @@ impl Entry {
                 }
             },
             Written::Text(text) => Ok(Some(text.clone())),
-            Written::Nowhere => Ok(fields.default_caption.clone()),
+            Written::Nowhere => Ok(fields.of_others()),
         }
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn of_metadata(folder: &Path, metadata: &Path, fields: &CaptionFields
                 continue;
             }
         };
-        if !seen.insert(path.clone()) {
+        if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
             let message = format!("`{name}`: a second key for `{}`, `{}`", path.display(), listed.key);
             problems.push(found("P0313", "metadata", message, Some("leave one of the two")));
             continue;
@@ -107,17 +107,21 @@ pub(super) fn of_metadata(folder: &Path, metadata: &Path, fields: &CaptionFields
     Ok(entries)
 }
 
-/// Images that take the default caption although there are caption files of another extension.
+/// Images that take the default caption although there are caption files of another extension; or none that takes it.
 pub(super) fn passed_over(folder: &Path, fields: &CaptionFields) -> Option<Notice> {
     fields.default_caption.as_ref()?;
     let entries = scan(folder, &[fields.extension()]).ok()?;
     let without = entries.iter().filter(|entry| entry.caption_path.is_none()).count();
+    if without == 0 {
+        let message = "`default_caption` has no effect: every image has a caption file".to_owned();
+        return Some(("P0402", "default_caption", message, "leave it out".to_owned()));
+    }
     let own = fields.extension().trim_start_matches('.');
     let other = caption_candidates(folder).ok()?.into_iter().find(|other| other != own)?;
     let plural = if without == 1 { " takes" } else { "s take" };
     let message = format!("{without} image{plural} `default_caption`, and there are caption files with `.{other}`");
     let help = format!("if they are meant, set `caption_extension: .{other}`");
-    (without > 0).then_some(("P0309", "caption_extension", message, help))
+    Some(("P0309", "caption_extension", message, help))
 }
 
 const FORM: &str = "write `{ \"name\": { \"caption\": \"…\", \"tags\": \"…\" } }`, or for `.jsonl` a line with `image_path` for each image";

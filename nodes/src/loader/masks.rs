@@ -25,6 +25,11 @@ pub(super) fn assign(folder: &Path, items: &mut [Sample]) -> Vec<Found> {
     for item in items {
         let stem = item.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         match masks.get(stem).map(Vec::as_slice) {
+            Some([mask]) if is_same(mask, &item.path) => {
+                let help = "give the folder of the masks, or for the images' alpha channels `alpha_mask: true`";
+                let message = format!("the mask of `{stem}` is the image itself");
+                return vec![found("P0403", "masks", message, Some(help))];
+            }
             Some([mask]) => match shape(mask, item.size) {
                 Ok(()) => {
                     used.insert(stem.to_owned());
@@ -51,6 +56,11 @@ pub(super) fn assign(folder: &Path, items: &mut [Sample]) -> Vec<Found> {
     }
     problems.extend(left_over(&masks, &used));
     problems
+}
+
+/// Whether two paths are of one file.
+fn is_same(mask: &Path, image: &Path) -> bool {
+    mask == image || mask.canonicalize().is_ok_and(|mask| image.canonicalize().is_ok_and(|image| mask == image))
 }
 
 /// Masks that no image has.

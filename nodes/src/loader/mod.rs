@@ -1,6 +1,7 @@
 //! Loaders: where training data comes from.
 
 mod captions;
+mod facts;
 mod faults;
 mod fitting;
 pub mod images;

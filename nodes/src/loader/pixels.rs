@@ -97,6 +97,34 @@ impl PixelFields {
         }
     }
 
+    /// Fields that change nothing of these images.
+    pub(super) fn notices(&self, items: &[Sample], buckets: bool) -> Vec<(&'static str, &'static str)> {
+        let rules = self.rules(buckets);
+        let cut_to_face = |item: &Sample| self.face_crop.is_some() && Face::of(item).is_some();
+        let whole = |item: &Sample| rules.before_cut(item) == item.fit.bucket;
+        let mut list = Vec::new();
+        if self.random_crop && !items.is_empty() && items.iter().all(|item| whole(item) && !cut_to_face(item)) {
+            list.push((
+                "random_crop",
+                "`random_crop` has no effect: every image has the shape of its bucket, so there is nothing to cut off",
+            ));
+        }
+        let unscaled = |item: &Sample| item.fit.resized == item.size && !cut_to_face(item);
+        if self.resize_interpolation.is_some() && !items.is_empty() && items.iter().all(unscaled) {
+            list.push(("resize_interpolation", "`resize_interpolation` has no effect: no image is resized"));
+        }
+        // An image that is enlarged to cover its cut exactly has no room for another one.
+        let fixed = |item: &Sample| {
+            let ((width, height), bucket) = (item.size, item.fit.bucket);
+            item.fit.resized == bucket && (width <= bucket.0 || height <= bucket.1)
+        };
+        let mut faces = items.iter().filter(|item| cut_to_face(item)).peekable();
+        if faces.peek().is_some() && faces.all(fixed) {
+            list.push(("face_crop", "`face_crop` has no effect: every image with a face fills its cut"));
+        }
+        list
+    }
+
     /// A face crop where no name tells of a face.
     pub(super) fn faceless(&self, items: &[Sample]) -> Option<&'static str> {
         let none = !items.is_empty() && items.iter().all(|item| Face::of(item).is_none());
@@ -148,6 +176,15 @@ impl Face {
     }
 }
 
+impl PixelRules {
+    /// Size of an image before a random cut.
+    fn before_cut(&self, sample: &Sample) -> (usize, usize) {
+        let bucket = sample.fit.bucket;
+        let large = sample.size.0 >= bucket.0 && sample.size.1 >= bucket.1;
+        if self.own_size && large { sample.size } else { sample.fit.resized }
+    }
+}
+
 impl View {
     /// Covering its bucket, cut in the middle.
     pub fn plain(sample: &Sample, mirrored: bool) -> View {
@@ -167,9 +204,7 @@ impl View {
         match (rules.face_crop, Face::of(sample)) {
             (Some(range), Some(face)) => view.around(face, range, rules.random_crop, sample, place),
             _ if rules.random_crop => {
-                if rules.own_size && sample.size.0 >= bucket.0 && sample.size.1 >= bucket.1 {
-                    view.resized = sample.size;
-                }
+                view.resized = rules.before_cut(sample);
                 let mut offset = |length: usize, side: usize| {
                     let room = length.saturating_sub(side);
                     ((place() * (room + 1) as f64) as usize).min(room)

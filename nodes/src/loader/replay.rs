@@ -10,6 +10,7 @@ use pipe_core::node::{About, CheckCx, Facts, Node, PlanCx, missing_help};
 use pipe_core::plan::{Bytes, Category, NodePlan};
 use pipe_core::port::{Input, Output, PortType, Rate};
 use pipe_core::run::{BuildCx, Built, RunError};
+use pipe_data::tokenizer::parse_weights;
 use pipe_data::weights::{Header, WeightFile, shown};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,8 +95,7 @@ impl Node for ReplayLoader {
                     facts = facts.with("pooled_dim", pooled as u64);
                 }
                 if file.info("captions").is_some() {
-                    facts = facts.with("captions", true);
-                    check_captions(cx, &file);
+                    facts = facts.with("captions", true).with("emphasis_fault", check_captions(cx, &file));
                 }
                 facts
             }
@@ -139,8 +139,9 @@ const KNOWN: [&str; 16] = [
 ];
 
 /// Captions that cannot be read, or that embeddings in the same file make idle.
-fn check_captions(cx: &mut CheckCx, file: &WeightFile) {
-    if let Err(why) = captions(file) {
+fn check_captions(cx: &mut CheckCx, file: &WeightFile) -> Option<String> {
+    let captions = captions(file);
+    if let Err(why) = &captions {
         cx.error("P0302", "path", why, Some("a row is a caption's UTF-8 bytes, filled up with zeros".into()));
     }
     let idle = ["context", "context_mask", "pooled"].into_iter().find(|name| file.info(name).is_some());
@@ -149,6 +150,11 @@ fn check_captions(cx: &mut CheckCx, file: &WeightFile) {
         let help = "keep `captions` where text encoders learn, the embeddings where none does";
         cx.error("P0302", "path", message, Some(help.into()));
     }
+    let rows = captions.unwrap_or_default();
+    let fault = |(row, text): (usize, &String)| {
+        Some(format!("the caption of row {row} cannot be read: {}", parse_weights(text).err()?))
+    };
+    rows.iter().enumerate().find_map(fault)
 }
 
 /// The captions of all rows; none where the file has no such tensor.

@@ -31,6 +31,15 @@ pub struct Sample {
     pub mask: Option<MaskSource>,
 }
 
+/// Mean distance between the aspect ratios of images and of their buckets; nothing without images.
+pub fn mean_ratio_error<'s>(samples: impl IntoIterator<Item = &'s Sample>) -> Option<f64> {
+    let (mut count, mut sum) = (0u64, 0.0);
+    for sample in samples {
+        (count, sum) = (count + 1, sum + sample.fit.ratio_error(sample.size));
+    }
+    (count > 0).then(|| sum / count as f64)
+}
+
 /// Where a mask comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MaskSource {
@@ -50,6 +59,30 @@ pub struct CaptionRules {
 }
 
 impl CaptionRules {
+    /// Whether each use of a caption that is not dropped has the caption as it is.
+    pub fn is_plain(&self) -> bool {
+        let options = &self.options;
+        self.warmup.is_none() && !options.wildcards && !options.shuffle && options.tag_dropout <= 0.0
+    }
+
+    /// Whether captions are cut into tags and joined again.
+    pub fn cuts(&self) -> bool {
+        self.warmup.is_some() || self.options.changes_tags()
+    }
+
+    /// A text of captions as uses have it, where those are cut into tags and joined again.
+    pub fn rejoined(&self, text: &str) -> String {
+        let CaptionOptions { separator, secondary_separator, .. } = &self.options;
+        let mut text = text.to_owned();
+        if self.cuts() {
+            text = text.split(separator.as_str()).map(str::trim).collect::<Vec<_>>().join(", ");
+        }
+        match secondary_separator.is_empty() {
+            true => text,
+            false => text.replace(secondary_separator.as_str(), separator),
+        }
+    }
+
     /// In a run of so many steps.
     pub fn of(&self, total_steps: u64) -> CaptionOptions {
         let warmup = self.warmup.map(|(min, steps, ratio)| {
@@ -115,7 +148,7 @@ pub struct Samples {
     pub resolution: (usize, usize),
     /// Aspect-ratio buckets.
     pub buckets: Option<BucketRules>,
-    /// Images of the class, used as often as the others together.
+    /// Images of the class, used as often as the others of their resolution together.
     pub regularization: bool,
     /// The target is what the base model predicts.
     pub preserve: bool,
@@ -128,7 +161,7 @@ plain_value!(Samples);
 impl Samples {
     /// As it counts in an epoch, with so many images.
     pub fn counted(&self, images: usize) -> Folder {
-        Folder { images, repeats: self.repeats, regularization: self.regularization }
+        Folder { images, repeats: self.repeats, resolution: self.resolution, regularization: self.regularization }
     }
 
     /// Images that are trained on.
@@ -153,6 +186,15 @@ mod tests {
         assert_eq!(warmup(None, Some(0.25)), Some(TokenWarmup { min: 2, steps: 250 }));
         assert_eq!(warmup(Some(7), None), Some(TokenWarmup { min: 2, steps: 7 }));
         assert_eq!(CaptionRules::default().of(10), CaptionOptions::default());
+    }
+
+    #[test]
+    fn a_trigger_is_what_captions_become() {
+        let options = CaptionOptions { shuffle: true, secondary_separator: ";;".into(), ..Default::default() };
+        let rules = CaptionRules { options: options.clone(), warmup: None };
+        assert_eq!(rules.rejoined("sks,big;;dog"), "sks, big,dog");
+        let still = CaptionRules { options: CaptionOptions { shuffle: false, ..options }, warmup: None };
+        assert_eq!(still.rejoined("sks,big;;dog"), "sks,big,dog");
     }
 
     #[test]

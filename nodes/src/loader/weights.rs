@@ -38,6 +38,11 @@ pub(super) fn apply(factors: &BTreeMap<String, Factor>, items: &mut [Sample]) ->
     Ok(())
 }
 
+/// Whether factors change nothing.
+pub(super) fn are_one(factors: &BTreeMap<String, Factor>) -> bool {
+    factors.values().all(|factor| factor.0 == 1.0)
+}
+
 /// Whether a name matches a pattern, in which `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };

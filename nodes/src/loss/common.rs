@@ -257,6 +257,7 @@ fn text_fits(cx: &mut CheckCx, family: Family, model: &Facts, batch: &Facts, nam
     texts_fit::emphasis(cx, "batch", batch, &trained);
     let all: Vec<&TextFacts> = cached.iter().chain(&trained).collect();
     texts_fit::check(cx, "batch", family, model, &all);
+    texts_fit::lengths(cx, "batch", family, batch, &all);
     let widths: Vec<u64> = family.text_encoders().iter().filter_map(|c| have(*c)).map(|t| t.width).collect();
     let Some(wanted) = model.u64("context_dim") else { return };
     let width = match family {

@@ -140,7 +140,9 @@ pub fn build(
 ) -> Result<Built, RunError> {
     let engine = Engine::open(cx.settings)?;
     memory.refuse(&engine)?;
-    let content = source.fingerprint(family.denoiser())?;
+    // Shapes do not tell all sizes, such as heads and the groups of norms.
+    let sizes = serde_json::to_string(&network).unwrap_or_default();
+    let content = format!("{} {sizes}", source.fingerprint(family.denoiser())?);
     let goal = (objective.prediction, objective.zero_terminal_snr);
     let held = (memory.memory.checkpointing.policy(), memory.keeping(&network));
     let model: Arc<Denoiser> = Denoiser::new(family, network, goal, held, (source, layout), engine);

@@ -24,6 +24,9 @@ use crate::loss::{At, LossProgram, Losses};
 /// Name of the step, in a saved state, from which the text encoders stay as they are.
 const TEXT_UNTIL: &str = "text_until";
 
+/// Name of the step, in a saved state, from which captions have all their tags.
+const TAGS_UNTIL: &str = "tags_until";
+
 /// Name of the loss's scale in a saved state.
 const LOSS_SCALE: &str = "loss_scale";
 
@@ -245,6 +248,7 @@ impl Driver for Stepper {
         ]);
         values.extend(self.scaler.map(|scaler| (LOSS_SCALE.to_string(), scaler.saved())));
         values.extend(self.recipe.text_until.map(|until| (TEXT_UNTIL.to_string(), until.to_string())));
+        values.extend(self.loss.source().tags_until().map(|until| (TAGS_UNTIL.to_string(), until.to_string())));
         let losses = self.numbers.bytes();
         let mut pieces = self.updater.pieces();
         pieces.push(state::Piece::View(View { name: state::LOSSES.into(), data: Data::U8(&losses) }));
@@ -279,6 +283,15 @@ impl Driver for Stepper {
             self.recipe.progress.warn(&format!(
                 "the text encoders, which stayed as they were from step {before} on, learn again until step {until}: with the length of \
                  the run `stop_text_encoder_training` has changed; give it in `steps` to keep it"
+            ));
+        }
+        if let (Some(before), Some(until)) = (saved.number(TAGS_UNTIL), self.loss.source().tags_until())
+            && before < until
+            && step < until
+        {
+            self.recipe.progress.warn(&format!(
+                "captions have all their tags at step {until} and not at step {before}: with the length of the run the `ratio` of \
+                 `token_warmup` has changed, and tags that were in use are taken out again; give it in `steps` to keep it"
             ));
         }
         Ok(())

@@ -57,7 +57,7 @@ fn dataset(folder: &FolderAbout, batch_size: u64) -> Json {
         "min_bucket_reso": sides.map(|sides| sides.0),
         "max_bucket_reso": sides.map(|sides| sides.1),
         "tag_frequency": parsed(tag_frequency(&[tags])),
-        "bucket_info": parsed(bucket_info(&buckets, None)),
+        "bucket_info": parsed(bucket_info(&buckets, folder.ratio_error)),
         "resize_interpolation": rules.pixels.filter.map(filter_name),
         "subsets": [subset],
     })

@@ -285,21 +285,24 @@ fn data(training: &mut AdapterMetadata, settings: &Settings, about: &DataAbout) 
     training.total_batch_size = Some(about.batch_size * settings.train.accumulate);
     let (width, height) = about.resolution;
     training.resolution = Some((width as u64, height as u64)).filter(|sides| *sides != (0, 0));
-    let tags = |name: &str| about.tags.iter().find(|(folder, _)| folder == name).map(|(_, tags)| tags);
     let folder = |(name, repeats, images): &(String, u64, u64)| DatasetFolder {
         name: name.clone(),
         repeats: *repeats,
         images: *images,
-        tags: tags(name).into_iter().flatten().cloned().collect(),
+        ..Default::default()
     };
-    let folders: Vec<DatasetFolder> = about.folders.iter().map(folder).collect();
+    // By place: several folders may have one name.
+    let mut folders: Vec<DatasetFolder> = about.folders.iter().map(folder).collect();
+    for (folder, (_, tags)) in folders.iter_mut().zip(&about.tags) {
+        folder.tags = tags.iter().cloned().collect();
+    }
     let buckets: Vec<BucketCount> =
         about.buckets.iter().map(|(size, count)| BucketCount { size: *size, count: *count }).collect();
     training.dataset_dirs = Some(dataset_dirs(&folders));
     let regularization: Vec<DatasetFolder> = about.reg_folders.iter().map(folder).collect();
     training.reg_dataset_dirs = Some(dataset_dirs(&regularization));
     training.tag_frequency = Some(tag_frequency(&folders));
-    training.bucket_info = Some(bucket_info(&buckets, None));
+    training.bucket_info = Some(bucket_info(&buckets, about.ratio_error));
     if about.several.len() > 1 {
         training.more.insert("ss_datasets".into(), datasets(&about.several, about.batch_size));
     }

@@ -28,6 +28,12 @@ impl Fit {
         (ratio(self.bucket) - ratio(image)).abs()
     }
 
+    /// Pixels before the crop for each one behind it.
+    pub fn waste(&self) -> usize {
+        let area = |(width, height): (usize, usize)| width.saturating_mul(height);
+        area(self.resized) / area(self.bucket).max(1)
+    }
+
     /// Left and top of the centre crop.
     pub fn crop(&self) -> (usize, usize) {
         let offset = |resized: usize, bucket: usize| resized.saturating_sub(bucket) / 2;

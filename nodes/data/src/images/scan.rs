@@ -97,9 +97,12 @@ pub fn caption_candidates(folder: impl AsRef<Path>) -> Result<Vec<String>, Image
     let texts = names
         .iter()
         .filter_map(split)
-        .filter(|(stem, e)| images.contains(stem) && ["txt", "caption", "caption2", "tags"].contains(&e.as_str()));
+        .filter(|(stem, e)| images.contains(stem) && CAPTIONS.iter().any(|known| e.eq_ignore_ascii_case(known)));
     Ok(texts.map(|(_, e)| e).collect::<BTreeSet<_>>().into_iter().collect())
 }
+
+/// Usual extensions of caption files.
+const CAPTIONS: [&str; 4] = ["txt", "caption", "caption2", "tags"];
 
 fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension().and_then(|e| e.to_str())
@@ -139,12 +142,11 @@ pub fn read_caption(path: impl AsRef<Path>) -> Result<String, ImageError> {
 }
 
 /// What of a caption file's text is used: with `all_lines` (for wildcards) every line that is not blank, otherwise the
-/// first line.
+/// first of them. (sd-scripts takes the first line even when it is blank, and trains on an empty caption.)
 pub fn caption_text(text: &str, all_lines: bool) -> String {
-    if all_lines {
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.join("\n")
-    } else {
-        text.lines().next().unwrap_or_default().trim().to_owned()
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match all_lines {
+        true => lines.collect::<Vec<_>>().join("\n"),
+        false => lines.next().unwrap_or_default().to_owned(),
     }
 }

@@ -42,6 +42,7 @@ fn cached(rules: CaptionRules, caption: &str) -> Cached {
         folders: vec![folder],
         usable: (0..4).collect(),
         starts: Vec::new(),
+        batches: 0,
         held_out: Vec::new(),
         image_keys: (0..4).map(|i| ((i, false), "image".to_owned())).collect(),
         mask_keys: HashMap::new(),
@@ -56,6 +57,8 @@ fn cached(rules: CaptionRules, caption: &str) -> Cached {
         accumulate: 2,
         order: Mutex::new(None),
         plain: OnceLock::new(),
+        notices: Vec::new(),
+        apart: 0,
         statistics: (0, 0.0, 0.0),
     };
     cached.number();
@@ -100,4 +103,59 @@ fn captions_are_functions_of_their_place_in_the_run() {
     }
     assert!(seen.len() > 15, "{seen:?}");
     assert_eq!(first.whole_caption(0), "a, b, c, d, e, f");
+}
+
+#[test]
+fn captions_without_the_trigger_are_counted() {
+    use crate::loader::sample::PreserveClass;
+    let options = CaptionOptions { wildcards: true, ..Default::default() };
+    let rules = CaptionRules { options: options.clone(), warmup: None };
+    let told = |caption: &str, options: &CaptionOptions| {
+        let mut cached = cached(CaptionRules { options: options.clone(), warmup: None }, caption);
+        cached.folders[0].class =
+            Some(PreserveClass { trigger: rules.rejoined("sks dog"), class: "dog".into(), weight: 1.0 });
+        cached.untriggered()
+    };
+    assert_eq!(told("a sks dog", &options), None);
+    assert!(told("a {cat|cow}", &options).unwrap().starts_with("4 of the 4 captions of the first epoch"));
+    // Dropped captions have nothing to preserve, and captions that do not change were checked.
+    assert_eq!(told("a cat", &CaptionOptions { dropout: 1.0, ..options.clone() }), None);
+    assert_eq!(told("a cat", &CaptionOptions::default()), None);
+    let few = cached(rules, "a");
+    assert_eq!((few.per_epoch(), few.tags_until()), (2, None));
+}
+
+/// A picture that is its own mask: where it is cut and mirrored its mask is too.
+#[test]
+fn masks_are_cut_as_images_are_at_each_use() {
+    use crate::common::batch::PixelRules;
+    use crate::loader::sample::MaskSource;
+    use pipe_data::images::{Rgb8, png};
+    let folder = tempfile::tempdir().unwrap();
+    let (photo, mask) = (folder.path().join("photo.png"), folder.path().join("mask.png"));
+    let mut picture = Rgb8::new(24, 16);
+    picture.pixels.iter_mut().enumerate().for_each(|(at, value)| *value = (at / 3 * 37 % 251) as u8);
+    png::write(&photo, &picture, &[]).unwrap();
+    png::write(&mask, &picture, &[]).unwrap();
+    let mut cached = cached(CaptionRules::default(), "a");
+    cached.folders[0].flip = true;
+    cached.folders[0].pixels = PixelRules { random_crop: true, own_size: true, ..Default::default() };
+    for Item { sample, .. } in &mut cached.items {
+        (sample.path, sample.mask) = (photo.clone(), Some(MaskSource::File(mask.clone())));
+        (sample.size, sample.fit) = ((24, 16), buckets::cover((8, 8), (24, 16)));
+    }
+    let mut seen = BTreeSet::new();
+    for epoch in 0..6 {
+        let batch = cached.batch(epoch, 0).unwrap();
+        let (images, masks) = (batch.images.unwrap().rows(), batch.mask.unwrap().rows());
+        for (image, mask) in images.iter().zip(&masks) {
+            let red = image[..64].iter().map(|value| (value + 1.0) / 2.0);
+            assert!(red.zip(mask).all(|(image, mask)| (image - mask).abs() < 1e-6));
+            seen.insert(format!("{:?}", &mask[..3]));
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+    // A file that became another one is not stretched.
+    png::write(&photo, &Rgb8::new(20, 16), &[]).unwrap();
+    assert_eq!(cached.batch(0, 0).unwrap_err().code, "P0307");
 }

@@ -37,26 +37,24 @@ pub fn count_tags<'a>(captions: impl IntoIterator<Item = &'a str>) -> BTreeMap<S
     tags
 }
 
-/// `ss_tag_frequency`: folder → tag → count. Folders of the same name are added up.
+/// `ss_tag_frequency`: folder → tag → count, with the names of [`dataset_dirs`].
 pub fn tag_frequency(folders: &[DatasetFolder]) -> String {
-    let mut all: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    for folder in folders {
-        let tags = all.entry(&folder.name).or_default();
-        for (tag, count) in &folder.tags {
-            *tags.entry(tag).or_insert(0) += count;
-        }
-    }
-    json!(all).to_string()
+    by_folder(folders, |folder| json!(folder.tags))
 }
 
 /// `ss_dataset_dirs`: folder → repeats and images. Names that occur again get ` (2)` and so on.
 pub fn dataset_dirs(folders: &[DatasetFolder]) -> String {
+    by_folder(folders, |folder| json!({ "n_repeats": folder.repeats, "img_count": folder.images }))
+}
+
+/// Something of each folder, by a name that no other has.
+fn by_folder(folders: &[DatasetFolder], value: impl Fn(&DatasetFolder) -> Json) -> String {
     let mut all = Map::new();
     for folder in folders {
         let numbered = (2..).map(|n| format!("{} ({n})", folder.name));
         let mut names = std::iter::once(folder.name.clone()).chain(numbered);
         if let Some(name) = names.find(|name| !all.contains_key(name)) {
-            all.insert(name, json!({ "n_repeats": folder.repeats, "img_count": folder.images }));
+            all.insert(name, value(folder));
         }
     }
     Json::Object(all).to_string()
@@ -83,7 +81,10 @@ mod tests {
         let tags = count_tags(["A cat, sks", "a cat,, dog ", ""]);
         let folder = DatasetFolder { name: "10_cats".into(), repeats: 10, images: 2, tags };
         let folders = [folder.clone(), folder];
-        assert_eq!(tag_frequency(&folders), r#"{"10_cats":{"a cat":4,"dog":2,"sks":2}}"#);
+        assert_eq!(
+            tag_frequency(&folders),
+            r#"{"10_cats":{"a cat":2,"dog":1,"sks":1},"10_cats (2)":{"a cat":2,"dog":1,"sks":1}}"#
+        );
         assert_eq!(
             dataset_dirs(&folders),
             r#"{"10_cats":{"n_repeats":10,"img_count":2},"10_cats (2)":{"n_repeats":10,"img_count":2}}"#
