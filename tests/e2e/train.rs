@@ -191,7 +191,7 @@ fn a_text_encoder_that_learns_at_the_common_rate_is_said_to() {
 fn what_the_user_says_of_a_file_is_in_it() {
     let words = "metadata: { title: Faces, author: me, tags: [face, disc], comment: a try, thumbnail: face.png, \
                  is_negative_embedding: false }";
-    let (before, every) = ("update: adamw, dtype: f32, every: { steps: 10 }", "every: { steps: 1 }");
+    let (before, every) = ("update: adamw, dtype: f32, every: { steps: 2 }", "every: { steps: 1 }");
     let text = tiny(2).replace(before, &format!("update: adamw, name: faces, {every}, {words}"));
     let least = "  least: { type: saver.adapter, name: least, adapter: lora, update: adamw, metadata: false }\n";
     let dir = folder("tiny.yaml", &(text + least));
@@ -289,7 +289,7 @@ fn a_preview_that_fails_comes_after_all_that_is_kept() {
     let text = tiny(4)
         .replace("save_state: { steps: 4 }", "save_state: { minutes: 600 }")
         .replace("    steps: 2\n", "    steps: 2\n    at_start: false\n    every: { steps: 2 }\n")
-        .replace("every: { steps: 10 }", "every: { steps: 2 }, keep_best: held")
+        .replace("every: { steps: 4 }", "every: { steps: 2 }, keep_best: held")
         .replace("  metrics:", "  held: { type: logger.validation, loss: loss, batch: cached, passes: 1, every: { steps: 2 } }\n  metrics:");
     let dir = folder("tiny.yaml", &text);
     let run = dir.path().join("runs/tiny");
@@ -365,7 +365,7 @@ fn killed_before_the_first_state_a_run_begins_again() {
 /// What a run has at its end is also there when the run is made longer.
 #[test]
 fn a_run_made_longer_has_the_file_of_where_it_had_ended() {
-    let dir = folder("tiny.yaml", &tiny(4).replace("every: { steps: 10 }", "every: { steps: 2 }"));
+    let dir = folder("tiny.yaml", &tiny(4).replace("every: { steps: 4 }", "every: { steps: 2 }"));
     let files = dir.path().join("runs/tiny/checkpoints");
     train(dir.path(), &[]).expect(0);
     let end = tensors(&files.join("tiny.safetensors"));
