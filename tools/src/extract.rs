@@ -203,7 +203,7 @@ fn factors(difference: Vec<f64>, shape: &[usize], what: Extract, name: &str, kep
         part_kept = kept_of(&difference, &up, &down, rank);
     }
     kept.add(name, part_kept, out.min(row), rank);
-    Pair { rank, weight: shape.to_vec(), up, down, alpha: rank as f32, magnitude: None }
+    Pair { rank, weight: shape.to_vec(), up, down, alpha: rank as f32, magnitude: None, on_inputs: false }
 }
 
 /// `√(1 − ‖A − U·D‖²/‖A‖²)`: for the factors of a decomposition the part of the norm that they hold; 0 for factors that

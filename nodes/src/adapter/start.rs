@@ -8,6 +8,7 @@ use pipe_data::weights::{Header, WeightFile, shown};
 use pipe_networks::adapters::{Kind, Target};
 
 use super::Parts;
+use super::base::verified;
 use super::file::AdapterFile;
 use crate::common::errors;
 
@@ -39,6 +40,10 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
         let help = "give the adapter the text encoders (`text: …`) to have them trained as well";
         cx.warn("P0402", "weights", message, Some(help.into()));
     }
+    if let Err(error) = verified(file, &cx.path(path)) {
+        cx.error(error.code, "weights", error.message, error.help);
+        return;
+    }
     let split: Vec<Target> = targets.iter().filter(|t| by_values(t)).cloned().collect();
     if split.is_empty() {
         return;
@@ -64,6 +69,9 @@ fn by_values(target: &Target) -> bool {
 
 /// How a file differs from the modules and ranks asked for.
 fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
+    if let Some(message) = file.clashes.first() {
+        return Some(message.clone());
+    }
     let expected: HashMap<String, Vec<usize>> = targets.iter().flat_map(Target::file_shapes).collect();
     let missing = expected.keys().filter(|k| file.shape(k).is_none()).count();
     let others = file.names().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k));
@@ -105,6 +113,7 @@ pub(super) fn read(
     if let Some(problem) = misfit(&file, targets) {
         return Err(RunError::new("P0305", problem).at("weights"));
     }
+    file.verify(opened)?;
     let mut initial = HashMap::new();
     for target in targets {
         initial.extend(unpacked(opened, &file, target)?);
