@@ -182,17 +182,18 @@ fn copies_of_a_weight_count_once() {
         let path = folder.path().join(name);
         let tensors = layers.iter().flat_map(|(layer, value)| {
             [("lora_A", [1, 32]), ("lora_B", [32, 1])].map(|(end, shape)| {
-                TensorOut::f32(format!("{layer}.{end}.weight"), DType::F32, shape, vec![*value; 32])
+                let values: Vec<f32> = (0..32).map(|i| value * (i as f32).sin()).collect();
+                TensorOut::f32(format!("{layer}.{end}.weight"), DType::F32, shape, values)
             })
         });
         write_safetensors(&path, tensors, &BTreeMap::new()).unwrap();
         format!("type: adapter.lora, base_weights: [{{ path: {} }}]", path.display())
     };
     let (a, b) = ("transformer.layers.0.attn1.to_q", "transformer.layers.0.attn2.to_q");
-    let one = LUMINA_NEXT.still(&lora("one.safetensors", &[("lora_unet_layers_0_attention_wq", 0.2)]));
+    let one = LUMINA_NEXT.still(&lora("one.safetensors", &[("transformer.layers.0.attn1.to_q", 1.0)]));
     apart(&one, &LUMINA_NEXT.still("type: adapter.lora"), "the file changes something");
-    close(&LUMINA_NEXT.still(&lora("both.safetensors", &[(a, 0.2), (b, 0.2)])), &one, "both");
-    let differ = lora("differ.safetensors", &[(a, 0.2), (b, 0.3)]);
+    close(&LUMINA_NEXT.still(&lora("both.safetensors", &[(a, 1.0), (b, 1.0)])), &one, "both");
+    let differ = lora("differ.safetensors", &[(a, 1.0), (b, 1.5)]);
     let checked = look(folder.path(), &LUMINA_NEXT.document(2, &differ, "1e-2"));
     let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
     assert!(matches!(faults[..], [("P0305", message)] if message.contains("do not change it alike")), "{faults:?}");
@@ -423,6 +424,18 @@ fn a_dense_file_is_not_of_parts() {
     let checked = look(folder.path(), &FLUX.document(2, &adapter, "1e-2"));
     let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
     assert!(matches!(faults[..], [("P0305", message)] if message.contains("is not one of split parts")), "{faults:?}");
+}
+
+/// A rank that is no sum of three says so already.
+#[test]
+fn a_rank_that_is_not_of_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    losses(folder.path(), &FLUX.document(1, "type: adapter.lora, rank: 4, include: ['qkv']", "1e-2"));
+    let file = folder.path().join("out/checkpoints/case.safetensors");
+    let adapter = format!("type: adapter.lora, rank: from_file, split_qkv: true, weights: {}", file.display());
+    let checked = look(folder.path(), &FLUX.document(2, &adapter, "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.help.clone().unwrap_or_default())).collect();
+    assert!(matches!(&faults[..], [("P0305", help)] if help.contains("leave `split_qkv` out")), "{faults:?}");
 }
 
 /// Parts that are all left out.

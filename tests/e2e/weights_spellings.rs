@@ -122,7 +122,7 @@ fn magnitudes_go_between_spellings() {
 #[test]
 fn one_sum_for_each_layer_of_one_model() {
     let dir = dir();
-    let sizes: [&[usize]; 2] = [&[2, 8], &[8, 2]];
+    let sizes: [&[usize]; 2] = [&[2, 640], &[640, 2]];
     let inner = "transformer_blocks_0_attn1_to_q";
     let own = format!("lora_unet_input_blocks_4_1_{inner}");
     file(&dir, "own.safetensors", &pair(&own, sizes, 0), &[]);
@@ -135,6 +135,9 @@ fn one_sum_for_each_layer_of_one_model() {
     let (mixed, wanted) = (join("other.safetensors", "a.safetensors"), join("same.safetensors", "b.safetensors"));
     assert!(layers(&mixed).into_iter().eq([own.clone()]));
     assert_eq!(delta(&mixed, &own), delta(&wanted, &own));
+    let line = ["merge", "--lora", "own.safetensors", "--lora", "same.safetensors", "--rank", "3", "--conv-rank", "1"];
+    let ran = pipe(&dir, &[&line[..], &["-o", "no.safetensors"]].concat()).expect(1);
+    assert!(ran.err.starts_with("error[P0402") && ran.err.contains("`--conv-rank` has no effect"), "{}", ran.err);
     // By what the metadata say, and by names that are of no one family.
     file(
         &dir,

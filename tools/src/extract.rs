@@ -61,6 +61,16 @@ pub fn extract(what: Extract, output: &Output, progress: &mut dyn FnMut(usize, u
         let message = format!("`{}` is {}, its base {}", what.tuned.display(), tuned.family, base.family);
         return Err(ToolError::new("P0401", message).at(what.tuned));
     }
+    let unet = base.family.denoiser() == Component::Unet;
+    for (option, given, idle) in
+        [("--conv-rank", what.conv_rank.is_some(), !unet), ("--embedders", what.embedders, unet)]
+    {
+        if given && idle {
+            let message = format!("`{option}` has no effect on {}", base.family);
+            let why = if unet { "it is for transformers" } else { "it is for U-Nets" };
+            return Err(ToolError::new("P0402", message).help(format!("leave it out: {why}")));
+        }
+    }
     let names = base.names();
     let mut report = Extracted::default();
     let mut work = Vec::new();

@@ -63,14 +63,16 @@ pub fn names_for(files: &[&AdapterFile]) -> Result<Names> {
     Err(files[0].unknown(&unknown, [&what[0], &what[1]]).help(help))
 }
 
-/// The names of the first public model that has all layers of each file, whatever their sizes are. Nothing where a file has
+/// The names of the first public model that has all layers of each file, whatever their sizes are, of the given family if
+/// there is one. Nothing where a file has
 /// layers of none.
 ///
 /// # Errors
 /// P0305 where each file is of a model, and they are of no one family.
-pub fn names_alike(files: &[AdapterFile]) -> Result<Option<Names>> {
+pub fn names_alike(files: &[AdapterFile], family: Option<Family>) -> Result<Option<Names>> {
     let has = |names: &Names, file: &AdapterFile| file.layers.keys().all(|name| names.find(name).is_some());
     let mut own: Vec<Option<Family>> = vec![None; files.len()];
+    let mut other = None;
     for names in every() {
         let mut all = true;
         for (file, family) in files.iter().zip(&mut own) {
@@ -80,9 +82,15 @@ pub fn names_alike(files: &[AdapterFile]) -> Result<Option<Names>> {
                 family.get_or_insert(names.family);
             }
         }
-        if all {
+        if all && family.is_none_or(|family| family == names.family) {
             return Ok(Some(names));
         }
+        if all {
+            other.get_or_insert(names);
+        }
+    }
+    if other.is_some() {
+        return Ok(other);
     }
     let known: Vec<(&AdapterFile, Family)> = files.iter().zip(&own).filter_map(|(f, own)| Some((f, (*own)?))).collect();
     let other = known.iter().find(|(_, family)| *family != known[0].1).filter(|_| known.len() == files.len());

@@ -50,7 +50,7 @@ pub fn join(what: Join, output: &Output) -> Result<Kept> {
     let (naming, layers) = layers(&files, what.base)?;
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| files[0].dtype()));
     let mut kept = Kept::default();
-    let mut sizes = BTreeSet::new();
+    let (mut sizes, mut convolutions) = (BTreeSet::new(), false);
     for (name, sources) in &layers {
         let mut pairs = Vec::new();
         for (file, own, swap) in sources {
@@ -77,9 +77,11 @@ pub fn join(what: Join, output: &Output) -> Result<Kept> {
                 Pair { rank, up, down, alpha: rank as f32, ..sum }
             }
         };
+        convolutions |= sum.is_conv();
         sizes.insert(sum.rank);
         tensors.push_pair(name, &sum, naming);
     }
+    what.ranks.map_or(Ok(()), |ranks| ranks.heard(convolutions))?;
     let mut map = common(&files);
     let rank = |n: &usize| n.to_string();
     let text = if sizes.len() == 1 { sizes.first().map(rank) } else { None };
@@ -168,7 +170,10 @@ fn layers(files: &[AdapterFile], base: Option<&Path>) -> Result<(Naming, Layers)
     let names: Names = match base {
         Some(base) => Model::open(base)?.names(),
         None => {
-            let names = names_alike(files)?;
+            let names = match names_for(&files.iter().collect::<Vec<_>>()) {
+                Ok(names) => Some(names),
+                Err(_) => names_alike(files, files.iter().find_map(family))?,
+            };
             if one_kind && names.as_ref().is_none_or(|names| !mixed(files, names)) {
                 for (number, file) in files.iter().enumerate() {
                     for name in file.layers.keys() {

@@ -5,7 +5,6 @@
 //! layer in several spellings, whose sum that is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
 use pipe_core::run::RunError;
 use pipe_data::lora_names::{Piece, Spellings, Wanted, split_tensor};
@@ -14,7 +13,7 @@ use pipe_data::weights::{Component, Header, WeightFile, shown};
 use super::Parts;
 use super::extras::norm_targets;
 use super::targeting::layers;
-use crate::common::errors;
+use super::values::{number, values};
 
 /// A layer that a file may adapt.
 pub(super) struct Layer {
@@ -386,45 +385,4 @@ fn is_text(layer: &str) -> bool {
 fn unlike(a: &str, b: &str) -> String {
     let (a, b) = (shown(a), shown(b));
     format!("`{a}` and `{b}` are for one weight of this model, and do not change it alike")
-}
-
-/// Values of a tensor of an adapter file; one that is no finite number would spoil the whole model.
-fn values(file: &WeightFile, key: &str) -> Result<Vec<f32>, RunError> {
-    let values = file.f32(key).map_err(|e| errors::file_error(&e, "weights"))?;
-    finite(file, key, values)
-}
-
-fn finite(file: &WeightFile, key: &str, values: Vec<f32>) -> Result<Vec<f32>, RunError> {
-    if values.iter().all(|x| x.is_finite()) {
-        return Ok(values);
-    }
-    let message = format!("tensor `{}` of `{}` has values that are not finite", shown(key), file.path().display());
-    let help = "the training diverged; use a file that was saved earlier";
-    Err(RunError::new("P0303", message).at("weights").help(help))
-}
-
-/// A number of a file, whole or not.
-fn number(file: &WeightFile, name: &str) -> Result<Option<f32>, RunError> {
-    let whole = || file.i64(name).map(|v| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
-    let values = file.f32(name).or_else(|_| whole()).map_err(|e| errors::file_error(&e, "weights"))?;
-    Ok(finite(file, name, values)?.first().copied())
-}
-
-/// Names the content of a file: equal fingerprints mean equal tensors.
-pub(super) fn fingerprint(path: &Path) -> Result<String, RunError> {
-    let error = |e| errors::file_error(&e, "weights");
-    let file = WeightFile::open(path).map_err(error)?;
-    let mut names: Vec<&str> = file.names().collect();
-    names.sort_unstable();
-    let mut hasher = blake3::Hasher::new();
-    for name in names {
-        let shape = file.info(name).map(|info| format!(" {:?} {:?}", info.dtype, info.shape)).unwrap_or_default();
-        hasher.update(name.as_bytes());
-        hasher.update(shape.as_bytes());
-        hasher.update_rayon(&file.bytes(name).map_err(error)?);
-    }
-    if let Some(text) = file.header().metadata.get("lora_adapter_metadata") {
-        hasher.update(text.as_bytes());
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -28,7 +28,12 @@ pub(super) fn header(cx: &mut CheckCx, path: Option<&String>) -> Option<Header> 
 /// where the ranks are the file's.
 pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &[Target], own_ranks: bool) {
     if let Some(problem) = misfit(file, targets) {
+        let fixed = |t: &Target| turns(t) || matches!(t.kind, Kind::Scale { .. });
         let help = match own_ranks {
+            _ if uneven(file, targets).is_some() => UNSPLIT,
+            true if targets.iter().any(fixed) => {
+                "set the adapter's own fields as they were when the file was trained, or take a file of its kind"
+            }
             true => "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them",
             false => "the file is of another model or another kind of adapter; `pipe inspect` shows what it holds",
         };
@@ -55,6 +60,19 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
     if let Err(error) = read {
         cx.error(error.code, "weights", error.message, error.help);
     }
+}
+
+/// What helps where a file is not of split parts.
+const UNSPLIT: &str = "leave `split_qkv` out for this file";
+
+/// A layer in parts whose rank in the file is none that parts of one rank add up to.
+fn uneven<'a>(file: &AdapterFile, targets: &'a [Target]) -> Option<&'a Target> {
+    targets.iter().find(|target| {
+        let Kind::Lora { parts, .. } = &target.kind else { return false };
+        let down = file.shape(&format!("{}.lora_down.weight", target.name));
+        let rank = down.and_then(|shape| shape.first().copied()).unwrap_or(0);
+        !parts.is_empty() && !rank.is_multiple_of(parts.len())
+    })
 }
 
 /// Whether its α is the constraint of a rotation.
@@ -93,6 +111,9 @@ fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
             expected.len(),
             unknown.len()
         ));
+    }
+    if let Some(target) = uneven(file, targets) {
+        return Some(format!("the up factor of `{}` is not one of split parts", target.name));
     }
     let mut expected: Vec<_> = expected.into_iter().collect();
     expected.sort();
@@ -141,7 +162,7 @@ fn unpacked(
             }
             _ => {
                 let message = format!("the up factor of `{}` is not one of split parts", target.name);
-                (message, "leave `split_qkv` out for this file")
+                (message, UNSPLIT)
             }
         };
         return Err(RunError::new("P0305", message).at("weights").help(help));
