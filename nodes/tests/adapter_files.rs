@@ -49,11 +49,12 @@ struct Case(&'static str, &'static str, &'static str);
 const SD1: Case = Case("sd1", "diffusers_dir", "lora_trajectory");
 const SDXL: Case = Case("sdxl", "sdxl_unet", "lora_trajectory_sdxl");
 const FLUX: Case = Case("flux", "flux", "lora_trajectory_flux");
+const LUMINA_NEXT: Case = Case("lumina_next", "lumina_next", "lora_trajectory_lumina_next");
 
 impl Case {
     fn document(self, steps: u64, adapter: &str, rate: &str) -> String {
         let Case(model, weights, replay) = self;
-        let loss = if model == "flux" { "flow" } else { "diffusion" };
+        let loss = if model == "flux" || model.starts_with("lumina") { "flow" } else { "diffusion" };
         format!(
             "version: 1\nname: case\ntrain: {{ device: cpu, steps: {steps}, batch_size: 2 }}\nnodes:\n  \
              rows: {{ type: loader.replay, path: {} }}\n  model: {{ type: model.{model}, weights: {} }}\n  \
@@ -143,6 +144,140 @@ fn sdxl_files_with_diffusers_names() {
     for adapter in ["rank: from_file, weights: FILE", "base_weights: [{ path: FILE }]"] {
         let adapter = adapter.replace("FILE", &file.display().to_string());
         close(&SDXL.still(&format!("type: adapter.lora, {adapter}")), &plain, &adapter);
+    }
+}
+
+/// A layer that is there in two spellings is the sum of both, and a prefix of LyCORIS is one more spelling.
+#[test]
+fn layers_in_two_spellings_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("twice.safetensors"), SDXL.lora());
+    let paths: BTreeMap<String, String> = SDXL.layers().into_iter().map(|t| (t.name, t.path)).collect();
+    let mut tensors = Vec::new();
+    for old in lora.names() {
+        let (layer, ending) = old.split_once('.').unwrap();
+        let shape = lora.info(old).unwrap().shape.clone();
+        let other = format!("{}.{ending}", kohya_name("lycoris", &paths[layer]));
+        let values = lora.f32(old).unwrap();
+        tensors.push(TensorOut::f32(old, DType::F32, shape.clone(), values.clone()));
+        // Another scale, so that the factors cannot have one α.
+        let half = if ending == "alpha" { 0.5 } else { 1.0 };
+        tensors.push(TensorOut::f32(other, DType::F32, shape, values.iter().map(|x| x * half).collect::<Vec<_>>()));
+    }
+    write_safetensors(&file, tensors, &BTreeMap::new()).unwrap();
+    let path = lora.path().display();
+    let wanted = SDXL.still(&format!("type: adapter.lora, base_weights: [{{ path: {path}, multiplier: 1.5 }}]"));
+    apart(&wanted, &SDXL.still(&format!("type: adapter.lora, base_weights: [{{ path: {path} }}]")), "half more");
+    for adapter in ["rank: from_file, weights: FILE", "base_weights: [{ path: FILE }]"] {
+        let adapter = adapter.replace("FILE", &file.display().to_string());
+        close(&SDXL.still(&format!("type: adapter.lora, {adapter}")), &wanted, &adapter);
+    }
+}
+
+/// Lumina-Next: Diffusers has the query of an attention twice, and a file says it for both.
+#[test]
+fn copies_of_a_weight_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lora = |name: &str, layers: &[(&str, f32)]| {
+        let path = folder.path().join(name);
+        let tensors = layers.iter().flat_map(|(layer, value)| {
+            [("lora_A", [1, 32]), ("lora_B", [32, 1])].map(|(end, shape)| {
+                let values: Vec<f32> = (0..32).map(|i| value * (i as f32).sin()).collect();
+                TensorOut::f32(format!("{layer}.{end}.weight"), DType::F32, shape, values)
+            })
+        });
+        write_safetensors(&path, tensors, &BTreeMap::new()).unwrap();
+        format!("type: adapter.lora, base_weights: [{{ path: {} }}]", path.display())
+    };
+    let (a, b) = ("transformer.layers.0.attn1.to_q", "transformer.layers.0.attn2.to_q");
+    let one = LUMINA_NEXT.still(&lora("one.safetensors", &[("transformer.layers.0.attn1.to_q", 1.0)]));
+    apart(&one, &LUMINA_NEXT.still("type: adapter.lora"), "the file changes something");
+    close(&LUMINA_NEXT.still(&lora("both.safetensors", &[(a, 1.0), (b, 1.0)])), &one, "both");
+    let differ = lora("differ.safetensors", &[(a, 1.0), (b, 1.5)]);
+    let checked = look(folder.path(), &LUMINA_NEXT.document(2, &differ, "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
+    assert!(matches!(faults[..], [("P0305", message)] if message.contains("do not change it alike")), "{faults:?}");
+}
+
+/// FLUX: DoRA on query, key and value by themselves is DoRA on the joined layer.
+#[test]
+fn magnitudes_of_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let only = "type: adapter.dora, rank: 2, include: ['double_blocks_0_img_attn_qkv']";
+    losses(folder.path(), &FLUX.document(3, only, "1e-1"));
+    let saved = WeightFile::open(folder.path().join("out/checkpoints/case.safetensors")).unwrap();
+    let name = "lora_unet_double_blocks_0_img_attn_qkv";
+    let get = |ending: &str| saved.f32(&format!("{name}.{ending}")).unwrap();
+    let (down, up, lengths) = (get("lora_down.weight"), get("lora_up.weight"), get("dora_scale"));
+    let rows = lengths.len() / 3;
+    let own = FLUX.still(&format!("{only}, weights: {}", saved.path().display()));
+    apart(&own, &FLUX.still(only), "the file changes something");
+    let write = |parts: &[usize]| {
+        let file = folder.path().join(format!("pieces-{}.safetensors", parts.len()));
+        let tensors = parts.iter().flat_map(|i| {
+            let layer = format!("transformer.transformer_blocks.0.attn.{}", ["to_q", "to_k", "to_v"][*i]);
+            let of = |values: &[f32], width: usize| values[i * rows * width..(i + 1) * rows * width].to_vec();
+            let tensor = |ending: &str, shape: Vec<usize>, values: Vec<f32>| {
+                TensorOut::f32(format!("{layer}.{ending}"), DType::F32, shape, values)
+            };
+            [
+                tensor("lora_A.weight", vec![2, down.len() / 2], down.clone()),
+                tensor("lora_B.weight", vec![rows, 2], of(&up, 2)),
+                tensor("lora_magnitude_vector", vec![rows], of(&lengths, 1)),
+            ]
+        });
+        write_safetensors(&file, tensors.collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        format!("type: adapter.lora, base_weights: [{{ path: {} }}]", file.display())
+    };
+    close(&FLUX.still(&write(&[0, 1, 2])), &own, "pieces");
+    let checked = look(folder.path(), &FLUX.document(2, &write(&[0, 2]), "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
+    assert!(matches!(faults[..], [("P0305", message)] if message.contains("magnitude (DoRA)")), "{faults:?}");
+}
+
+/// Factors that are whole have no scale and no product.
+#[test]
+fn scales_of_whole_factors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (adapter, field) in [
+        ("rank: 64, alpha: 1", Some("`alpha`")),
+        ("rank: 64, rs_lora: true", Some("`rs_lora`")),
+        ("rank: 64, decompose_both: true", Some("`decompose_both`")),
+        ("rank: 64", None),
+        ("rank: 1, alpha: 1, rs_lora: true, factor: 2", None),
+    ] {
+        let document = SD1.document(2, &format!("type: adapter.lokr, {adapter}"), "1e-2");
+        let faults: Vec<_> = look(folder.path(), &document).diagnostics;
+        let faults: Vec<_> = faults.iter().map(|d| (d.code, d.message.as_str())).collect();
+        match field {
+            Some(field) => assert!(matches!(faults[..], [("P0402", m)] if m.starts_with(field)), "{faults:?}"),
+            None => assert!(faults.is_empty(), "{adapter}: {faults:?}"),
+        }
+    }
+}
+
+/// A value that is no number is found before the first step, with its file and name.
+#[test]
+fn damaged_factors_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, lora) = (folder.path().join("nan.safetensors"), SD1.lora());
+    let key = lora.names().find(|n| n.ends_with("lora_up.weight")).unwrap().to_owned();
+    let tensors = lora.names().map(|name| {
+        let mut values = lora.f32(name).unwrap();
+        if name == key {
+            values[3] = f32::NAN;
+        }
+        TensorOut::f32(name, DType::F32, lora.info(name).unwrap().shape.clone(), values)
+    });
+    write_safetensors(&file, tensors, &BTreeMap::new()).unwrap();
+    for adapter in ["rank: 4, weights: FILE", "base_weights: [{ path: FILE }]"] {
+        let adapter = adapter.replace("FILE", &file.display().to_string());
+        let checked = look(folder.path(), &SD1.document(1, &format!("type: adapter.lora, {adapter}"), "0.0"));
+        let (progress, stop) = (Arc::new(Quiet), StopFlag::default());
+        let options = RunOptions { folder: folder.path().join("out"), resume: false, progress, stop };
+        let error = run(&pipe_nodes::registry(), &checked, options).err().unwrap();
+        let text = format!("{error:?}");
+        assert!(text.contains("P0303") && text.contains(&key) && text.contains("nan.safetensors"), "{text}");
     }
 }
 
@@ -289,6 +424,18 @@ fn a_dense_file_is_not_of_parts() {
     let checked = look(folder.path(), &FLUX.document(2, &adapter, "1e-2"));
     let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect();
     assert!(matches!(faults[..], [("P0305", message)] if message.contains("is not one of split parts")), "{faults:?}");
+}
+
+/// A rank that is no sum of three says so already.
+#[test]
+fn a_rank_that_is_not_of_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    losses(folder.path(), &FLUX.document(1, "type: adapter.lora, rank: 4, include: ['qkv']", "1e-2"));
+    let file = folder.path().join("out/checkpoints/case.safetensors");
+    let adapter = format!("type: adapter.lora, rank: from_file, split_qkv: true, weights: {}", file.display());
+    let checked = look(folder.path(), &FLUX.document(2, &adapter, "1e-2"));
+    let faults: Vec<_> = checked.diagnostics.iter().map(|d| (d.code, d.help.clone().unwrap_or_default())).collect();
+    assert!(matches!(&faults[..], [("P0305", help)] if help.contains("leave `split_qkv` out")), "{faults:?}");
 }
 
 /// Parts that are all left out.

@@ -31,4 +31,5 @@ mod weights;
 mod weights_limits;
 mod weights_ranks;
 mod weights_refused;
+mod weights_spellings;
 mod weights_tools;

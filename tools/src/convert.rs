@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use pipe_data::weights::{Component, DType};
 
 use crate::adapter::file::{OF_NO_LAYER, Tensor};
+use crate::adapter::tied::repeats;
 use crate::adapter::{AdapterFile, Layer, Names, Naming, Pair, Place, Tensors};
 use crate::edits::Edits;
 use crate::error::{Result, ToolError};
@@ -197,7 +198,8 @@ type ByWeight<'a> = IndexMap<Weight, Vec<(&'a str, &'a Layer, Place)>>;
 fn by_weight<'a>(file: &'a AdapterFile, names: &Names) -> Result<ByWeight<'a>> {
     let mut all: IndexMap<Weight, Vec<_>> = IndexMap::new();
     let mut unknown = Vec::new();
-    for (name, layer) in &file.layers {
+    let repeats = repeats(file, names)?;
+    for (name, layer) in file.layers.iter().filter(|(name, _)| !repeats.contains(*name)) {
         match names.find(name) {
             Some(place) => {
                 let weight = (place.component, place.path.clone());
@@ -270,10 +272,6 @@ fn whole(
         match rows {
             None if swapped => wholes.push((pair.swapped(), 1.0)),
             None => wholes.push((pair, 1.0)),
-            Some(_) if pair.magnitude.is_some() => {
-                let message = format!("`{}` has magnitudes (DoRA) for some rows of a weight", layers[0].0);
-                return Err(ToolError::new("P0302", message).at(file.path()));
-            }
             Some(rows) => parts.push((rows.start, pair)),
         }
     }
@@ -285,8 +283,15 @@ fn whole(
     }
     // Parts that overlap are added, each beside zeros.
     let size = if together { parts.len().max(1) } else { 1 };
-    let joined = parts.chunks(size).filter_map(|group| Pair::joined(shape.clone(), group));
-    wholes.extend(joined.map(|pair| (pair, 1.0)));
+    for group in parts.chunks(size) {
+        let Some(pair) = Pair::joined(shape.clone(), group) else {
+            let message =
+                format!("`{}` and the others of `{path}` have magnitudes (DoRA) for some of its rows", layers[0].0);
+            let help = "merge the file into its base with `--base`";
+            return Err(ToolError::new("P0302", message).at(file.path()).help(help));
+        };
+        wholes.push((pair, 1.0));
+    }
     sum(file, layers, wholes)
 }
 
@@ -334,14 +339,18 @@ fn to_peft(
     }
     let mut written = Vec::new();
     for (pair, rows, swapped) in list {
-        if pair.magnitude.as_ref().is_some_and(|magnitude| magnitude.len() != pair.weight[0]) {
+        if pair.magnitude.is_some() && pair.on_inputs {
             let message = format!("the magnitudes of `{name}` are of its inputs, which PEFT does not have");
             return Err(ToolError::new("P0302", message).at(file.path()));
         }
+        // A weight that Diffusers holds several times is there under each of its names.
         let same = |target: &&(String, Place)| target.1.rows == rows && target.1.swapped == swapped;
-        if let Some((new, _)) = targets.iter().find(same) {
+        let before = written.len();
+        for (new, _) in targets.iter().filter(same) {
             tensors.push_pair(new, &pair, Naming::Peft);
             written.push(new.clone());
+        }
+        if written.len() > before {
             continue;
         }
         if rows.is_some() || targets.is_empty() {
@@ -349,7 +358,7 @@ fn to_peft(
             return Err(ToolError::new("P0320", message).at(file.path()));
         }
         let pair = if swapped { pair.swapped() } else { pair };
-        for (new, target) in targets {
+        for (new, target) in &targets {
             let part = match &target.rows {
                 Some(rows) if rows.end <= pair.weight[0] => pair.rows(rows.start, rows.end),
                 Some(_) => {

@@ -61,6 +61,16 @@ pub fn extract(what: Extract, output: &Output, progress: &mut dyn FnMut(usize, u
         let message = format!("`{}` is {}, its base {}", what.tuned.display(), tuned.family, base.family);
         return Err(ToolError::new("P0401", message).at(what.tuned));
     }
+    let unet = base.family.denoiser() == Component::Unet;
+    for (option, given, idle) in
+        [("--conv-rank", what.conv_rank.is_some(), !unet), ("--embedders", what.embedders, unet)]
+    {
+        if given && idle {
+            let message = format!("`{option}` has no effect on {}", base.family);
+            let why = if unet { "it is for transformers" } else { "it is for U-Nets" };
+            return Err(ToolError::new("P0402", message).help(format!("leave it out: {why}")));
+        }
+    }
     let names = base.names();
     let mut report = Extracted::default();
     let mut work = Vec::new();
@@ -203,7 +213,7 @@ fn factors(difference: Vec<f64>, shape: &[usize], what: Extract, name: &str, kep
         part_kept = kept_of(&difference, &up, &down, rank);
     }
     kept.add(name, part_kept, out.min(row), rank);
-    Pair { rank, weight: shape.to_vec(), up, down, alpha: rank as f32, magnitude: None }
+    Pair { rank, weight: shape.to_vec(), up, down, alpha: rank as f32, magnitude: None, on_inputs: false }
 }
 
 /// `√(1 − ‖A − U·D‖²/‖A‖²)`: for the factors of a decomposition the part of the norm that they hold; 0 for factors that

@@ -1,15 +1,16 @@
 //! Several LoRAs in one: exactly, with their ranks behind each other, or at a rank of one's choice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use indexmap::IndexMap;
-use pipe_data::weights::DType;
+use pipe_data::weights::{DType, Family};
 
 use crate::adapter::file::OF_NO_LAYER;
-use crate::adapter::{AdapterFile, Names, Naming, Pair, Tensors};
+use crate::adapter::tied::repeats;
+use crate::adapter::{AdapterFile, Names, Naming, Pair, Place, Tensors};
 use crate::error::{Result, ToolError};
-use crate::full::names_for;
+use crate::full::{different, names_alike, names_for};
 use crate::linear::of_product;
 use crate::merge::Weighted;
 use crate::metadata;
@@ -45,10 +46,11 @@ pub fn join(what: Join, output: &Output) -> Result<Kept> {
             return Err(file.unknown(&file.others, OF_NO_LAYER).help("merge into a base with `--skip-unknown`"));
         }
     }
+    one_family(&files)?;
     let (naming, layers) = layers(&files, what.base)?;
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| files[0].dtype()));
     let mut kept = Kept::default();
-    let mut sizes = BTreeSet::new();
+    let (mut sizes, mut convolutions) = (BTreeSet::new(), false);
     for (name, sources) in &layers {
         let mut pairs = Vec::new();
         for (file, own, swap) in sources {
@@ -75,9 +77,11 @@ pub fn join(what: Join, output: &Output) -> Result<Kept> {
                 Pair { rank, up, down, alpha: rank as f32, ..sum }
             }
         };
+        convolutions |= sum.is_conv();
         sizes.insert(sum.rank);
         tensors.push_pair(name, &sum, naming);
     }
+    what.ranks.map_or(Ok(()), |ranks| ranks.heard(convolutions))?;
     let mut map = common(&files);
     let rank = |n: &usize| n.to_string();
     let text = if sizes.len() == 1 { sizes.first().map(rank) } else { None };
@@ -111,26 +115,87 @@ fn common(files: &[AdapterFile]) -> BTreeMap<String, String> {
 /// A layer of the result: the files it comes from with its name there, and whether its rows have to be exchanged.
 type Layers = IndexMap<String, Vec<(usize, String, bool)>>;
 
+/// The family that a file's metadata name, if it is one of those known here.
+fn family(file: &AdapterFile) -> Option<Family> {
+    const WORDS: [(&str, &str, Family); 7] = [
+        ("stable-diffusion-v1", "sd_v1", Family::Sd1),
+        ("stable-diffusion-v2", "sd_v2", Family::Sd2),
+        ("stable-diffusion-xl", "sdxl", Family::Sdxl),
+        ("stable-diffusion-3", "sd3", Family::Sd3),
+        ("flux", "flux", Family::Flux),
+        ("lumina-2", "lumina2", Family::Lumina2),
+        ("lumina-next", "lumina_next", Family::LuminaNext),
+    ];
+    let says = |key: &str| file.metadata().get(key).map(|text| text.to_lowercase()).unwrap_or_default();
+    let (architecture, version) = (says("modelspec.architecture"), says("ss_base_model_version"));
+    let found = |(a, v, _): &&(&str, &str, Family)| architecture.starts_with(a) || version.starts_with(v);
+    WORDS.iter().find(found).map(|(_, _, name)| *name)
+}
+
+/// Refuses files whose metadata name different families.
+fn one_family(files: &[AdapterFile]) -> Result<()> {
+    let mut known = files.iter().filter_map(|file| Some((file, family(file)?)));
+    let Some((first, of_first)) = known.next() else { return Ok(()) };
+    match known.find(|(_, family)| *family != of_first) {
+        Some((other, family)) => Err(different((first, of_first), (other, family))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a weight is named in several ways, so that names alone do not tell what belongs together.
+fn mixed(files: &[AdapterFile], names: &Names) -> bool {
+    let mut seen: HashMap<Place, &str> = HashMap::new();
+    let (mut whole, mut part) = (BTreeSet::new(), BTreeSet::new());
+    for name in files.iter().flat_map(|file| file.layers.keys()) {
+        let Some(place) = names.find(name) else { continue };
+        let weight = (place.component, place.path.clone());
+        if place.rows.is_none() && place.copy.is_none() {
+            whole.insert(weight)
+        } else {
+            part.insert(weight)
+        };
+        let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
+        if *seen.entry(place).or_insert(plain) != plain {
+            return true;
+        }
+    }
+    !whole.is_disjoint(&part)
+}
+
 /// The layers by name. Files of one spelling keep it; others are brought together under kohya's names.
 fn layers(files: &[AdapterFile], base: Option<&Path>) -> Result<(Naming, Layers)> {
     let dotted = |file: &AdapterFile| file.layers.keys().any(|name| name.contains('.'));
     let mut layers = Layers::new();
-    if files.iter().all(|file| dotted(file) == dotted(&files[0])) && base.is_none() {
-        for (number, file) in files.iter().enumerate() {
-            for name in file.layers.keys() {
-                let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
-                layers.entry(plain.to_owned()).or_default().push((number, name.clone(), false));
-            }
-        }
-        return Ok((if dotted(&files[0]) { Naming::Peft } else { Naming::Kohya }, layers));
-    }
+    let one_kind = files.iter().all(|file| dotted(file) == dotted(&files[0]));
     let names: Names = match base {
         Some(base) => Model::open(base)?.names(),
-        None => names_for(&files.iter().collect::<Vec<_>>())?,
+        None => {
+            let names = match names_for(&files.iter().collect::<Vec<_>>()) {
+                Ok(names) => Some(names),
+                Err(_) => names_alike(files, files.iter().find_map(family))?,
+            };
+            if one_kind && names.as_ref().is_none_or(|names| !mixed(files, names)) {
+                for (number, file) in files.iter().enumerate() {
+                    for name in file.layers.keys() {
+                        let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
+                        layers.entry(plain.to_owned()).or_default().push((number, name.clone(), false));
+                    }
+                }
+                return Ok((if dotted(&files[0]) { Naming::Peft } else { Naming::Kohya }, layers));
+            }
+            match names {
+                Some(names) if one_kind => names,
+                _ => names_for(&files.iter().collect::<Vec<_>>())?,
+            }
+        }
     };
     for (number, file) in files.iter().enumerate() {
-        for name in file.layers.keys() {
-            let found = names.find(name).and_then(|place| Some((place, names.kohya(place.component, &place.path)?)));
+        let repeats = repeats(file, &names)?;
+        for name in file.layers.keys().filter(|name| !repeats.contains(*name)) {
+            let found = names.find(name).and_then(|place| {
+                let kohya = names.kohya(place.component, &place.path)?;
+                Some((place.clone(), kohya))
+            });
             let Some((place, kohya)) = found else {
                 return Err(file.unknown(std::slice::from_ref(name), ["matches nothing", "match nothing"]));
             };

@@ -71,7 +71,8 @@ pub fn as_stored<'a>(
     // Stored tensor → what changes in it: the internal tensor, and how that is made.
     let mut changed: HashMap<&str, Vec<(&'a ComponentWeights, &'a str, &'a Recipe)>> = HashMap::new();
     for part in parts.iter().copied() {
-        for (name, recipe) in part.tensors.iter().chain(&part.optional) {
+        let tied = part.tied.iter().map(|(name, recipe)| (name, recipe));
+        for (name, recipe) in part.tensors.iter().chain(&part.optional).chain(tied) {
             known.extend(recipe.names().iter().map(String::as_str));
             if edits.touches(part.component, name) {
                 for stored in recipe.names() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_data::weights::DType;
 
 use crate::adapter::file::Tensor;
+use crate::adapter::tied::repeats;
 use crate::adapter::{AdapterFile, Change};
 use crate::edits::Edits;
 use crate::error::{Result, ToolError};
@@ -105,13 +106,14 @@ fn add<'a>(
     let names = model.names();
     let mut unknown = file.others.clone();
     let mut count = 0;
-    for (name, layer) in &file.layers {
+    let repeats = repeats(file, &names)?;
+    for (name, layer) in file.layers.iter().filter(|(name, _)| !repeats.contains(*name)) {
         let Some(place) = names.find(name) else {
             unknown.push(name.clone());
             continue;
         };
         let change = Change { file, name, layer, place: place.clone(), ratio };
-        let shape = names.shape_at(place).unwrap_or_default();
+        let shape = names.shape_at(&place).unwrap_or_default();
         if let Err(why) = change.check(&shape) {
             let message = format!("`{name}` of `{}` cannot be merged: {why}", file.path().display());
             return Err(ToolError::new("P0305", message).at(file.path()));

@@ -6,7 +6,7 @@ use pipe_data::weights::DType;
 
 use crate::adapter::file::{OF_NO_LAYER, Tensor};
 use crate::adapter::{AdapterFile, Layer, Pair, Tensors};
-use crate::error::Result;
+use crate::error::{Result, ToolError};
 use crate::linear::{Svd, of_product};
 use crate::metadata;
 use crate::output::Output;
@@ -21,6 +21,18 @@ pub struct Ranks {
 }
 
 impl Ranks {
+    /// Refuses a rank of convolutions where there are none.
+    ///
+    /// # Errors
+    /// P0402.
+    pub fn heard(self, convolutions: bool) -> Result<()> {
+        if convolutions || self.conv == self.linear {
+            return Ok(());
+        }
+        let message = "`--conv-rank` has no effect: no layer is a convolution with a kernel larger than 1×1";
+        Err(ToolError::new("P0402", message).help("leave it out"))
+    }
+
     /// The one for a layer.
     pub fn of(self, conv: bool) -> usize {
         if conv { self.conv } else { self.linear }
@@ -153,7 +165,7 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
     }
     let mut tensors = Tensors::new(what.dtype.unwrap_or_else(|| file.dtype()));
     let mut kept = Kept { layers: file.layers.len(), ..Kept::default() };
-    let mut linear = BTreeSet::new();
+    let (mut linear, mut convolutions) = (BTreeSet::new(), false);
     let pairs = file.layers.values().any(|layer| layer.has(Tensor::Down));
     for (name, layer) in &file.layers {
         // Norms that learnt beside a LoRA stay as they are.
@@ -174,6 +186,7 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
         let svd = of_product(&up, &down);
         let rank = rank_of(&svd, what, &pair);
         kept.lowered += usize::from(what.dynamic.is_none() && rank < what.ranks.of(pair.is_conv()));
+        convolutions |= pair.is_conv();
         if !pair.is_conv() {
             linear.insert(rank);
         }
@@ -183,6 +196,7 @@ pub fn resize(file: &AdapterFile, what: Resize, output: &Output) -> Result<Kept>
         let pair = Pair { rank, up, down, alpha: (scale * rank as f64) as f32, ..pair };
         push_as(&mut tensors, file, layer, &pair);
     }
+    what.ranks.heard(convolutions)?;
     let mut map = file.metadata().clone();
     describe(&mut map, what, &linear, file);
     metadata::stamp(&mut map, &[]);

@@ -82,7 +82,7 @@ proptest! {
         write_safetensors(&path, list.iter().map(tensor), &BTreeMap::new()).unwrap();
         let Ok(file) = AdapterFile::open(&path) else { return Ok(()) };
         for (name, layer) in &file.layers {
-            let place = Place { component: Component::Unet, path: "x".into(), rows: None, swapped: false };
+            let place = Place { component: Component::Unet, path: "x".into(), rows: None, swapped: false, copy: None };
             let change = Change { file: &file, name, layer, place, ratio: 0.5 };
             let fits = change.check(&weight).is_ok();
             let mut values = vec![1.0; weight.iter().product()];

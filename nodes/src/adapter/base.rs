@@ -1,7 +1,7 @@
 //! `base_weights`: adapter files merged into the model before training.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pipe_core::node::CheckCx;
 use pipe_core::run::RunError;
@@ -47,6 +47,9 @@ fn entries(file: &AdapterFile) -> BTreeMap<&str, Vec<&str>> {
 
 /// What cannot be merged of a file.
 fn fault(file: &AdapterFile, layers: &HashMap<String, Layer>) -> Option<String> {
+    if let Some(message) = file.clashes.first() {
+        return Some(message.clone());
+    }
     if let Some(key) = file.unknown.first() {
         return Some(format!("this model has no layer for `{}`", shown(key)));
     }
@@ -90,11 +93,13 @@ pub fn check(cx: &mut CheckCx, list: &[BaseWeights], parts: &Parts) {
         if cx.stands_in(&path) {
             continue;
         }
-        match Header::read(path) {
+        match Header::read(&path) {
             Ok(header) => {
                 let file = AdapterFile::read(&header, parts);
                 if let Some(message) = fault(&file, &layers) {
                     cx.error("P0305", &field, message, Some("`pipe inspect` shows what the file holds".into()));
+                } else if let Err(e) = verified(&file, &path) {
+                    cx.error(e.code, &field, e.message, e.help);
                 } else if file.names().next().is_none() {
                     let message = "the file changes nothing that learns or is computed here";
                     cx.error("P0402", &field, message, Some("leave it out".into()));
@@ -107,6 +112,14 @@ pub fn check(cx: &mut CheckCx, list: &[BaseWeights], parts: &Parts) {
             Err(e) => cx.error(errors::file_code(&e), &field, e.to_string(), None),
         }
     }
+}
+
+/// Whether what has to be the same in a file is, which only its values tell.
+pub(super) fn verified(file: &AdapterFile, path: &Path) -> Result<(), RunError> {
+    if !file.has_copies() {
+        return Ok(());
+    }
+    file.verify(&WeightFile::open(path).map_err(|e| errors::file_error(&e, "weights"))?)
 }
 
 /// Reads the files.
@@ -123,13 +136,14 @@ pub fn read(list: &[BaseWeights], parts: &Parts, path: impl Fn(&str) -> PathBuf)
         if let Some(message) = fault(&file, &layers) {
             return Err(RunError::new("P0305", message).at(&field));
         }
+        file.verify(&opened).map_err(|e| e.at(&field))?;
         let mut changed: HashMap<Component, HashMap<String, (Change, f32)>> = HashMap::new();
         for (name, endings) in entries(&file) {
             let (Some(layer), Some(form)) = (layers.get(name), Form::of(&endings)) else { continue };
             let get = |ending: &str| {
                 let name = format!("{name}.{ending}");
                 let shape = file.shape(&name).unwrap_or_default().to_vec();
-                Ok((shape, file.values(&opened, &name)?))
+                Ok((shape, file.values(&opened, &name).map_err(|e| e.at(&field))?))
             };
             let alpha = file.alpha(&opened, &format!("{name}.alpha")).map_err(|e| e.at(&field))?;
             let (change, strength) = form.change(&layer.shape, &get, alpha).map_err(|e| e.at(&field))?;

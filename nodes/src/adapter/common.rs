@@ -19,9 +19,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::base::{self, BaseWeights};
-use super::file::{self, AdapterFile};
+use super::file::AdapterFile;
 use super::targeting::{Fault, Targeting, text_name};
-use super::{Parts, check_texts, pass_on, start, texts_of, vae_of};
+use super::{Parts, check_texts, pass_on, start, texts_of, vae_of, values};
 use crate::common::denoiser::Denoiser;
 use crate::common::errors;
 use crate::common::facts::read;
@@ -292,10 +292,10 @@ pub fn build(recipe: &impl Recipe, cx: &mut BuildCx) -> Result<Built, RunError> 
 fn content(cx: &BuildCx, common: &Common) -> Result<Option<String>, RunError> {
     let mut list = Vec::new();
     if let Some(path) = &common.weights {
-        list.push(format!("weights {}", file::fingerprint(&cx.path(path)).map_err(|e| e.at("weights"))?));
+        list.push(format!("weights {}", values::fingerprint(&cx.path(path)).map_err(|e| e.at("weights"))?));
     }
     for (i, base) in common.base_weights.iter().flatten().enumerate() {
-        let found = file::fingerprint(&cx.path(&base.path)).map_err(|e| e.at(&format!("base_weights.{i}.path")))?;
+        let found = values::fingerprint(&cx.path(&base.path)).map_err(|e| e.at(&format!("base_weights.{i}.path")))?;
         list.push(format!("base {found}"));
     }
     Ok((!list.is_empty()).then(|| list.join(", ")))

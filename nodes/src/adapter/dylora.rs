@@ -73,6 +73,12 @@ impl Recipe for Config {
         let plan = Plan { rank: self.rank(), given: self.rank.is_some(), unit: self.unit, kind: &kind };
         let (targets, more) = self.targeting.resolve(parts, &plan);
         faults.extend(more);
+        let one = |target: &Target| target.rank as u64 == self.unit;
+        if matches!(self.algorithm, Algorithm::SdScripts) && !targets.is_empty() && targets.iter().all(one) {
+            let message =
+                "`algorithm` has no effect: `unit` is the whole rank, so that there is one to draw".to_owned();
+            faults.push(Fault::idle("algorithm", message, Some("leave it out, or take a smaller `unit`".into())));
+        }
         let whole = faults.is_empty();
         (if whole { targets } else { Vec::new() }, faults)
     }

@@ -1,19 +1,19 @@
 //! Adapter files in any spelling, read as if their tensors had kohya's names.
 //!
 //! Where a file adapts the rows of a joined layer by themselves (PEFT's `to_q`, `to_k`, `to_v` of a FLUX block) the
-//! pieces become one LoRA: their down factors behind each other, their up factors as blocks of one.
+//! pieces become one LoRA: their down factors behind each other, their up factors as blocks of one. So do LoRAs of one
+//! layer in several spellings, whose sum that is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
 
 use pipe_core::run::RunError;
 use pipe_data::lora_names::{Piece, Spellings, Wanted, split_tensor};
-use pipe_data::weights::{Component, Header, WeightFile};
+use pipe_data::weights::{Component, Header, WeightFile, shown};
 
 use super::Parts;
 use super::extras::norm_targets;
 use super::targeting::layers;
-use crate::common::errors;
+use super::values::{number, values};
 
 /// A layer that a file may adapt.
 pub(super) struct Layer {
@@ -30,6 +30,10 @@ pub struct AdapterFile {
     tensors: BTreeMap<String, (Vec<usize>, Made)>,
     /// Keys that are of no layer of the model.
     pub unknown: Vec<String>,
+    /// What is there in several spellings that cannot be one.
+    pub clashes: Vec<String>,
+    /// Keys of tensors that have to be the same, for they are of one weight that another program holds twice.
+    copies: Vec<(String, String)>,
     /// Whether it adapts text encoders that are not adapted here; their tensors are left out.
     pub texts: bool,
     /// PEFT's settings of each part, which Diffusers keeps in the metadata: α of layers without one of their own.
@@ -43,6 +47,7 @@ enum Made {
     Down(Vec<Part>),
     Up(Vec<Part>),
     Alpha(Vec<Part>),
+    Magnitude(Vec<Part>),
 }
 
 /// A LoRA on some rows of a layer.
@@ -51,6 +56,7 @@ struct Part {
     down: String,
     up: String,
     alpha: Option<String>,
+    magnitude: Option<String>,
     rank: usize,
     rows: (usize, usize),
     swapped: bool,
@@ -74,8 +80,14 @@ pub(super) fn model_layers(parts: &Parts) -> HashMap<String, Layer> {
     out
 }
 
-/// Layers by their name in the file, each with the keys of its tensors by ending.
-type Groups<'h> = BTreeMap<&'h str, BTreeMap<String, &'h str>>;
+/// The keys of a layer's tensors by ending.
+type Keys<'h> = BTreeMap<String, &'h str>;
+
+/// Layers by their name in the file.
+type Groups<'h> = BTreeMap<&'h str, Keys<'h>>;
+
+/// A layer of the model by kohya's name: its shape, and the layers of the file that are for it.
+type Found<'h> = BTreeMap<String, (Vec<usize>, Vec<(Piece, &'h str, Keys<'h>)>)>;
 
 impl AdapterFile {
     /// Finds out what each tensor of a file is to the model.
@@ -84,76 +96,145 @@ impl AdapterFile {
         let mut file = AdapterFile {
             tensors: BTreeMap::new(),
             unknown: Vec::new(),
+            clashes: Vec::new(),
+            copies: Vec::new(),
             texts: false,
             peft: peft.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
         };
-        let all = Wanted { conv: true, embedders: true };
         let mut spellings = Vec::new();
         for (component, shapes) in parts.components() {
-            let found = layers(parts, component, all);
-            let targets: Vec<_> = found.iter().map(|(layer, _)| layer.clone()).collect();
             let named = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
-            let spelled = Spellings::new(parts.family, component, &targets, named);
-            let by_path: HashMap<String, (String, Vec<usize>)> =
-                found.into_iter().map(|(layer, shape)| (layer.path, (layer.name, shape))).collect();
-            spellings.push((spelled, by_path));
+            let spelled = Spellings::new(parts.family, component, named);
+            let found = layers(parts, component, Wanted { conv: true, embedders: true });
+            let norms = norm_targets(parts, true).into_iter().filter(|_| component == Component::Unet);
+            let norms = norms.map(|norm| (norm.path, (norm.name, norm.weight)));
+            let own: HashMap<String, (String, Vec<usize>)> =
+                found.into_iter().map(|(layer, shape)| (layer.path, (layer.name, shape))).chain(norms).collect();
+            spellings.push((spelled, own));
         }
-        let norms: BTreeSet<String> = norm_targets(parts, true).into_iter().map(|norm| norm.name).collect();
         let mut groups = Groups::new();
         for key in header.tensors.keys() {
-            match split_tensor(key) {
-                Some((layer, ending)) => {
-                    groups.entry(layer).or_default().insert(ending, key);
-                }
-                None => file.unknown.push(key.clone()),
+            let Some((layer, ending)) = split_tensor(key) else {
+                file.unknown.push(key.clone());
+                continue;
+            };
+            if let Some(before) = groups.entry(layer).or_default().insert(ending, key) {
+                file.clashes.push(format!(
+                    "`{}` and `{}` are the same tensor in two spellings",
+                    shown(before),
+                    shown(key)
+                ));
             }
         }
-        // Several layers of a file may be of one layer of the model.
-        let mut joined: BTreeMap<String, (Vec<usize>, Vec<Part>)> = BTreeMap::new();
-        for (layer, tensors) in &groups {
-            let plain = layer.strip_prefix("oft_").map(|rest| format!("lora_{rest}"));
-            let search = plain.as_deref().unwrap_or(layer);
+        let mut all = Found::new();
+        for (layer, keys) in groups {
             let found = spellings.iter().find_map(|(spelled, by_path)| {
-                let piece = spelled.find(search)?;
+                let piece = spelled.find(layer)?;
                 by_path.get(&piece.path).map(|own| (piece, own))
             });
             let Some((piece, (name, shape))) = found else {
-                if norms.contains(*layer) {
-                    for (ending, key) in tensors {
-                        let shape = header.tensors[*key].shape.clone();
-                        file.tensors.insert(format!("{layer}.{ending}"), (shape, Made::Same((*key).to_owned())));
-                    }
-                } else if is_text(layer) {
+                if is_text(layer) {
                     // Gemma's output is read before its last layer: what a file has for that changes nothing.
                     file.texts |= parts.texts.iter().all(|(component, _)| *component != Component::Gemma);
                 } else {
-                    file.unknown.extend(tensors.values().map(|key| (*key).to_owned()));
+                    file.unknown.extend(keys.values().map(|key| (*key).to_owned()));
                 }
                 continue;
             };
-            if piece.rows.is_none() && !piece.swapped {
-                let name = if plain.is_some() { name.replacen("lora_", "oft_", 1) } else { name.clone() };
-                for (ending, key) in tensors {
-                    let shape = header.tensors[*key].shape.clone();
-                    file.tensors.insert(format!("{name}.{ending}"), (shape, Made::Same((*key).to_owned())));
-                }
-                continue;
-            }
-            match part(header, piece, tensors, shape) {
-                Some(part) => joined.entry(name.clone()).or_insert((shape.clone(), Vec::new())).1.push(part),
-                None => file.unknown.extend(tensors.values().map(|key| (*key).to_owned())),
-            }
+            let name = if layer.starts_with("oft_") { name.replacen("lora_", "oft_", 1) } else { name.clone() };
+            all.entry(name).or_insert((shape.clone(), Vec::new())).1.push((piece.clone(), layer, keys));
         }
-        for (name, (shape, mut list)) in joined {
-            list.sort_by_key(|part| part.rows);
-            let rank = list.iter().map(|part| part.rank).sum();
-            let mut down = shape.clone();
-            down[0] = rank;
-            file.tensors.insert(format!("{name}.lora_up.weight"), (vec![shape[0], rank], Made::Up(list.clone())));
-            file.tensors.insert(format!("{name}.alpha"), (Vec::new(), Made::Alpha(list.clone())));
-            file.tensors.insert(format!("{name}.lora_down.weight"), (down, Made::Down(list)));
+        for (name, (shape, mut list)) in all {
+            file.drop_copies(header, &mut list);
+            file.add(header, &name, &shape, &list);
         }
         file
+    }
+
+    /// Leaves out what is there again for a copy of a weight, and notes what has to be the same then.
+    fn drop_copies(&mut self, header: &Header, list: &mut Vec<(Piece, &str, Keys)>) {
+        let Some((Piece { copy: Some(first), .. }, layer, own)) = list.first().cloned() else { return };
+        list.retain(|(piece, other, keys)| {
+            if piece.copy.is_none_or(|copy| copy == first) {
+                return true;
+            }
+            let alike = own.keys().eq(keys.keys())
+                && own.iter().all(|(ending, key)| header.tensors[*key].shape == header.tensors[keys[ending]].shape);
+            if alike {
+                self.copies.extend(own.iter().map(|(end, key)| ((*key).to_owned(), keys[end].to_owned())));
+            } else {
+                self.clashes.push(unlike(layer, other));
+            }
+            false
+        });
+    }
+
+    /// Adds a layer of the model; several of the file are added up.
+    fn add(&mut self, header: &Header, name: &str, shape: &[usize], list: &[(Piece, &str, Keys)]) {
+        if let [(piece, _, keys)] = list
+            && piece.rows.is_none()
+            && !piece.swapped
+        {
+            for (ending, key) in keys {
+                let mut shape = header.tensors[*key].shape.clone();
+                // PEFT's magnitudes are of rows, and those of a convolution have the axes of its kernel.
+                if key.contains("lora_magnitude_vector") {
+                    shape = vec![shape.iter().product(), 1];
+                }
+                self.tensors.insert(format!("{name}.{ending}"), (shape, Made::Same((*key).to_owned())));
+            }
+            return;
+        }
+        let mut parts = Vec::with_capacity(list.len());
+        for (piece, _, keys) in list {
+            match part(header, piece, keys, shape) {
+                Some(part) => parts.push(part),
+                None if list.len() == 1 => return self.unknown.extend(keys.values().map(|key| (*key).to_owned())),
+                None => {
+                    let (a, b) = (shown(list[0].1), shown(list[1].1));
+                    return self.clashes.push(format!("`{a}` and `{b}` are for one layer, and only LoRA can be added"));
+                }
+            }
+        }
+        parts.sort_by_key(|part| part.rows);
+        let rank = parts.iter().map(|part| part.rank).sum();
+        let magnitudes = parts.iter().filter(|part| part.magnitude.is_some()).count();
+        if magnitudes > 0 {
+            // A row has one length, whatever is added to it.
+            let apart = parts.windows(2).all(|pair| pair[0].rows.1 == pair[1].rows.0);
+            let ends =
+                parts.first().map(|part| part.rows.0) == Some(0) && parts.last().map(|p| p.rows.1) == Some(shape[0]);
+            if magnitudes < parts.len() || !apart || !ends {
+                let names: Vec<String> = list.iter().map(|(_, layer, _)| format!("`{}`", shown(layer))).collect();
+                let message = format!("{} do not have one magnitude (DoRA) for each row of a layer", names.join(", "));
+                return self.clashes.push(message);
+            }
+            self.tensors.insert(format!("{name}.dora_scale"), (vec![shape[0], 1], Made::Magnitude(parts.clone())));
+        }
+        let mut down = shape.to_vec();
+        down[0] = rank;
+        self.tensors.insert(format!("{name}.lora_up.weight"), (vec![shape[0], rank], Made::Up(parts.clone())));
+        self.tensors.insert(format!("{name}.alpha"), (Vec::new(), Made::Alpha(parts.clone())));
+        self.tensors.insert(format!("{name}.lora_down.weight"), (down, Made::Down(parts)));
+    }
+
+    /// Compares what has to be the same.
+    pub(super) fn verify(&self, file: &WeightFile) -> Result<(), RunError> {
+        for (a, b) in &self.copies {
+            let (first, second) = match a.ends_with(".alpha") {
+                true => (number(file, a)?.into_iter().collect(), number(file, b)?.into_iter().collect()),
+                false => (values(file, a)?, values(file, b)?),
+            };
+            if first != second {
+                return Err(RunError::new("P0305", unlike(a, b)).at("weights"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`verify`](Self::verify) has something to do.
+    pub(super) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
     }
 
     /// Names of the tensors.
@@ -168,7 +249,7 @@ impl AdapterFile {
 
     /// Values of a tensor.
     pub(super) fn values(&self, file: &WeightFile, name: &str) -> Result<Vec<f32>, RunError> {
-        let get = |key: &str| file.f32(key).map_err(|e| errors::file_error(&e, "weights"));
+        let get = |key: &str| values(file, key);
         let Some((shape, made)) = self.tensors.get(name) else {
             return Err(RunError::new("P0305", format!("the file has no `{name}`")));
         };
@@ -202,6 +283,18 @@ impl AdapterFile {
                     column += part.rank;
                 }
                 Ok(values)
+            }
+            Made::Magnitude(parts) => {
+                let mut all = Vec::new();
+                for part in parts {
+                    let mut own = part.magnitude.as_deref().map_or(Ok(Vec::new()), get)?;
+                    if part.swapped {
+                        let half = own.len() / 2;
+                        own.rotate_left(half);
+                    }
+                    all.extend(own);
+                }
+                Ok(all)
             }
             Made::Alpha(_) => Ok(self.alpha(file, name)?.into_iter().collect()),
         }
@@ -254,10 +347,10 @@ fn common(scales: &[f32]) -> Option<f32> {
 }
 
 /// A LoRA on some rows of a weight of this shape, if these tensors are one.
-fn part(header: &Header, piece: &Piece, tensors: &BTreeMap<String, &str>, shape: &[usize]) -> Option<Part> {
+fn part(header: &Header, piece: &Piece, tensors: &Keys, shape: &[usize]) -> Option<Part> {
     let (&out, row) = shape.split_first()?;
     let width: usize = row.iter().product();
-    let known = ["lora_down.weight", "lora_up.weight", "alpha"];
+    let known = ["lora_down.weight", "lora_up.weight", "alpha", "dora_scale"];
     if tensors.keys().any(|ending| !known.contains(&ending.as_str())) {
         return None;
     }
@@ -265,11 +358,17 @@ fn part(header: &Header, piece: &Piece, tensors: &BTreeMap<String, &str>, shape:
     let rank = *header.tensors[down].shape.first()?;
     let rows = piece.rows.unwrap_or((0, out));
     let size = |key: &str| header.tensors[key].elements();
-    let fits = rank > 0 && rows.0 < rows.1 && rows.1 <= out;
+    let magnitude = tensors.get(known[3]).copied();
+    let of_rows = |key: &str| {
+        size(key) == rows.1 - rows.0
+            && (key.contains("lora_magnitude_vector") || header.tensors[key].shape.first() == Some(&(rows.1 - rows.0)))
+    };
+    let fits = rank > 0 && rows.0 < rows.1 && rows.1 <= out && magnitude.is_none_or(of_rows);
     (fits && size(up) == rank * (rows.1 - rows.0) && size(down) == rank * width).then(|| Part {
         down: down.to_owned(),
         up: up.to_owned(),
         alpha: tensors.get(known[2]).map(|key| (*key).to_owned()),
+        magnitude: magnitude.map(str::to_owned),
         rank,
         rows,
         swapped: piece.swapped,
@@ -282,28 +381,8 @@ fn is_text(layer: &str) -> bool {
     layer.starts_with("lora_te") || layer.starts_with("text_encoder")
 }
 
-/// A number of a file, whole or not.
-fn number(file: &WeightFile, name: &str) -> Result<Option<f32>, RunError> {
-    let whole = || file.i64(name).map(|v| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
-    let values = file.f32(name).or_else(|_| whole()).map_err(|e| errors::file_error(&e, "weights"))?;
-    Ok(values.first().copied())
-}
-
-/// Names the content of a file: equal fingerprints mean equal tensors.
-pub(super) fn fingerprint(path: &Path) -> Result<String, RunError> {
-    let error = |e| errors::file_error(&e, "weights");
-    let file = WeightFile::open(path).map_err(error)?;
-    let mut names: Vec<&str> = file.names().collect();
-    names.sort_unstable();
-    let mut hasher = blake3::Hasher::new();
-    for name in names {
-        let shape = file.info(name).map(|info| format!(" {:?} {:?}", info.dtype, info.shape)).unwrap_or_default();
-        hasher.update(name.as_bytes());
-        hasher.update(shape.as_bytes());
-        hasher.update_rayon(&file.bytes(name).map_err(error)?);
-    }
-    if let Some(text) = file.header().metadata.get("lora_adapter_metadata") {
-        hasher.update(text.as_bytes());
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+/// What is said of layers that differ where a model has one.
+fn unlike(a: &str, b: &str) -> String {
+    let (a, b) = (shown(a), shown(b));
+    format!("`{a}` and `{b}` are for one weight of this model, and do not change it alike")
 }

@@ -109,8 +109,8 @@ impl Form {
         };
         let values = |name: &str| get(name).map(|(_, values)| values);
         let lengths = |rescaled: bool| if rescaled { values("rescale") } else { Ok(Vec::new()) };
-        // LyCORIS: 0 is no constraint.
-        let constraint = alpha.map_or(1e-3, |c| if c == 0.0 { f32::INFINITY } else { c });
+        // LyCORIS: 0 is no constraint, and none is none.
+        let constraint = alpha.filter(|c| *c != 0.0).unwrap_or(f32::INFINITY);
         Ok(match self {
             Form::Lora { core, magnitude } => {
                 let (rank, down) = match core {
@@ -120,8 +120,10 @@ impl Form {
                 let up = values(UP)?;
                 match magnitude {
                     true => {
-                        let magnitude = values("dora_scale")?;
-                        (Change::Decomposed { rank, down, up, magnitude, scale: scale(rank) }, 1.0)
+                        let (shape, magnitude) = get("dora_scale")?;
+                        // LyCORIS' may be of the inputs, `[1, in]`.
+                        let on_input = shape.len() > 1 && shape.first() != weight.first();
+                        (Change::Decomposed { rank, down, up, magnitude, on_input, scale: scale(rank) }, 1.0)
                     }
                     false => (Change::LowRank { rank, down, up }, scale(rank)),
                 }
@@ -225,6 +227,28 @@ fn product(a: &[f32], b: &[f32], rows: usize, rank: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn magnitudes_and_constraints_of_files() {
+        let form = Form::of(&[DOWN, UP, "dora_scale"]).unwrap();
+        for (shape, inputs) in [(vec![2], false), (vec![2, 1], false), (vec![1, 2], true)] {
+            let get = |ending: &str| {
+                let shape = match ending {
+                    DOWN => vec![1, 2],
+                    UP => vec![2, 1],
+                    _ => shape.clone(),
+                };
+                Ok((shape, vec![1.0; 2]))
+            };
+            let (change, _) = form.change(&[2, 2], &get, None).unwrap();
+            assert!(matches!(change, Change::Decomposed { on_input, .. } if on_input == inputs), "{shape:?}");
+        }
+        let get = |_: &str| Ok((vec![1, 2, 2], vec![0.0; 4]));
+        for (alpha, limit) in [(None, f32::INFINITY), (Some(0.0), f32::INFINITY), (Some(0.5), 0.5)] {
+            let (change, _) = Form::Oft { parts: 0, rescaled: false }.change(&[2, 2], &get, alpha).unwrap();
+            assert!(matches!(change, Change::Rotation { constraint, .. } if constraint == limit), "{alpha:?}");
+        }
+    }
 
     #[test]
     fn forms_by_their_endings() {

@@ -63,7 +63,7 @@ impl Recipe for Config {
             faults.push(Fault::idle("layers", message, Some("say `linear`".into())));
         }
         if self.layers == Layers::Paper && !unet {
-            let message = format!("the keys and values of {} are no layers of their own", parts.family);
+            let message = format!("`paper` is a choice of layers of U-Nets and CLIPs, and {} is neither", parts.family);
             let help = "`layers: linear` scales the outputs of its layers".to_owned();
             faults.push(Fault::wrong("layers", message, Some(help)));
             return (Vec::new(), faults);

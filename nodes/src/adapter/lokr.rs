@@ -82,6 +82,7 @@ impl Recipe for Config {
                 faults.push(Fault::idle(&field, message, Some("leave one of them out".into())));
             }
         }
+        faults.extend(self.whole(&targets, &faults));
         faults.extend(self.ranked.extras.apply(parts, (&self.targeting, &self.common), &mut targets));
         (targets, faults)
     }
@@ -104,6 +105,35 @@ impl Recipe for Config {
         self.ranked.extras.describe(&mut about);
         dropout_args(&mut about, self.dropouts());
         about
+    }
+}
+
+impl Config {
+    /// What is of products alone where no factor is one.
+    fn whole(&self, targets: &[Target], faults: &[Fault]) -> Vec<Fault> {
+        if targets.is_empty() || self.full_matrix {
+            return Vec::new();
+        }
+        let any = |list: &[&str]| {
+            let pieces = targets.iter().flat_map(Target::pieces);
+            pieces.into_iter().any(|piece| list.iter().any(|ending| piece.key.ends_with(ending)))
+        };
+        let small = any(&[".lokr_w1_a"]);
+        let mut list = Vec::new();
+        if self.decompose_both && !small {
+            list.push(("decompose_both".to_owned(), "the small factor of every layer is whole at this rank"));
+        }
+        if !small && !any(&[".lokr_w2_a"]) {
+            let why = "both factors of every layer are whole at this rank, and their scale is 1";
+            let fields =
+                self.targeting.alphas().into_iter().chain(self.ranked.extras.rs_lora.then(|| "rs_lora".into()));
+            list.extend(fields.map(|field| (field, why)));
+        }
+        list.retain(|(field, _)| faults.iter().all(|fault| fault.field != *field));
+        let help = "leave it out, or take a lower `rank`";
+        list.into_iter()
+            .map(|(field, why)| Fault::idle(&field, format!("`{field}` has no effect: {why}"), Some(help.into())))
+            .collect()
     }
 }
 

@@ -168,7 +168,7 @@ impl Config {
             Family::Flux | Family::Sd3 => {
                 "`split_qkv` has no effect: no layer that joins several is adapted".to_owned()
             }
-            family => format!("`split_qkv` has no effect: {family} has no layers that join several"),
+            family => format!("`split_qkv` has no effect: it splits layers of FLUX and SD3, not of {family}"),
         };
         Some(Fault::idle("split_qkv", message, Some("leave it out".into())))
     }

@@ -25,6 +25,7 @@ mod resolve;
 pub mod size;
 mod start;
 mod targeting;
+mod values;
 
 use pipe_core::node::{CheckCx, Facts, InputFacts};
 use pipe_core::run::{BuildCx, RunError};

@@ -8,6 +8,7 @@ use pipe_data::weights::{Header, WeightFile, shown};
 use pipe_networks::adapters::{Kind, Target};
 
 use super::Parts;
+use super::base::verified;
 use super::file::AdapterFile;
 use crate::common::errors;
 
@@ -27,7 +28,12 @@ pub(super) fn header(cx: &mut CheckCx, path: Option<&String>) -> Option<Header> 
 /// where the ranks are the file's.
 pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &[Target], own_ranks: bool) {
     if let Some(problem) = misfit(file, targets) {
+        let fixed = |t: &Target| turns(t) || matches!(t.kind, Kind::Scale { .. });
         let help = match own_ranks {
+            _ if uneven(file, targets).is_some() => UNSPLIT,
+            true if targets.iter().any(fixed) => {
+                "set the adapter's own fields as they were when the file was trained, or take a file of its kind"
+            }
             true => "set `rank` and `conv` as they were when the file was trained; `pipe inspect` shows them",
             false => "the file is of another model or another kind of adapter; `pipe inspect` shows what it holds",
         };
@@ -38,6 +44,10 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
         let message = "its factors of text encoders are left out: none of them is adapted here";
         let help = "give the adapter the text encoders (`text: …`) to have them trained as well";
         cx.warn("P0402", "weights", message, Some(help.into()));
+    }
+    if let Err(error) = verified(file, &cx.path(path)) {
+        cx.error(error.code, "weights", error.message, error.help);
+        return;
     }
     let split: Vec<Target> = targets.iter().filter(|t| by_values(t)).cloned().collect();
     if split.is_empty() {
@@ -52,6 +62,19 @@ pub(super) fn check(cx: &mut CheckCx, path: &str, file: &AdapterFile, targets: &
     }
 }
 
+/// What helps where a file is not of split parts.
+const UNSPLIT: &str = "leave `split_qkv` out for this file";
+
+/// A layer in parts whose rank in the file is none that parts of one rank add up to.
+fn uneven<'a>(file: &AdapterFile, targets: &'a [Target]) -> Option<&'a Target> {
+    targets.iter().find(|target| {
+        let Kind::Lora { parts, .. } = &target.kind else { return false };
+        let down = file.shape(&format!("{}.lora_down.weight", target.name));
+        let rank = down.and_then(|shape| shape.first().copied()).unwrap_or(0);
+        !parts.is_empty() && !rank.is_multiple_of(parts.len())
+    })
+}
+
 /// Whether its α is the constraint of a rotation.
 fn turns(target: &Target) -> bool {
     matches!(target.kind, Kind::Rotation { .. } | Kind::Diagonal { .. } | Kind::Butterfly { .. })
@@ -64,6 +87,9 @@ fn by_values(target: &Target) -> bool {
 
 /// How a file differs from the modules and ranks asked for.
 fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
+    if let Some(message) = file.clashes.first() {
+        return Some(message.clone());
+    }
     let expected: HashMap<String, Vec<usize>> = targets.iter().flat_map(Target::file_shapes).collect();
     let missing = expected.keys().filter(|k| file.shape(k).is_none()).count();
     let others = file.names().filter(|k| !k.ends_with(".alpha") && !expected.contains_key(*k));
@@ -86,6 +112,9 @@ fn misfit(file: &AdapterFile, targets: &[Target]) -> Option<String> {
             unknown.len()
         ));
     }
+    if let Some(target) = uneven(file, targets) {
+        return Some(format!("the up factor of `{}` is not one of split parts", target.name));
+    }
     let mut expected: Vec<_> = expected.into_iter().collect();
     expected.sort();
     expected.iter().find_map(|(name, shape)| {
@@ -105,6 +134,7 @@ pub(super) fn read(
     if let Some(problem) = misfit(&file, targets) {
         return Err(RunError::new("P0305", problem).at("weights"));
     }
+    file.verify(opened)?;
     let mut initial = HashMap::new();
     for target in targets {
         initial.extend(unpacked(opened, &file, target)?);
@@ -132,7 +162,7 @@ fn unpacked(
             }
             _ => {
                 let message = format!("the up factor of `{}` is not one of split parts", target.name);
-                (message, "leave `split_qkv` out for this file")
+                (message, UNSPLIT)
             }
         };
         return Err(RunError::new("P0305", message).at("weights").help(help));

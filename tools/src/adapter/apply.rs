@@ -57,9 +57,12 @@ impl Change<'_> {
             };
             fit(rank > 0 && size(Up) == times(&[out, rank]) && factors)?;
             if layer.has(Magnitude) {
-                self.whole("DoRA")?;
-                let columns = dims(Magnitude).first() == Some(&1) && shape.len() > 1 && size(Magnitude) == shape[1];
-                fit(size(Magnitude) == out || columns)?;
+                let by_rows = self.file.by_rows(layer, out);
+                if !by_rows {
+                    self.whole("DoRA by inputs")?;
+                }
+                let columns = || dims(Magnitude).first() == Some(&1) && shape.len() > 1 && size(Magnitude) == shape[1];
+                fit(if by_rows { size(Magnitude) == out } else { columns() })?;
             }
             return Ok(());
         }
@@ -133,9 +136,15 @@ impl Change<'_> {
         }
         let Some((mut delta, scale)) = self.delta(&of_rows)? else { return Ok(()) };
         if self.layer.has(Magnitude) {
+            if self.place.swapped {
+                let half = delta.len() / 2;
+                delta.rotate_left(half);
+            }
+            let start = self.place.rows.as_ref().map_or(0, |rows| rows.start * row);
+            let weight = &mut weight[start..start + delta.len()];
             // What it is at strength 1, in part: W + m·(W′ − W).
             let mut whole: Vec<f32> = weight.iter().zip(&delta).map(|(w, d)| w + scale as f32 * d).collect();
-            self.magnify(&mut whole, shape)?;
+            self.magnify(&mut whole, &of_rows)?;
             let ratio = self.ratio as f32;
             weight.iter_mut().zip(&whole).for_each(|(w, x)| *w += ratio * (x - *w));
             return Ok(());
@@ -254,12 +263,14 @@ impl Change<'_> {
 
     /// Rows (or columns) get the stored lengths `d`: `w·d/(‖w‖ + ε)`.
     fn magnify(&self, weight: &mut [f32], shape: &[usize]) -> Result<()> {
-        let magnitudes = self.file.values(self.layer, Magnitude)?;
+        let mut magnitudes = self.file.values(self.layer, Magnitude)?;
         let (out, row) = (shape[0], product(&shape[1..]));
         let factor = |magnitude: f32, square: f64| magnitude / (square.sqrt() as f32 + f32::EPSILON);
-        let by_rows =
-            magnitudes.len() == out && self.file.shape(self.layer, Magnitude).is_some_and(|s| s.first() == Some(&out));
-        if by_rows {
+        if self.file.by_rows(self.layer, out) {
+            if self.place.swapped {
+                let half = magnitudes.len() / 2;
+                magnitudes.rotate_left(half);
+            }
             for (values, magnitude) in weight.chunks_mut(row.max(1)).zip(&magnitudes) {
                 let square = values.iter().map(|x| f64::from(*x).powi(2)).sum();
                 let factor = factor(*magnitude, square);

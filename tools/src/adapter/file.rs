@@ -226,6 +226,13 @@ impl AdapterFile {
         Some(&self.file.info(layer.0.get(&tensor)?)?.shape)
     }
 
+    /// Whether DoRA's magnitudes are of the rows of a weight with so many, as PEFT's always are; LyCORIS' may be of the
+    /// inputs, `[1, in]`.
+    pub fn by_rows(&self, layer: &Layer, out: usize) -> bool {
+        let peft = layer.0.get(&Tensor::Magnitude).is_some_and(|name| name.contains("lora_magnitude_vector"));
+        peft || self.shape(layer, Tensor::Magnitude).is_some_and(|shape| shape.first() == Some(&out))
+    }
+
     /// Values of a layer's tensor.
     ///
     /// # Errors

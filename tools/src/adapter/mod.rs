@@ -8,6 +8,7 @@ pub mod out;
 pub mod pair;
 mod peft;
 mod rotate;
+pub mod tied;
 
 pub use apply::Change;
 pub use file::{AdapterFile, Layer, Tensor};

@@ -68,7 +68,7 @@ impl Tensors {
                 self.push(format!("{layer}.lora_up.weight"), pair.up_shape(), &pair.up);
                 self.push_alpha(format!("{layer}.alpha"), pair.alpha);
                 if let Some(magnitude) = &pair.magnitude {
-                    self.push(format!("{layer}.dora_scale"), pair.magnitude_shape(magnitude.len()), magnitude);
+                    self.push(format!("{layer}.dora_scale"), pair.magnitude_shape(), magnitude);
                 }
             }
             Naming::Peft => {
@@ -77,7 +77,13 @@ impl Tensors {
                 self.push(format!("{layer}.lora_A.weight"), pair.down_shape(), &pair.down);
                 self.push(format!("{layer}.lora_B.weight"), pair.up_shape(), &pair.up);
                 if let Some(magnitude) = &pair.magnitude {
-                    self.push(format!("{layer}.lora_magnitude_vector"), vec![magnitude.len()], magnitude);
+                    // A convolution's have the axes of its kernel, a matrix' have one.
+                    let mut shape = vec![magnitude.len()];
+                    if pair.weight.len() > 2 {
+                        shape = pair.weight.iter().map(|_| 1).collect();
+                        shape[1] = magnitude.len();
+                    }
+                    self.push(format!("{layer}.lora_magnitude_vector"), shape, magnitude);
                 }
             }
         }

@@ -21,6 +21,8 @@ pub struct Pair {
     pub alpha: f32,
     /// DoRA's magnitudes.
     pub magnitude: Option<Vec<f32>>,
+    /// Whether they are of the weight's inputs, not of its rows.
+    pub on_inputs: bool,
 }
 
 impl Pair {
@@ -68,11 +70,13 @@ impl Pair {
         }
         let alpha = file.alpha(name, layer, rank)?.unwrap_or(rank as f32);
         let magnitude = layer.has(Tensor::Magnitude).then(|| file.values(layer, Tensor::Magnitude)).transpose()?;
-        if let Some(found) = magnitude.as_ref().map(Vec::len).filter(|found| *found != out && *found != weight[1]) {
+        let on_inputs = layer.has(Tensor::Magnitude) && !file.by_rows(layer, out);
+        let count = if on_inputs { weight[1] } else { out };
+        if let Some(found) = magnitude.as_ref().map(Vec::len).filter(|found| *found != count) {
             let message = format!("`{name}` has {found} magnitudes (DoRA) for a weight of {weight:?}");
             return Err(ToolError::new("P0305", message).at(file.path()));
         }
-        Ok(Pair { rank, weight, down: values, up: file.values(layer, Tensor::Up)?, alpha, magnitude })
+        Ok(Pair { rank, weight, down: values, up: file.values(layer, Tensor::Up)?, alpha, magnitude, on_inputs })
     }
 
     /// Values of a row of the weight.
@@ -110,20 +114,17 @@ impl Pair {
     }
 
     /// Shape of the magnitudes in a file: one for each row, or for each input.
-    pub fn magnitude_shape(&self, len: usize) -> Vec<usize> {
-        let mut shape: Vec<usize> = self.weight.iter().map(|_| 1).collect();
-        let axis = usize::from(len != self.weight[0]);
-        if let Some(size) = shape.get_mut(axis) {
-            *size = len;
-        }
-        shape
+    pub fn magnitude_shape(&self) -> Vec<usize> {
+        let kept = usize::from(self.on_inputs);
+        self.weight.iter().enumerate().map(|(axis, size)| if axis == kept { *size } else { 1 }).collect()
     }
 
     /// The factors that change these rows alone.
     pub fn rows(&self, start: usize, end: usize) -> Pair {
         let mut weight = self.weight.clone();
         weight[0] = end - start;
-        let magnitude = self.magnitude.as_ref().map(|m| m[start..end].to_vec());
+        let of_rows = |m: &Vec<f32>| if self.on_inputs { m.clone() } else { m[start..end].to_vec() };
+        let magnitude = self.magnitude.as_ref().map(of_rows);
         Pair { weight, up: self.up[start * self.rank..end * self.rank].to_vec(), magnitude, ..self.clone() }
     }
 
@@ -131,7 +132,7 @@ impl Pair {
     pub fn swapped(mut self) -> Pair {
         let half = self.up.len() / 2;
         self.up.rotate_left(half);
-        if let Some(magnitude) = self.magnitude.as_mut().filter(|magnitude| magnitude.len() == self.weight[0]) {
+        if let Some(magnitude) = self.magnitude.as_mut().filter(|_| !self.on_inputs) {
             let half = magnitude.len() / 2;
             magnitude.rotate_left(half);
         }
@@ -180,11 +181,12 @@ impl Pair {
             down.extend(&pair.down);
             column += pair.rank;
         }
-        Ok(Pair { rank, weight, down, up, alpha: rank as f32, magnitude: None })
+        Ok(Pair { rank, weight, down, up, alpha: rank as f32, magnitude: None, on_inputs: false })
     }
 
     /// One pair for rows that others change each for themselves, of `weight`: each `(first row, pair)`. Down factors
-    /// that are the same are kept once; the others stand behind each other, with a block-diagonal up factor.
+    /// that are the same are kept once; the others stand behind each other, with a block-diagonal up factor. Magnitudes of
+    /// rows stay those of theirs; nothing when not all rows have them that some do.
     pub fn joined(weight: Vec<usize>, parts: &[(usize, Pair)]) -> Option<Pair> {
         let (_, first) = parts.first()?;
         let same = parts.iter().all(|(_, p)| p.down == first.down && p.scale() == first.scale());
@@ -205,8 +207,17 @@ impl Pair {
                 column += part.rank;
             }
         }
+        let mut magnitude = None;
+        if parts.iter().any(|(_, part)| part.magnitude.is_some()) {
+            let mut all: Vec<Option<f32>> = vec![None; weight[0]];
+            for (start, part) in parts {
+                let own = part.magnitude.as_ref().filter(|_| !part.on_inputs)?;
+                all.get_mut(*start..start + own.len())?.iter_mut().zip(own).for_each(|(to, x)| *to = Some(*x));
+            }
+            magnitude = Some(all.into_iter().collect::<Option<Vec<f32>>>()?);
+        }
         let alpha = if one_scale { (first.scale() * rank as f64) as f32 } else { rank as f32 };
-        Some(Pair { rank, weight, down, up, alpha, magnitude: None })
+        Some(Pair { rank, weight, down, up, alpha, magnitude, on_inputs: false })
     }
 }
 
@@ -217,7 +228,8 @@ mod tests {
 
     fn pair(out: usize, rank: usize, row: usize, alpha: f32, seed: f32) -> Pair {
         let values = |n: usize| (0..n).map(|i| ((i as f32 + seed) * 0.7).sin()).collect();
-        Pair { rank, weight: vec![out, row], down: values(rank * row), up: values(out * rank), alpha, magnitude: None }
+        let (weight, down, up) = (vec![out, row], values(rank * row), values(out * rank));
+        Pair { rank, weight, down, up, alpha, magnitude: None, on_inputs: false }
     }
 
     fn delta(p: &Pair) -> Vec<f32> {
@@ -235,6 +247,11 @@ mod tests {
         let whole = pair(6, 2, 5, 1.0, 0.3);
         let parts: Vec<(usize, Pair)> = [(0, 2), (2, 4), (4, 6)].map(|(a, b)| (a, whole.rows(a, b))).to_vec();
         assert_eq!(Pair::joined(vec![6, 5], &parts).unwrap(), whole);
+        let magnitude = Some((0..6).map(|i| i as f32).collect());
+        let lengths = Pair { magnitude, ..whole.clone() };
+        let parts: Vec<(usize, Pair)> = [(0, 2), (2, 6)].map(|(a, b)| (a, lengths.rows(a, b))).to_vec();
+        assert_eq!(Pair::joined(vec![6, 5], &parts).unwrap(), lengths);
+        assert_eq!(Pair::joined(vec![6, 5], &parts[..1]), None);
         for alphas in [[4.0, 4.0], [4.0, 1.0]] {
             let parts = [(0, pair(2, 2, 5, alphas[0], 0.1)), (4, pair(2, 2, 5, alphas[1], 0.9))];
             let joined = Pair::joined(vec![6, 5], &parts).unwrap();

@@ -34,7 +34,7 @@ pub enum Change {
         /// Large factor, `[k, n·k·k]` with `k` rows.
         large: (usize, Vec<f32>),
     },
-    /// DoRA: `W' = magnitude·(W + scale·up·down)/‖W + scale·up·down‖` for each row.
+    /// DoRA: `W' = magnitude·(W + scale·up·down)/‖W + scale·up·down‖` for each row, or for each input.
     Decomposed {
         /// Rank.
         rank: usize,
@@ -42,8 +42,10 @@ pub enum Change {
         down: Vec<f32>,
         /// Up factor.
         up: Vec<f32>,
-        /// Length of each row.
+        /// Length of each row, or of all that an input is multiplied by.
         magnitude: Vec<f32>,
+        /// By inputs.
+        on_input: bool,
         /// α/r.
         scale: f32,
     },
@@ -118,8 +120,16 @@ impl Change {
                 }
                 cx.device.tensor(values, &[out, m * n], DType::F32)
             }
-            Change::Decomposed { rank, down, up, magnitude, scale } => {
+            Change::Decomposed { rank, down, up, magnitude, scale, on_input } => {
                 let moved = op::add(cx, &base(), &op::scale(cx, &low_rank(up, down, *rank), *scale));
+                if *on_input {
+                    let (inputs, kernel) = (w.dim(1), w.shape().iter().skip(2).product());
+                    let moved = op::permute(cx, &moved, &[out, inputs, kernel], &[1, 0, 2]);
+                    let moved = op::reshape(cx, &moved, &[inputs, out * kernel]);
+                    let new = op::with_row_norms(cx, &moved, &matrix(magnitude, inputs));
+                    let new = op::permute(cx, &new, &[inputs, out, kernel], &[1, 0, 2]);
+                    return beyond(op::reshape(cx, &new, &[out, inputs * kernel]));
+                }
                 let magnitude = Var::constant(cx.device.tensor(magnitude.clone(), &[out, 1], DType::F32));
                 beyond(op::with_row_norms(cx, &moved, &magnitude))
             }
@@ -177,7 +187,10 @@ impl Change {
                     && small.len().is_multiple_of(*l)
                     && large.len().is_multiple_of(*k)
             }
-            Change::Decomposed { rank, down, up, magnitude, .. } => product(up, down, *rank) && magnitude.len() == out,
+            Change::Decomposed { rank, down, up, magnitude, on_input, .. } => {
+                let lengths = if *on_input { rest.first().copied().unwrap_or(0) } else { out };
+                product(up, down, *rank) && magnitude.len() == lengths
+            }
             Change::Rotation { parts, lengths, .. } => {
                 parts.iter().all(|(k, n, values)| values.len() == k * n * n && *n > 0)
                     && parts.iter().map(|(k, n, _)| k * n).sum::<usize>() == out
@@ -285,6 +298,25 @@ mod tests {
             Change::Hadamard { rank: 1, factors: [vec![1.0, 2.0], vec![1.0, 1.0], vec![3.0, 4.0], vec![1.0, 2.0]] };
         let out = merged(HashMap::from([("b".to_owned(), (hadamard, 1.0))])).unwrap();
         assert_eq!(out.get("b.weight").unwrap().to_vec(), [4.0, 7.0, 9.0, 17.0]);
+        // Magnitudes of rows and of inputs.
+        let decomposed = |on_input| Change::Decomposed {
+            rank: 1,
+            down: vec![1.0, 2.0],
+            up: vec![2.0, 3.0],
+            magnitude: vec![5.0, 10.0],
+            on_input,
+            scale: 1.0,
+        };
+        // W + UD.
+        let moved = [3.0f32, 5.0, 4.0, 7.0];
+        for (on_input, pairs) in [(false, [[0, 1], [2, 3]]), (true, [[0, 2], [1, 3]])] {
+            let out = merged(HashMap::from([("b".to_owned(), (decomposed(on_input), 1.0))])).unwrap();
+            let out = out.get("b.weight").unwrap().to_vec();
+            for (pair, length) in pairs.into_iter().zip([5.0, 10.0]) {
+                let norm = pair.iter().map(|i| moved[*i].powi(2)).sum::<f32>().sqrt();
+                assert!(pair.iter().all(|i| (out[*i] - moved[*i] * length / norm).abs() < 1e-4), "{out:?}");
+            }
+        }
         assert!(merged(HashMap::from([("c".to_owned(), (change.clone(), 1.0))])).is_err());
         let wrong = Change::LowRank { rank: 1, down: vec![1.0], up: vec![2.0, 3.0] };
         assert!(merged(HashMap::from([("b".to_owned(), (wrong, 1.0))])).is_err());

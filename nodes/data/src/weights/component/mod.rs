@@ -70,6 +70,8 @@ pub struct ComponentWeights {
     /// Tensors of this part that are known and that no network needs, by internal name: a projection beside CLIP-L or
     /// OpenCLIP-H, `logit_scale`, the 24th layer of OpenCLIP-H, Lumina-Image-2.0's last norm. For writing them back.
     pub optional: IndexMap<String, Recipe>,
+    /// Second copies that a program computes with: the internal tensor, and how a copy of it is made of stored ones.
+    pub tied: Vec<(String, Recipe)>,
     /// `config.json` of the component's folder.
     pub config: Option<Json>,
     /// Stored tensors of this part that carry no weight: buffers, scalars, second copies.
@@ -146,7 +148,8 @@ impl ComponentWeights {
             }
         }
         let naming = naming(component, given.iter().map(|tensor| tensor.name));
-        let Mapped { mut tensors, unknown: mut unexpected, copies, faults } = to_internal(component, naming, &given);
+        let Mapped { mut tensors, unknown: mut unexpected, copies, tied, faults } =
+            to_internal(component, naming, &given);
         if let Some(fault) = faults.into_iter().next() {
             return Err(broken(&set, fault));
         }
@@ -174,6 +177,7 @@ impl ComponentWeights {
             layout,
             tensors,
             optional,
+            tied,
             config,
             ignored,
             empty,

@@ -44,6 +44,8 @@ pub(crate) struct Mapped {
     pub unknown: Vec<String>,
     /// Tensors that repeat another.
     pub copies: Vec<String>,
+    /// Those of them that a program holds beside the first and computes with: the name they share, and how they are made.
+    pub tied: Vec<(String, Recipe)>,
     /// What keeps others from being mapped.
     pub faults: Vec<Fault>,
 }

@@ -168,7 +168,11 @@ impl Table {
             let source = Source::Whole(tensor.source.to_owned());
             match rule.how {
                 How::Same | How::Tied => {
-                    mapped.add(name, Recipe { source, shape: tensor.shape.to_vec() }, tensor);
+                    let recipe = Recipe { source, shape: tensor.shape.to_vec() };
+                    if rule.how == How::Tied && mapped.tensors.contains_key(&name) {
+                        mapped.tied.push((name.clone(), recipe.clone()));
+                    }
+                    mapped.add(name, recipe, tensor);
                 }
                 How::Flat => mapped.add(name, Recipe { source, shape: flat(tensor.shape) }, tensor),
                 How::Swapped | How::Transposed => mapped.turn(name, rule.how, tensor),
@@ -319,6 +323,7 @@ mod tests {
         let back = map(Table::join, &shapes);
         assert!(back.unknown.is_empty() && back.faults.is_empty());
         assert_eq!(back.copies, ["t2.weight"]);
+        assert_eq!(back.tied, [("t.weight".to_owned(), Recipe::whole("t2.weight", [1]))]);
         assert_eq!(Vec::from_iter(back.tensors.keys()), Vec::from_iter(joined.iter().map(|t| t.0)));
         assert_eq!(back.tensors["b.1.qkv.bias"].names(), ["x.1.q.bias", "x.1.k.bias", "x.1.v.bias"]);
         assert_eq!(back.tensors["b.1.qkv.bias"].shape, [8]);

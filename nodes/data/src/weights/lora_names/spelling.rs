@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::{LoraTarget, kohya_name, prefix};
+use super::{kohya_name, prefix};
 use crate::weights::component::{Component, Family};
-use crate::weights::keymap::{Form, plan};
+use crate::weights::keymap::{Form, UnetMap, plan};
 use crate::weights::recipe::Source;
 
 /// What a tensor of an adapter file is to its layer.
@@ -76,86 +76,144 @@ pub fn split_tensor(key: &str) -> Option<(&str, String)> {
     Some((&key[..start], key[start + 1..].to_owned()))
 }
 
-/// Which part of a target a layer of a file adapts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which part of a weight a layer of a file adapts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
-    /// The target's internal path.
+    /// The weight's internal path.
     pub path: String,
     /// Its rows, first and one past the last; nothing when it is all of them.
     pub rows: Option<(usize, usize)>,
     /// Whether the halves of the rows are exchanged.
     pub swapped: bool,
+    /// Which copy it is where a program holds the weight several times; nothing when it is the weight itself.
+    pub copy: Option<usize>,
 }
 
-/// The names a part's targets may have in files.
+/// The names that a part's layers may have in adapter files: kohya's (`lora_unet_…`, also with Diffusers' block names),
+/// those of LyCORIS and OneTrainer with their own prefixes, PEFT's and Diffusers' paths (`unet.…`, `transformer.…`,
+/// `base_model.model.…`), the paths of the authors' code, behind `diffusion_model.` or bare, and the attention processors of
+/// old Diffusers.
 #[derive(Clone, Debug, Default)]
 pub struct Spellings {
     pieces: HashMap<String, Piece>,
+    kohya: HashMap<String, String>,
+    diffusers: HashMap<String, Vec<(String, Piece)>>,
 }
 
 impl Spellings {
-    /// The spellings of these targets; `shapes` are all internal weights of the part.
+    /// The spellings of a part with these internal weights.
     pub fn new<'a>(
         family: Family,
         component: Component,
-        targets: &[LoraTarget],
         shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>,
     ) -> Spellings {
+        let shapes: Vec<(&str, &[usize])> = shapes.into_iter().collect();
+        let mut names = Spellings::default();
         let kohya = prefix(family, component);
-        let mut pieces = HashMap::new();
-        let whole = |path: &str| Piece { path: path.to_owned(), rows: None, swapped: false };
+        let denoiser = component == family.denoiser();
+        let ldm = (component == Component::Unet).then(|| UnetMap::from_diffusers(shapes.iter().map(|(name, _)| *name)));
         let folder = family.folder(component).unwrap_or_default();
-        for target in targets {
-            pieces.insert(target.name.clone(), whole(&target.path));
-        }
-        // The names of the internal weights, which are Diffusers' in U-Nets and the original ones in transformers.
-        for target in targets {
-            let path = &target.path;
-            let mut names = vec![kohya_name(kohya, path), format!("{folder}.{path}")];
-            if component == family.denoiser() {
-                names.extend([format!("diffusion_model.{path}"), path.clone()]);
+        let whole = |path: &str| Piece { path: path.to_owned(), rows: None, swapped: false, copy: None };
+        for (name, _) in &shapes {
+            let Some(path) = name.strip_suffix(".weight") else { continue };
+            let original = match &ldm {
+                Some(map) => map.to_ldm(name).and_then(|ldm| Some(ldm.strip_suffix(".weight")?.to_owned())),
+                None => Some(path.to_owned()),
+            };
+            // SDXL files name the blocks as its own code does.
+            let in_file = if family == Family::Sdxl { original.as_deref() } else { Some(path) };
+            let mut spelled = vec![kohya_name(kohya, path), format!("{folder}.{path}")];
+            if denoiser {
+                // Files of one part may leave its name out.
+                spelled.extend([format!("diffusion_model.{path}"), path.to_owned()]);
             }
-            for spelled in names {
-                pieces.entry(spelled).or_insert_with(|| whole(path));
+            if let Some(in_file) = in_file {
+                let name = kohya_name(kohya, in_file);
+                spelled.push(name.clone());
+                names.kohya.insert(path.to_owned(), name);
+            }
+            for original in original.iter() {
+                spelled.push(kohya_name(kohya, original));
+                if denoiser {
+                    spelled.push(format!("diffusion_model.{original}"));
+                    spelled.push(format!("model.diffusion_model.{original}"));
+                    spelled.push(original.clone());
+                }
+            }
+            for name in spelled {
+                names.pieces.entry(name).or_insert_with(|| whole(path));
             }
         }
-        let by_path: HashMap<&str, &LoraTarget> = targets.iter().map(|t| (t.path.as_str(), t)).collect();
-        // Reduced models may lack what a plan needs; then their files have kohya's names only.
-        let stored = plan(component, family, Form::Diffusers, shapes).unwrap_or_default();
-        for tensor in stored {
+        // Reduced models may lack what a plan needs; then their files have the other names only.
+        let stored = plan(component, family, Form::Diffusers, shapes.iter().copied()).unwrap_or_default();
+        let mut list: Vec<(&str, Piece)> = Vec::new();
+        for tensor in &stored {
             let Some(name) = tensor.name.strip_suffix(".weight") else { continue };
-            let Some(internal) = tensor.recipe.names().first().and_then(|n| n.strip_suffix(".weight")) else {
-                continue;
-            };
-            let Some(target) = by_path.get(internal) else { continue };
+            let Some(path) = tensor.recipe.names().first().and_then(|n| n.strip_suffix(".weight")) else { continue };
             let piece = match tensor.recipe.source {
-                Source::Rows { start, end, .. } => Piece { rows: Some((start, end)), ..whole(&target.path) },
-                Source::SwappedHalves(_) => Piece { swapped: true, ..whole(&target.path) },
-                _ => whole(&target.path),
+                Source::Rows { start, end, .. } => Piece { rows: Some((start, end)), ..whole(path) },
+                Source::SwappedHalves(_) => Piece { swapped: true, ..whole(path) },
+                Source::Whole(_) => whole(path),
+                _ => continue,
             };
-            // Files of one part may leave its name out.
-            let bare = (component == family.denoiser()).then(|| name.to_owned());
-            for spelled in [kohya_name(kohya, name), format!("{folder}.{name}")].into_iter().chain(bare) {
-                pieces.entry(spelled).or_insert_with(|| piece.clone());
+            list.push((name, piece));
+        }
+        let mut copies: HashMap<Piece, usize> = HashMap::new();
+        for (_, piece) in &list {
+            *copies.entry(piece.clone()).or_default() += 1;
+        }
+        let mut count: HashMap<Piece, usize> = HashMap::new();
+        for (name, mut piece) in list {
+            if copies[&piece] > 1 {
+                let number = count.entry(piece.clone()).or_default();
+                piece.copy = Some(*number);
+                *number += 1;
+            }
+            let written = format!("{folder}.{name}");
+            names.diffusers.entry(piece.path.clone()).or_default().push((written.clone(), piece.clone()));
+            let mut spelled = vec![written, kohya_name(kohya, name)];
+            if denoiser {
+                spelled.extend([kohya_name("lora_transformer", name), name.to_owned()]);
+            }
+            spelled.extend(name.strip_prefix("text_model.").map(|short| format!("{folder}.{short}")));
+            for name in spelled {
+                names.pieces.entry(name).or_insert_with(|| piece.clone());
             }
         }
-        Spellings { pieces }
+        names
     }
 
     /// What a layer of a file adapts.
     pub fn find(&self, layer: &str) -> Option<&Piece> {
         let layer = layer.strip_prefix("base_model.model.").unwrap_or(layer);
-        self.pieces.get(layer).or_else(|| {
-            // Old Diffusers files have attention processors.
-            let plain = layer.replace(".processor.", ".");
-            self.pieces.get(&plain).or_else(|| self.pieces.get(&format!("{plain}.0")))
-        })
+        if let Some(piece) = self.pieces.get(layer) {
+            return Some(piece);
+        }
+        for (other, kohya) in [("oft_", "lora_"), ("lycoris_", "lora_unet_"), ("lora_transformer_", "lora_unet_")] {
+            if let Some(rest) = layer.strip_prefix(other)
+                && let Some(piece) = self.pieces.get(&format!("{kohya}{rest}"))
+            {
+                return Some(piece);
+            }
+        }
+        // Attention processors: `attn1.processor.to_out` stands for `attn1.to_out.0`.
+        let plain = layer.replace(".processor.", ".");
+        self.pieces.get(&plain).or_else(|| self.pieces.get(&format!("{plain}.0")))
+    }
+
+    /// A layer's name in kohya's files.
+    pub fn kohya(&self, path: &str) -> Option<&str> {
+        self.kohya.get(path).map(String::as_str)
+    }
+
+    /// A layer's names in Diffusers' files, each with what it adapts.
+    pub fn diffusers(&self, path: &str) -> &[(String, Piece)] {
+        self.diffusers.get(path).map_or(&[], Vec::as_slice)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Wanted, targets};
     use super::*;
 
     #[test]
@@ -208,8 +266,7 @@ mod tests {
             ("double_blocks.1.img_attn.proj.weight", vec![2, 2]),
         ];
         let list = || shapes.iter().map(|(name, shape)| (*name, shape.as_slice()));
-        let found = targets(Family::Flux, Component::Flux, list(), Wanted::default());
-        let spellings = Spellings::new(Family::Flux, Component::Flux, &found, list());
+        let spellings = Spellings::new(Family::Flux, Component::Flux, list());
         let rows = |name: &str| spellings.find(name).map(|piece| (piece.path.as_str(), piece.rows));
         let linear1 = "single_blocks.0.linear1";
         assert_eq!(rows("lora_unet_single_blocks_0_linear1"), Some((linear1, None)));
@@ -219,6 +276,16 @@ mod tests {
         assert_eq!(rows(&format!("{single}.proj_out")), Some(("single_blocks.0.linear2", None)));
         let qkv = "double_blocks.1.img_attn.qkv";
         assert_eq!(rows("lora_unet_transformer_blocks_1_attn_to_v"), Some((qkv, Some((4, 6)))));
+        for name in ["lora_transformer_transformer_blocks_1_attn_to_v", "transformer_blocks.1.attn.to_v"] {
+            assert_eq!(rows(name), Some((qkv, Some((4, 6)))), "{name}");
+        }
+        for name in [
+            "lycoris_double_blocks_1_img_attn_qkv",
+            "double_blocks.1.img_attn.qkv",
+            &format!("model.diffusion_model.{qkv}"),
+        ] {
+            assert_eq!(rows(name), Some((qkv, None)), "{name}");
+        }
         assert_eq!(rows("transformer.transformer_blocks.1.attn.to_x"), None);
     }
 }
