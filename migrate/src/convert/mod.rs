@@ -15,6 +15,7 @@ mod modules;
 mod network_args;
 mod optimizer;
 pub(crate) mod optimizers;
+mod presets;
 mod prompts;
 mod run;
 mod sample;

@@ -7,6 +7,9 @@ use super::{Job, off};
 use crate::python;
 use crate::report::{Entry, Kind};
 
+/// Larger rates are those of optimizers that find their own.
+const LARGEST_RATE: f64 = 0.01;
+
 impl Job<'_> {
     /// The name that counts, of the option or a legacy flag.
     pub(super) fn optimizer_name(&self) -> String {
@@ -202,11 +205,23 @@ impl Job<'_> {
     fn rates(&mut self, optimizer: &Optimizer, own: bool, relative: bool) {
         let encoders =
             ["text_encoder_lr", "learning_rate_te", "learning_rate_te1", "learning_rate_te2", "learning_rate_te3"];
-        let voided = match (own, relative) {
-            (false, _) => Some((Kind::Refused, "the rate belongs to an optimizer that is not available")),
-            (true, true) => Some((Kind::Ignored, "Adafactor's relative steps set the rate, for every group")),
-            (true, false) => None,
+        let path = "nodes.optimizer.learning_rate";
+        let frozen = self.scope.rate <= 0.0;
+        // The given rate is nearer to what was asked for than that of the stand-in; but one of an optimizer that finds
+        // its own is a factor.
+        let factor = !own && self.scope.rate > LARGEST_RATE;
+        let voided = match (factor, relative) {
+            (true, _) => Some((Kind::Refused, "the rate belongs to an optimizer that is not available")),
+            (false, true) => Some((Kind::Ignored, "Adafactor's relative steps set the rate, for every group")),
+            (false, false) => None,
         };
+        if voided.is_some() || optimizer.one_rate {
+            self.one_rate_of_blocks(relative);
+        }
+        let blocks = self.draft.get("nodes.full.block_learning_rates").is_some();
+        if frozen && !blocks && self.draft.get("nodes.lora.include").is_none() {
+            self.denoiser_at_zero(optimizer, relative);
+        }
         if let Some((kind, note)) = voided {
             for name in ["learning_rate", "unet_lr"].into_iter().chain(encoders) {
                 if self.has(name) {
@@ -215,18 +230,26 @@ impl Job<'_> {
             }
             return;
         }
-        let path = "nodes.optimizer.learning_rate";
-        let rate = self.scope.rate;
         // Every weight of SDXL is in one of its blocks, so that only text encoders are left.
-        let blocks = self.draft.get("nodes.full.block_learning_rates").is_some();
-        if blocks && self.scope.trained.iter().all(|(_, own)| *own != rate) {
+        let of_text = self.scope.trained.first().map(|(_, rate)| *rate).filter(|_| blocks && frozen);
+        let rate = of_text.unwrap_or(self.scope.rate);
+        if of_text.is_some() {
+            self.put_plain(path, python::number(rate));
+            self.draft.comment(path, "of the text encoders");
+        } else if blocks
+            && optimizer.node != "optimizer.adafactor"
+            && self.scope.trained.iter().all(|(_, own)| *own != rate)
+        {
             for name in ["learning_rate", "unet_lr"].into_iter().filter(|name| self.has(name)).collect::<Vec<_>>() {
                 self.tell(name, Kind::Ignored, None, "`--block_lr` counts");
             }
         } else if rate > 0.0 {
             let (name, other) =
                 if self.has("unet_lr") { ("unet_lr", Some("learning_rate")) } else { ("learning_rate", None) };
-            self.write(name, path, python::number(rate), "");
+            match own {
+                true => self.write(name, path, python::number(rate), ""),
+                false => self.change(name, path, python::number(rate), "as given, for another optimizer"),
+            };
             if let Some(other) = other.filter(|other| self.has(other)) {
                 self.tell(other, Kind::Ignored, None, "`--unet_lr` and `--text_encoder_lr` count");
             }
@@ -235,6 +258,53 @@ impl Job<'_> {
             self.tell("learning_rate", Kind::Mapped, Some("nodes.optimizer.text_encoder_learning_rate"), note);
         }
         self.encoder_rates(optimizer, rate, encoders);
+    }
+
+    /// Blocks with rates of their own beside an optimizer that has one for all, or sets it by itself.
+    fn one_rate_of_blocks(&mut self, relative: bool) {
+        let path = ["full", "block_learning_rates"].map(str::to_owned);
+        let list = self.draft.get("nodes.full.block_learning_rates").and_then(Json::as_array).cloned();
+        let Some(list) = list else { return };
+        let zero = list.iter().any(off);
+        let mut learning = list.iter().filter(|rate| !off(rate));
+        let first = learning.next();
+        if first.is_none() || !relative && learning.all(|rate| Some(rate) == first) {
+            return;
+        }
+        let (kind, note) = match (relative, zero) {
+            (true, false) => (Kind::Ignored, "Adafactor's relative steps set the rate, for every group"),
+            (true, true) => (
+                Kind::Refused,
+                "Adafactor's relative steps set the rate of every block; `relative_step=False` takes those",
+            ),
+            (false, _) => (
+                Kind::Refused,
+                "an optimizer that finds its own rate has one for all; sd-scripts fails in the first step",
+            ),
+        };
+        self.draft.remove(&path);
+        for entry in self.report.iter_mut().filter(|entry| entry.option == "--block_lr") {
+            (entry.kind, entry.target, entry.note) = (kind, None, note.to_owned());
+        }
+    }
+
+    /// The denoiser stays as it is: its rate is 0. Where an optimizer has no such rate the document fails its check,
+    /// rather than to train what should stay.
+    fn denoiser_at_zero(&mut self, optimizer: &Optimizer, relative: bool) {
+        let path = "nodes.optimizer.learning_rate";
+        let name = if self.has("unet_lr") { "unet_lr" } else { "learning_rate" };
+        let takes = !relative && !optimizer.one_rate;
+        self.draft.put_anyway(path, json!(0));
+        let (kind, note) = match takes {
+            true => (Kind::Mapped, "the denoiser stays as it is, and its weights with it"),
+            false => (
+                Kind::Refused,
+                "this optimizer finds the rate by itself, for all that learns: take another, as `optimizer.adamw`",
+            ),
+        };
+        self.draft
+            .comment(path, if takes { "the denoiser stays as it is" } else { "not with this optimizer: take another" });
+        self.tell(name, kind, Some(path), note);
     }
 
     /// Rates of text encoders: each has a field, and the second and third take the first's where they have none.
