@@ -17,6 +17,7 @@ mod optimizer;
 pub(crate) mod optimizers;
 mod presets;
 mod prompts;
+mod rates;
 mod run;
 mod sample;
 mod saving;
