@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::Error;
 use crate::args::{Given, Setting, Source, shown, typed};
-use crate::options::{self, Place, Type};
+use crate::options::{self, Fate, Place, Type};
 use crate::python;
 use crate::report::{Entry, Kind};
 use crate::script::Script;
@@ -86,10 +86,22 @@ pub fn settings(flat: Vec<(String, Json)>, script: Script, command: &Given) -> (
                 if let Some(note) = note {
                     entries.push(Entry::new(&label, &text, Kind::Changed, None, &note));
                 }
+                if opt.kind == Type::Flag && value == json!(false) {
+                    continue;
+                }
                 given.insert(opt.name, Setting { value, source: Source::File });
             }
             Ok((None, _)) => entries.push(Entry::new(&label, &text, Kind::Ignored, None, "off, as without it")),
-            Err(note) => entries.push(Entry::wrong(&label, &text, &format!("{note}; sd-scripts would fail with it"))),
+            // No value of it makes a difference.
+            Err(_) if matches!(opt.fate, Fate::Ignored(_)) => {
+                let Fate::Ignored(why) = opt.fate else { continue };
+                entries.push(Entry::new(&label, &text, Kind::Ignored, None, why));
+            }
+            Err(note) => {
+                let note =
+                    format!("{note}; sd-scripts reads this file without a check, and fails where it uses the value");
+                entries.push(Entry::wrong(&label, &text, &note));
+            }
         }
     }
     (given, entries)
@@ -103,6 +115,15 @@ fn convert(kind: Type, value: &Json) -> Converted {
     match (kind, value) {
         (Type::Flag, Json::Bool(true)) => same(value),
         (Type::Flag, Json::Bool(false)) => Ok((None, None)),
+        // Python takes numbers and text for a truth value.
+        (Type::Flag, Json::Number(n)) if n.as_f64() == Some(0.0) => Ok((None, None)),
+        (Type::Flag, Json::Number(_)) => Ok((Some(json!(true)), None)),
+        (Type::Flag, Json::String(text)) if ["true", "1", "yes"].contains(&text.to_lowercase().as_str()) => {
+            Ok((Some(json!(true)), Some("text; on, as it says".to_owned())))
+        }
+        (Type::Flag, Json::String(text)) if ["false", "0", "no"].contains(&text.to_lowercase().as_str()) => {
+            Ok((Some(json!(false)), Some("off, as it says; sd-scripts takes any text for on".to_owned())))
+        }
         (Type::Int, Json::Number(n)) if n.is_i64() || n.is_u64() => same(value),
         (Type::Float, Json::Number(n)) => Ok((n.as_f64().map(python::number), None)),
         (Type::Length, Json::Number(n)) if n.is_f64() && n.as_f64().is_some_and(|f| f >= 1.0) => {
@@ -159,6 +180,9 @@ fn words(value: &Json) -> &'static str {
 /// A value of a dataset file as a key's type. The error says what would fit.
 pub(crate) fn strict(kind: Type, value: &Json) -> Result<Json, String> {
     match convert(kind, value) {
+        Ok(_) if kind == Type::Flag && !value.is_boolean() => {
+            Err(format!("{} does not fit here; sd-scripts stops too", words(value)))
+        }
         Ok((_, Some(_))) | Err(_) => Err(format!("{} does not fit here; sd-scripts stops too", words(value))),
         Ok((value, None)) => Ok(value.unwrap_or(Json::Bool(false))),
     }
@@ -189,6 +213,31 @@ mod tests {
         assert!(!given.contains_key("lowram"));
         let changed = |name: &str| entries.iter().any(|e| e.option.starts_with(name) && e.kind == Kind::Changed);
         assert!(changed("learning_rate") && changed("lr_warmup_steps"), "{entries:?}");
+    }
+
+    /// What Python takes for true or false, and values of options that nothing depends on.
+    #[test]
+    fn values_that_sd_scripts_gets_along_with() {
+        let (given, entries) = read(
+            "xformers = 1\nweighted_captions = 0\ngradient_checkpointing = \"true\"\nno_half_vae = \"false\"\n\
+             dynamo_backend = \"no\"\n",
+        );
+        assert_eq!(
+            (given["xformers"].value.clone(), given["gradient_checkpointing"].value.clone()),
+            (json!(true), json!(true))
+        );
+        assert_eq!(given.len(), 2);
+        let kinds: Vec<(&str, Kind)> = entries.iter().map(|e| (e.option.as_str(), e.kind)).collect();
+        assert_eq!(
+            kinds,
+            [
+                ("weighted_captions (file)", Kind::Ignored),
+                ("gradient_checkpointing (file)", Kind::Changed),
+                ("no_half_vae (file)", Kind::Changed),
+                ("dynamo_backend (file)", Kind::Ignored),
+            ]
+        );
+        assert!(strict(Type::Flag, &json!(1)).is_err() && strict(Type::Flag, &json!("true")).is_err());
     }
 
     #[test]

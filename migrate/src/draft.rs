@@ -139,6 +139,16 @@ impl Draft {
     /// Writes a field: `train.steps`, `nodes.loss.huber.c`.
     pub fn put(&mut self, path: &str, value: Json) -> Result<(), Miss> {
         self.takes(path, &value)?;
+        self.insert(path, value)
+    }
+
+    /// Writes a field with a value that the check may refuse.
+    pub fn put_anyway(&mut self, path: &str, value: Json) {
+        // Without its node there is nothing that could run.
+        let _ = self.insert(path, value);
+    }
+
+    fn insert(&mut self, path: &str, value: Json) -> Result<(), Miss> {
         let (map, field) = match path.strip_prefix("nodes.").and_then(|rest| rest.split_once('.')) {
             Some((node, field)) => match self.nodes.get_mut(node) {
                 Some(map) => (map, field),

@@ -157,7 +157,10 @@ const HELD: [(u32, &str, &[Held]); 52] = [
     (
         30,
         "swapped blocks that are not updated",
-        &[Test("migrate/tests/it/rules.rs", "kinds"), NoField("blocks_to_swap")],
+        &[
+            Test("tests/e2e/plans.rs", "the_plan_tells_the_device_from_the_host"),
+            Test("migrate/tests/it/rules.rs", "kinds"),
+        ],
     ),
     (
         31,

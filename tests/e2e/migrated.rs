@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use pipe_core::check::{Checked, Options, check_document_with};
-use pipe_core::diagnostic::{Format, render};
+use pipe_core::diagnostic::{Format, Severity, render};
 use pipe_core::document::{Document, Syntax};
 use pipe_core::plan::plan_document;
 use pipe_core::registry::Registry;
@@ -196,6 +196,144 @@ fn what_is_idle_is_left_out_and_told() {
     let input = Input::from_command(&format!("{flux} --network_args train_double_block_indices=none img_attn_dim=8"));
     let plain = pipe_migrate::migrate(&input.unwrap(), &Shelf, &product).unwrap();
     assert!(plain.document.contains("img_attn: 8"), "{}", plain.document);
+}
+
+/// The parts that learn in a set-up, with their rates and numbers of tensors.
+fn learning(line: &str) -> (Outcome, Vec<(String, Option<f64>, u64)>) {
+    let registry = pipe_nodes::registry();
+    let outcome = migrated(line, DATASET, &product(&registry));
+    let checked = check(&registry, &outcome);
+    let wrong = checked.diagnostics.iter().any(|one| one.severity == Severity::Error);
+    assert!(!wrong, "{line}\n{}{}", problems(&checked), outcome.document);
+    let plan = plan_document(&registry, &checked);
+    let groups = plan.nodes.into_values().flat_map(|node| node.plan.groups);
+    let groups = groups.map(|group| (group.name, group.rate, group.tensors)).collect();
+    (outcome, groups)
+}
+
+/// A denoiser that is to stay as it is does not learn, whatever the optimizer; where that cannot be said, nothing runs.
+#[test]
+fn a_denoiser_of_rate_0_stays_as_it_is() {
+    let xl = "sdxl_train.py --pretrained_model_name_or_path xl.safetensors --train_text_encoder --learning_rate 0 \
+              --learning_rate_te1 1e-6 --learning_rate_te2";
+    for line in [
+        format!("{xl} 2e-6"),
+        format!("{xl} 2e-6 --optimizer_type Lion"),
+        format!("{xl} 1e-6 --optimizer_type Prodigy"),
+        format!("{xl} 2e-6 --optimizer_type Adafactor"),
+        format!("{xl} 2e-6 --optimizer_type Adafactor --optimizer_args relative_step=False"),
+        format!("{xl} 0"),
+    ] {
+        let (_, groups) = learning(&line);
+        assert!(
+            !groups.is_empty() && groups.iter().all(|(name, ..)| name.starts_with("text_encoder")),
+            "{line} {groups:?}"
+        );
+    }
+    let sd = "train_db.py --pretrained_model_name_or_path sd15.safetensors --learning_rate 0 --learning_rate_te 1e-6";
+    for line in [
+        sd.to_owned(),
+        format!("{sd} --optimizer_type Lion"),
+        "sd3_train.py --pretrained_model_name_or_path sd3.safetensors --learning_rate 0 --train_text_encoder \
+         --learning_rate_te1 1e-6"
+            .into(),
+    ] {
+        let (outcome, groups) = learning(&line);
+        let learns =
+            |(name, rate, _): &(String, Option<f64>, u64)| *rate != Some(0.0) && !name.starts_with("text_encoder");
+        assert!(!groups.iter().any(learns), "{line} {groups:?}");
+        assert_eq!(outcome.report.iter().find(|e| e.option == "--learning_rate").unwrap().kind, Kind::Mapped);
+    }
+    // These have one rate for all that learns: the check stops what would train the denoiser.
+    let registry = pipe_nodes::registry();
+    for optimizer in ["Prodigy", "DAdaptAdam", "Adafactor"] {
+        let outcome = migrated(&format!("{sd} --optimizer_type {optimizer}"), DATASET, &product(&registry));
+        let checked = check(&registry, &outcome);
+        assert!(checked.diagnostics.iter().any(|d| d.severity == Severity::Error), "{optimizer}\n{}", outcome.document);
+    }
+}
+
+/// SDXL's rates by block beside optimizers with one rate for all, or that set it.
+#[test]
+fn rates_by_block_with_every_optimizer() {
+    let rates = |inner: &str| {
+        format!(
+            "sdxl_train.py --pretrained_model_name_or_path xl.safetensors --block_lr 0,{inner}0 --learning_rate 1e-5 \
+             --optimizer_type"
+        )
+    };
+    let (same, own) = (rates(&"1e-5,".repeat(21)), rates(&("1e-6,".to_owned() + &"1e-5,".repeat(20))));
+    let kind = |outcome: &Outcome| outcome.report.iter().find(|e| e.option == "--block_lr").unwrap().kind;
+    let fixed = "Adafactor --optimizer_args scale_parameter=False relative_step=False warmup_init=False";
+    for (line, expected, blocks) in [
+        (format!("{own} AdamW"), Kind::Mapped, true),
+        (format!("{own} {fixed}"), Kind::Mapped, true),
+        (format!("{same} Prodigy"), Kind::Mapped, true),
+        (format!("{own} Prodigy"), Kind::Refused, false),
+        (format!("{own} Adafactor"), Kind::Refused, false),
+    ] {
+        let (outcome, groups) = learning(&line);
+        assert_eq!((kind(&outcome), groups.len() > 1), (expected, blocks), "{line} {groups:?}\n{}", outcome.document);
+    }
+}
+
+/// The layers that presets of LyCORIS take, counted in the plan.
+#[test]
+fn presets_of_lycoris_train_their_layers() {
+    let with = |args: &str| {
+        let line = "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_dim 4 \
+                    --network_module lycoris.kohya --network_args";
+        let (_, groups) = learning(&format!("{line} {args}"));
+        let of = |text: bool| {
+            groups.iter().filter(|(name, ..)| name.contains("text_encoder") == text).map(|(_, _, n)| n).sum::<u64>()
+        };
+        // Two factors a layer.
+        (of(false) / 2, of(true) / 2)
+    };
+    // Matrices and 1×1 convolutions of the transformers; attention alone; text encoders: 12 layers of 6, 32 of 6.
+    let (transformers, attention, text) = (722, 560, 264);
+    // Of the 17 residual blocks two 3×3 convolutions, the time's projection, and 11 shortcuts; two samplers each way.
+    let (large, small) = (17 * 2 + 4, 17 + 11);
+    for (preset, expected) in [
+        ("full", (transformers + large + small, text)),
+        ("full-lin", (transformers + small, text)),
+        ("attn-mlp", (transformers, text)),
+        ("attn-only", (attention, 176)),
+        ("unet-only", (transformers + large + small, 0)),
+        ("unet-transformer-only", (transformers, 0)),
+        ("unet-convblock-only", (large + small, 0)),
+    ] {
+        assert_eq!(with(&format!("algo=locon preset={preset}")), expected, "{preset}");
+    }
+    assert_eq!(with("algo=locon conv_dim=0"), (transformers + small, text));
+    // What is no preset leaves residual blocks out, unless their rank is given.
+    assert_eq!(with("algo=locon preset=own.toml"), (transformers, text));
+}
+
+/// α of 3×3 convolutions by block, where it is that of the other layers and not that of the rank.
+#[test]
+fn alpha_of_convolutions_by_block() {
+    let xl = "sdxl_train_network.py --pretrained_model_name_or_path xl.safetensors --network_module networks.lora \
+              --network_dim 8 --network_alpha 1 --network_args";
+    let list = |n: &str| vec![n; 23].join(",");
+    let dims = format!("block_dims={} conv_block_dims={}", list("2"), list("2"));
+    for (args, alpha) in [
+        (dims.clone(), 1),
+        (format!("{dims} conv_block_alphas={}", list("1")), 1),
+        (format!("{dims} conv_alpha=3"), 3),
+        (format!("up_lr_weight=linear conv_block_dims={} conv_alpha=3", list("2")), 3),
+    ] {
+        let registry = pipe_nodes::registry();
+        let outcome = migrated(&format!("{xl} {args}"), DATASET, &product(&registry));
+        let checked = check(&registry, &outcome);
+        assert_eq!(problems(&checked), "", "{args}\n{}", outcome.document);
+        let tree = checked.document.tree.as_ref().unwrap().at("nodes.lora.conv").unwrap().to_json();
+        let blocks = tree["blocks"].as_array().unwrap();
+        let sizes = blocks.iter().all(|block| *block == serde_json::json!({ "rank": 2, "alpha": alpha }));
+        assert!(sizes, "{args}\n{}", outcome.document);
+        let told = outcome.report.iter().filter(|e| e.option.starts_with("--network_args conv_"));
+        assert!(told.clone().count() >= 1 && told.clone().all(|e| e.kind == Kind::Mapped), "{args}");
+    }
 }
 
 /// Whether what a note calls missing (`field` or `field: value` of a type, or a type) is there after all.

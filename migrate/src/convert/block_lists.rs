@@ -57,14 +57,19 @@ impl Job<'_> {
             (self.numbers(of("conv_block_dims"), layout), self.numbers(of("conv_block_alphas"), layout));
         let rank = self.draft.get("nodes.lora.rank").and_then(Json::as_f64).unwrap_or(4.0);
         let number = |path: &str| self.draft.get(path).and_then(Json::as_f64);
-        // A size without α takes the adapter's. Where α is not given by block, it is this one, and 1 for convolutions.
+        // A size without α takes the adapter's, one of 3×3 convolutions theirs. Where α is not given by block, it is
+        // this one, and for convolutions `conv_alpha` or 1.
         let kept = self.has("network_weights");
         let own = number("nodes.lora.alpha").filter(|_| !kept);
         let conv_rank = number("nodes.lora.conv.rank");
-        let conv_alpha = number("nodes.lora.conv.alpha").or(if conv_rank.is_none() { Some(1.0) } else { None });
-        let conv_usual = if kept { own } else { conv_alpha };
+        let conv_own = number("nodes.lora.conv.alpha");
+        let conv_alpha = of("conv_alpha").filter(|_| !self.is_module("lycoris"));
+        let conv_usual = conv_own.or(conv_alpha.and_then(|arg| arg.value.as_f64())).unwrap_or(1.0);
+        let conv_usual = if kept { None } else { Some(conv_usual) };
+        // The α of convolutions whose ranks are given by block alone.
+        let conv_alpha = conv_alpha.filter(|_| of("conv_dim").is_none() && of("conv_block_dims").is_some());
         let sizes = [
-            (["block_dims", "block_alphas"], "nodes.lora.blocks", ranks, alphas, Some(rank), own),
+            (["block_dims", "block_alphas"], "nodes.lora.blocks", ranks, alphas, Some(rank), own, own),
             (
                 ["conv_block_dims", "conv_block_alphas"],
                 "nodes.lora.conv.blocks",
@@ -72,9 +77,10 @@ impl Job<'_> {
                 conv_alphas,
                 conv_rank,
                 conv_usual,
+                conv_own,
             ),
         ];
-        for (names, path, ranks, alphas, usual_rank, usual_alpha) in sizes {
+        for (names, path, ranks, alphas, usual_rank, usual_alpha, own) in sizes {
             let args: Vec<&Arg> = names.iter().filter_map(|name| of(name)).collect();
             done.extend(names);
             let wrong = [&ranks, &alphas].into_iter().find_map(|list| list.as_ref().err().cloned());
@@ -110,8 +116,18 @@ impl Job<'_> {
                 }
                 (None, ..) => continue,
             };
+            let target = (kind == Kind::Mapped).then_some(path);
             for arg in args {
-                self.tell_arg(arg, kind, (kind == Kind::Mapped).then_some(path), &note);
+                self.tell_arg(arg, kind, target, &note);
+            }
+            if let Some(arg) = conv_alpha.filter(|_| path.contains(".conv.") && !self.ranks_of_file()) {
+                match of("conv_block_alphas") {
+                    Some(_) => self.tell_arg(arg, Kind::Ignored, None, "`conv_block_alphas` counts"),
+                    None if kept => {
+                        self.tell_arg(arg, Kind::Changed, Some("nodes.lora.weights"), "the file's α is kept")
+                    }
+                    None => self.tell_arg(arg, kind, target, &note),
+                }
             }
         }
         let given: Vec<&Arg> = weights.iter().filter_map(|name| of(name)).collect();
@@ -168,7 +184,8 @@ impl Job<'_> {
     }
 }
 
-/// Ranks for each block, `false` for none; with α where it is not the `own` one of the adapter.
+/// Ranks for each block, `false` for none; with α where it is not the `own` one that a bare rank has: the adapter's or that of
+/// convolutions, else the rank.
 fn sizes_of(ranks: &[f64], alphas: Option<&[f64]>, usual: Option<f64>, own: Option<f64>) -> Vec<Json> {
     let one = |(i, rank): (usize, &f64)| match *rank {
         r if r <= 0.0 => json!(false),
@@ -259,6 +276,8 @@ mod tests {
         let alphas: &[f64] = &[1.0, 0.0, 8.0];
         assert_eq!(of(Some(alphas), Some(8.0), Some(8.0)), json!([false, { "rank": 2, "alpha": 2 }, 4]));
         assert_eq!(of(Some(alphas), None, None), json!([false, 2, { "rank": 4, "alpha": 8 }]));
+        // Convolutions without an α of their own take their rank, whatever the adapter's is.
+        assert_eq!(of(None, Some(1.0), None), json!([false, { "rank": 2, "alpha": 1 }, { "rank": 4, "alpha": 1 }]));
     }
 
     #[test]

@@ -52,6 +52,13 @@ impl Job<'_> {
         if made == 0 {
             self.empty_loader();
         }
+        // Places of data that are no keys of a dataset file: the loader's entry bears their name.
+        for name in ["in_json", "train_data_dir"] {
+            let label = format!("--{name}");
+            if spoken.contains(&label) || self.report.iter().any(|entry| entry.option == label) {
+                self.silence(name);
+            }
+        }
         for opt in options::all().filter(|opt| opt.place == Place::Dataset) {
             let name = ALIASES.iter().find(|(key, _)| *key == opt.name).map_or(opt.name, |(_, name)| name);
             for name in [name, opt.name] {

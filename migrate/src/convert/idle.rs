@@ -14,7 +14,10 @@ use crate::report::Kind;
 
 /// Fields of the adapter and of the optimizer that others may leave nothing to decide. Ports are none of them.
 const MAY_BE_IDLE: [(&str, &[&str]); 2] = [
-    ("lora", &["rank", "alpha", "ranks", "text_ranks", "blocks", "conv", "patterns", "block_rates", "lora_plus"]),
+    (
+        "lora",
+        &["rank", "alpha", "ranks", "text_ranks", "blocks", "conv", "patterns", "block_rates", "lora_plus", "tucker"],
+    ),
     (
         "optimizer",
         &[
@@ -77,6 +80,11 @@ impl Job<'_> {
             |way: &[String]| way.iter().map(|key| (key.parse::<usize>().ok(), key.clone())).collect::<Vec<_>>();
         found.sort_by_key(|idle| std::cmp::Reverse(number(&idle.way)));
         found.dedup_by(|a, b| a.way == b.way);
+        // A rate of 0 is there to keep what should not learn from learning.
+        let rate = |idle: &Idle| self.draft.get(&format!("nodes.{}", idle.way.join(".")));
+        found.retain(|idle| {
+            idle.way != ["optimizer", "learning_rate"] || rate(idle).is_none_or(|rate| !super::off(rate))
+        });
         found
     }
 

@@ -97,7 +97,11 @@ impl Loader<'_, '_> {
             }
             Err(miss) => self.speak("is_reg", Kind::Refused, None, &miss.to_string()),
         }
-        self.speak("prior_loss_weight", Kind::Mapped, Some(&format!("{path}.weight")), "");
+        let ignored = ["fine_tune", "sdxl_train"].contains(&self.job.script.name) && weight != 1.0;
+        let note =
+            if ignored { "the weight counts here, as it should; this script of sd-scripts ignores it" } else { "" };
+        let kind = if ignored { Kind::Changed } else { Kind::Mapped };
+        self.speak("prior_loss_weight", kind, Some(&format!("{path}.weight")), note);
     }
 
     /// Whether another dataset has the resolution of this one: here they are one data set, in which regularization images
@@ -342,6 +346,21 @@ impl Loader<'_, '_> {
         }
     }
 
+    /// Whether the script reads alpha masks and does nothing with them: fine_tune always, sdxl_train unless another option
+    /// makes it look at single elements of the loss.
+    fn masks_are_ignored(&self) -> bool {
+        let others = ["masked_loss", "scale_v_pred_loss_like_noise_pred", "debiased_estimation_loss"];
+        let weighted = ["min_snr_gamma", "v_pred_like_loss"];
+        match self.job.script.name {
+            "fine_tune" => true,
+            "sdxl_train" => {
+                let on = |name: &&str| self.job.value(name).is_some_and(|value| !off(value));
+                !others.iter().chain(&weighted).any(on)
+            }
+            _ => false,
+        }
+    }
+
     /// Keys that the table alone can place.
     fn plain_keys(&mut self) {
         for opt in options::all().filter(|opt| opt.place == Place::Dataset) {
@@ -353,6 +372,14 @@ impl Loader<'_, '_> {
             if opt.name == "alpha_mask" && self.job.draft.get(&self.path("masks")).is_some() {
                 self.speak(opt.name, Kind::Ignored, None, "the folder of masks counts, as in sd-scripts");
                 continue;
+            }
+            if opt.name == "alpha_mask" && found.value == json!(true) && self.masks_are_ignored() {
+                let path = self.path("alpha_mask");
+                let note = "the mask counts here, as it should; this script of sd-scripts ignores it so";
+                if self.job.draft.put(&path, json!(true)).is_ok() {
+                    self.speak(opt.name, Kind::Changed, Some(&path), note);
+                    continue;
+                }
             }
             match opt.fate {
                 Fate::Set(path, how) => {

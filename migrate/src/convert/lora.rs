@@ -9,6 +9,8 @@ use crate::script::Family;
 
 /// Largest rank of an adapter here.
 const LARGEST_RANK: i64 = 4096;
+/// Blocks of SDXL's U-Net.
+const SDXL_BLOCKS: usize = 23;
 
 impl Job<'_> {
     pub fn adapter(&mut self) {
@@ -46,9 +48,13 @@ impl Job<'_> {
 
     /// SDXL's rates by block.
     fn block_lr(&mut self) {
+        if self.scope.rate <= 0.0 {
+            return;
+        }
         let Some(text) = self.text("block_lr").map(str::to_owned) else { return };
         let rates: Option<Vec<f64>> = text.split(',').map(|item| item.trim().parse().ok()).collect();
-        match rates.filter(|list| list.len() == 23 && list.iter().all(|rate| rate.is_finite() && *rate >= 0.0)) {
+        match rates.filter(|list| list.len() == SDXL_BLOCKS && list.iter().all(|rate| rate.is_finite() && *rate >= 0.0))
+        {
             Some(list) => {
                 let list: Vec<Json> = list.into_iter().map(python::number).collect();
                 let note = "blocks with a rate of 0 stay as they are";
@@ -117,8 +123,16 @@ impl Job<'_> {
         let none = self.scope.trained.is_empty();
         let put = self.draft.takes(path, &json!(["^lora_te"]));
         match (none, put) {
-            (true, _) => self.tell(name, Kind::Refused, None, "then nothing is left to learn: no text encoder does"),
-            (false, Err(_)) => self.denoiser_at_zero(name),
+            (true, _) => {
+                // A rate of 0 keeps the denoiser from learning all the same.
+                self.scope.rate = 0.0;
+                self.tell(name, Kind::Refused, None, "then nothing is left to learn: no text encoder does");
+            }
+            (false, Err(miss)) if self.script.adapter => {
+                self.scope.rate = 0.0;
+                self.tell(name, Kind::Refused, None, &miss.to_string());
+            }
+            (false, Err(_)) => self.blocks_at_zero(name),
             (false, Ok(())) if asked => {
                 self.write(name, path, json!(["^lora_te"]), "only layers of text encoders get an adapter");
                 self.draft.comment(path, "layers of text encoders only");
@@ -131,19 +145,18 @@ impl Job<'_> {
         }
     }
 
-    /// Whole text encoders alone: the denoiser's rate is 0, so it stays as it is.
-    fn denoiser_at_zero(&mut self, name: &'static str) {
-        let path = "nodes.optimizer.learning_rate";
-        match self.draft.takes(path, &json!(0.0)) {
-            Ok(()) => {
-                self.write(name, path, json!(0.0), "the denoiser stays as it is, and its weights with it");
-                self.draft.comment(path, "only the text encoders learn");
-            }
-            Err(_) => {
-                let note = "this optimizer finds the rate by itself, the same for all that learns; set `block_learning_rates` of the denoiser to 0";
-                self.tell(name, Kind::Refused, None, note);
-            }
+    /// Whole text encoders alone: every weight of SDXL's U-Net is in one of its blocks, and those with a rate of 0 are
+    /// not even computed. Others get their rate of 0 with the optimizer's rates.
+    fn blocks_at_zero(&mut self, name: &'static str) {
+        let path = "nodes.full.block_learning_rates";
+        if self.family != Family::Sdxl {
+            return;
         }
+        if self.has("block_lr") {
+            self.tell("block_lr", Kind::Ignored, None, "`--learning_rate` is 0, so the U-Net does not learn");
+        }
+        self.write(name, path, json!(vec![0; SDXL_BLOCKS]), "no block of the U-Net learns, so it stays as it is");
+        self.draft.comment(path, "only the text encoders learn");
     }
 
     /// Whether modules and ranks are those of a file.
@@ -322,7 +335,12 @@ impl Job<'_> {
                 continue;
             }
             let note = "updates are rounded up or down at random, so that small ones are not lost; sd-scripts rounds to the nearest (`rounding: nearest`)";
+            // The update fused with the way back rounds so in sd-scripts too.
+            let fused = self.flag("fused_backward_pass");
             match self.draft.put(path, json!(kind)) {
+                Ok(()) if fused => {
+                    self.tell(name, Kind::Mapped, Some(path), "updates are rounded up or down at random")
+                }
                 Ok(()) => self.tell(name, Kind::Changed, Some(path), note),
                 Err(miss) => self.missing(name, &miss),
             }

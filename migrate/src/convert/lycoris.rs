@@ -23,6 +23,8 @@ impl Job<'_> {
         // LyCORIS adapts all layers, convolutions too, unless a preset says otherwise.
         let of_preset = node == "adapter.ia3" && self.network_arg("preset") == Some("ia3");
         let layers = match (self.family.flow(), node.as_str()) {
+            (false, "adapter.ia3") if !self.preset().convolutions() => Some("linear"),
+            (false, _) if !self.preset().convolutions() => None,
             (false, _) => Some("all"),
             (true, "adapter.ia3") => Some("linear"),
             (true, _) => None,

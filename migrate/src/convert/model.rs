@@ -138,7 +138,7 @@ impl Job<'_> {
         if self.flag("apply_lg_attn_mask") {
             for clip in &clips {
                 let note = "sd-scripts applies it only when the outputs are cached";
-                self.write("apply_lg_attn_mask", &format!("nodes.{clip}.attention_mask"), json!(true), note);
+                self.change("apply_lg_attn_mask", &format!("nodes.{clip}.attention_mask"), json!(true), note);
             }
         }
     }
@@ -286,7 +286,7 @@ impl Job<'_> {
             if self.int(name).is_some_and(|n| n <= 0) {
                 self.tell(name, Kind::Mapped, None, "off, so left out");
             } else if self.has(name) && !self.script.adapter {
-                let note = "it is for weights that stay as they are: each step of the optimizer needs all that learn; `storage: bf16` of `adapter.full`, an 8-bit optimizer and `checkpointing` take less memory";
+                let note = "not available for weights that learn, beside `fused_backward` neither: blocks are swapped that stay as they are; `storage: bf16` of `adapter.full`, an 8-bit optimizer and `checkpointing` take less memory";
                 self.tell(name, Kind::Refused, None, note);
             }
         }

@@ -59,6 +59,12 @@ impl Job<'_> {
             self.note(&label(word), "", Kind::Refused, None, "an argument is `name=value`; sd-scripts stops here");
             return None;
         };
+        // Names of earlier versions of LyCORIS, which it takes as it did.
+        let name = match name {
+            "use_conv_cp" | "use_cp" | "disable_conv_cp" if self.is_module("lycoris") => "use_tucker",
+            "constrain" if self.is_module("lycoris") => "constraint",
+            name => name,
+        };
         let Some(opt) = options::find(Place::NetworkArgs, name, self.script) else {
             let names = options::declared(Place::NetworkArgs, self.script).map(|opt| opt.name);
             let near = pipe_core::diagnostic::suggest(name, names);
@@ -111,6 +117,7 @@ impl Job<'_> {
             return;
         }
         match (arg.opt.name, arg.opt.fate) {
+            ("dropout", _) if self.is_module("lycoris") => self.dropout_of_lycoris(arg),
             ("dropout", _) => self.tell_arg(arg, Kind::Ignored, None, "the modules read `--network_dropout` only"),
             (name, _) if dropouts.contains(&name) && self.ranks_of_file() => {
                 self.tell_arg(arg, Kind::Ignored, None, OF_FILE);
@@ -122,15 +129,17 @@ impl Job<'_> {
                 let note = "layers of Lumina are not split; sd-scripts accepts it and fails at the first save";
                 self.tell_arg(arg, Kind::Refused, None, note);
             }
+            ("decompose_both", _) if self.is_module("lycoris") && !self.is_true(arg) && !arg.text.is_empty() => {
+                let note = "off, as it says; LyCORIS switches it on with any text";
+                self.tell_arg(arg, Kind::Changed, None, note);
+            }
             ("decompose_both", _) if self.is_true(arg) && self.draft.get("nodes.lora.full_matrix").is_some() => {
                 self.tell_arg(arg, Kind::Ignored, None, "both factors are whole");
             }
-            ("algo" | "dora_wd", _) => self.tell_arg(arg, Kind::Mapped, Some("nodes.lora.type"), ""),
-            ("preset", _) if arg.text == "full" => self.tell_arg(arg, Kind::Mapped, None, "the default"),
-            ("preset", _) => {
-                let note = "not available: presets of LyCORIS; `include`, `exclude` and `ranks` choose layers";
-                self.tell_arg(arg, Kind::Refused, None, note);
-            }
+            ("algo", _) => self.tell_arg(arg, Kind::Mapped, Some("nodes.lora.type"), ""),
+            ("dora_wd", _) => self.weight_decomposition(arg),
+            ("preset", _) if self.is_module("lycoris") => self.tell_preset(arg),
+            ("preset", _) => self.tell_arg(arg, Kind::Ignored, None, "only `lycoris.kohya` reads it"),
             ("train_t5xxl", _) if arg.text == "True" => {
                 let learns = self.scope.trains("t5");
                 let (kind, note) = if learns { (Kind::Mapped, "") } else { (Kind::Ignored, "no text encoder learns") };
@@ -192,28 +201,40 @@ impl Job<'_> {
         if self.conv_without_rank(dim, alpha) {
             return;
         }
+        let lycoris = self.is_module("lycoris") && !self.family.flow();
         if self.ranks_of_file() {
             for arg in dim.into_iter().chain(alpha) {
                 self.tell_arg(arg, Kind::Ignored, None, OF_FILE);
             }
             return;
         }
-        let Some(dim) = dim else {
-            if let Some(alpha) = alpha {
-                self.tell_arg(alpha, Kind::Ignored, None, "without effect without `conv_dim`");
+        if lycoris && !self.preset().large_convolutions() {
+            self.conv_of_lycoris(None);
+            for arg in dim.into_iter().chain(alpha) {
+                self.tell_arg(arg, Kind::Ignored, None, "the preset adapts no 3×3 convolution");
             }
-            let unet = !self.family.flow();
-            let whole = self.draft.get("nodes.lora.full_matrix").map(|_| json!(1));
-            let rank = self.draft.get("nodes.lora.rank").cloned().or(whole);
-            if let Some(rank) = rank.filter(|_| unet && self.is_module("lycoris")) {
-                // LyCORIS adapts convolutions with the other layers' rank and α.
-                let alpha = self.draft.get("nodes.lora.alpha").cloned();
-                self.put_plain(rank_path, rank);
-                alpha.into_iter().for_each(|alpha| self.put_plain(path, alpha));
-                self.draft.comment(rank_path, "as LyCORIS");
+            return;
+        }
+        let Some(dim) = dim else {
+            match alpha {
+                Some(alpha) if lycoris => self.conv_of_lycoris(Some(alpha)),
+                None if lycoris => self.conv_of_lycoris(None),
+                // The lists of blocks tell of it.
+                Some(_) if of("conv_block_dims").is_some() => {}
+                Some(alpha) => self.tell_arg(alpha, Kind::Ignored, None, "without effect without `conv_dim`"),
+                None => {}
             }
             return;
         };
+        if off(&dim.value) && lycoris {
+            self.conv_of_lycoris(None);
+            let note = "no 3×3 convolution; LyCORIS adapts the other layers of residual blocks all the same";
+            self.tell_arg(dim, Kind::Mapped, Some("nodes.lora.conv.blocks"), note);
+            if let Some(alpha) = alpha {
+                self.tell_arg(alpha, Kind::Ignored, None, "no 3×3 convolution is adapted");
+            }
+            return;
+        }
         if off(&dim.value) {
             self.tell_arg(dim, Kind::Mapped, None, "no rank, so left out");
             return;

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use super::optimizers::{self, Fixed, HOW, Optimizer};
 use super::{Job, off};
 use crate::python;
-use crate::report::{Entry, Kind};
+use crate::report::Kind;
 
 impl Job<'_> {
     /// The name that counts, of the option or a legacy flag.
@@ -196,104 +196,6 @@ impl Job<'_> {
             self.put_plain("nodes.optimizer.warmup_init", json!(true));
         }
         relative
-    }
-
-    /// The rates of denoiser and text encoders.
-    fn rates(&mut self, optimizer: &Optimizer, own: bool, relative: bool) {
-        let encoders =
-            ["text_encoder_lr", "learning_rate_te", "learning_rate_te1", "learning_rate_te2", "learning_rate_te3"];
-        let voided = match (own, relative) {
-            (false, _) => Some((Kind::Refused, "the rate belongs to an optimizer that is not available")),
-            (true, true) => Some((Kind::Ignored, "Adafactor's relative steps set the rate, for every group")),
-            (true, false) => None,
-        };
-        if let Some((kind, note)) = voided {
-            for name in ["learning_rate", "unet_lr"].into_iter().chain(encoders) {
-                if self.has(name) {
-                    self.tell(name, kind, None, note);
-                }
-            }
-            return;
-        }
-        let path = "nodes.optimizer.learning_rate";
-        let rate = self.scope.rate;
-        // Every weight of SDXL is in one of its blocks, so that only text encoders are left.
-        let blocks = self.draft.get("nodes.full.block_learning_rates").is_some();
-        if blocks && self.scope.trained.iter().all(|(_, own)| *own != rate) {
-            for name in ["learning_rate", "unet_lr"].into_iter().filter(|name| self.has(name)).collect::<Vec<_>>() {
-                self.tell(name, Kind::Ignored, None, "`--block_lr` counts");
-            }
-        } else if rate > 0.0 {
-            let (name, other) =
-                if self.has("unet_lr") { ("unet_lr", Some("learning_rate")) } else { ("learning_rate", None) };
-            self.write(name, path, python::number(rate), "");
-            if let Some(other) = other.filter(|other| self.has(other)) {
-                self.tell(other, Kind::Ignored, None, "`--unet_lr` and `--text_encoder_lr` count");
-            }
-        } else if self.has("learning_rate") {
-            let note = "the rate of text encoders without one of their own; the denoiser's is 0";
-            self.tell("learning_rate", Kind::Mapped, Some("nodes.optimizer.text_encoder_learning_rate"), note);
-        }
-        self.encoder_rates(optimizer, rate, encoders);
-    }
-
-    /// Rates of text encoders: each has a field, and the second and third take the first's where they have none.
-    fn encoder_rates(&mut self, optimizer: &Optimizer, rate: f64, options: [&'static str; 5]) {
-        let given: Vec<&'static str> = options.into_iter().filter(|name| self.has(name)).collect();
-        let trained = self.scope.trained.clone();
-        if trained.is_empty() || trained.iter().all(|(_, r)| *r == rate) {
-            let learns = !trained.is_empty();
-            for name in given {
-                match learns {
-                    true => self.tell(name, Kind::Mapped, Some("nodes.optimizer.learning_rate"), "the denoiser's rate"),
-                    false => self.tell(name, Kind::Ignored, None, "no text encoder learns"),
-                }
-            }
-            return;
-        }
-        if optimizer.one_rate {
-            let note = "an optimizer that finds its own rate has one for all; sd-scripts fails in the first step";
-            for name in given {
-                self.tell(name, Kind::Refused, None, note);
-            }
-            return;
-        }
-        let mut inherited = rate;
-        for (encoder, own) in trained {
-            let (field, option) = match encoder {
-                "clip_g" => ("text_encoder_2_learning_rate", "learning_rate_te2"),
-                "t5" => ("text_encoder_3_learning_rate", "learning_rate_te3"),
-                _ if self.has("learning_rate_te") => ("text_encoder_learning_rate", "learning_rate_te"),
-                _ => ("text_encoder_learning_rate", "learning_rate_te1"),
-            };
-            let option = if self.has("text_encoder_lr") { "text_encoder_lr" } else { option };
-            let path = format!("nodes.optimizer.{field}");
-            if own == inherited {
-                if self.has(option) {
-                    self.tell(option, Kind::Mapped, Some("nodes.optimizer"), "as the rate it is taken from by default");
-                }
-                continue;
-            }
-            match self.draft.put(&path, python::number(own)) {
-                Ok(()) if self.has(option) => self.tell(option, Kind::Mapped, Some(&path), ""),
-                Ok(()) => self.draft.comment(&path, "as `learning_rate` of sd-scripts"),
-                Err(miss) => {
-                    let note = format!("{miss}; it learns at {}", Entry::show(&python::number(inherited)));
-                    match self.has(option) {
-                        true => self.tell(option, Kind::Refused, None, &note),
-                        false => {
-                            self.note(&format!("rate of `{encoder}`"), &own.to_string(), Kind::Refused, None, &note)
-                        }
-                    }
-                }
-            }
-            if field == "text_encoder_learning_rate" {
-                inherited = own;
-            }
-        }
-        for name in given {
-            self.tell(name, Kind::Ignored, None, "the encoder it belongs to does not learn");
-        }
     }
 
     /// The step from which text encoders stay as they are.

@@ -39,7 +39,7 @@ pub(super) struct Prompt {
 
 /// Prompts of a file. The error says what is wrong with it.
 pub(super) fn read(path: &str, text: &str) -> Result<Vec<Prompt>, String> {
-    let path = path.to_lowercase();
+    let (path, text) = (path.to_lowercase(), text.trim_start_matches('\u{feff}'));
     if path.ends_with(".toml") {
         let tree = config::read(&path, text).map_err(|error| error.to_string())?;
         let root = tree.map_or(json!({}), |tree| config::json_of(&tree));

@@ -206,10 +206,26 @@ impl Job<'_> {
                 false => self.note("prompt --d", &seed.to_string(), Kind::Refused, None, "a seed is at least 0"),
             }
         }
+        let lumina = matches!(self.family, Family::Lumina2 | Family::LuminaNext);
         for (name, value) in &prompt.other {
             let field = prompts::OPTIONS.iter().find(|(option, _)| option == name).map_or("", |(_, path)| *path);
             let field = field.strip_prefix("nodes.preview.prompts.").unwrap_or_default();
             let place = format!("prompts.{field}");
+            let read = match field {
+                "guidance_truncation" | "guidance_renorm" => lumina,
+                "flow_shift" => lumina || self.family == Family::Sd3,
+                _ => true,
+            };
+            if !read {
+                let note = "without effect with this model, for which sd-scripts reads and ignores it";
+                self.note(&format!("prompt --{name}"), value, Kind::Ignored, None, note);
+                continue;
+            }
+            if !prompts::OPTIONS.iter().any(|(option, _)| option == name) {
+                let note = "sd-scripts has no such option of a prompt and passes over it";
+                self.note(&format!("prompt --{name}"), value, Kind::Ignored, None, note);
+                continue;
+            }
             match crate::python::float(value).filter(|_| !field.is_empty()) {
                 Some(number) if self.draft.product().has_field("sampler.preview", &place) => {
                     out.insert(field.to_owned(), crate::python::number(number));

@@ -160,6 +160,11 @@ impl Job<'_> {
                 let told = [("full_bf16", "bf16"), ("full_fp16", "f16")].into_iter().find(|(name, _)| self.flag(name));
                 let run = self.half.unwrap_or("f32").to_owned();
                 let halved = !self.script.adapter && self.family.flow();
+                if halved && told.is_none() && self.family == Family::Sd3 {
+                    let note = "exact; sd-scripts saves in the type of the checkpoint, f16 in the published ones";
+                    self.write("save_precision", path, json!("f32"), note);
+                    return;
+                }
                 let kind = match told {
                     Some((_, kind)) => kind.to_owned(),
                     None if halved => run,
@@ -182,6 +187,7 @@ impl Job<'_> {
             // A window in steps holds so many.
             if own.contains("steps") { every.map(|every| (n + every) / every) } else { Some(n) }
         };
+        let given: Vec<(&str, Option<i64>)> = names.iter().map(|(own, _)| (*own, of(own))).collect();
         let most = names.iter().filter_map(|(own, other)| count(own, other)).max();
         let path = "train.save_state.keep_last.count";
         let put = most.filter(|_| written).map(|n| self.draft.put(path, json!(n)));
@@ -189,6 +195,10 @@ impl Job<'_> {
             match (&put, written) {
                 (Some(Ok(())), _) if own.contains("steps") => {
                     let note = "a number of states; in sd-scripts it is a window in steps";
+                    self.tell(own, Kind::Changed, Some(path), note);
+                }
+                (Some(Ok(())), _) if given.iter().any(|(name, n)| *name == own && *n != most) => {
+                    let note = "one number for all states, the larger of both";
                     self.tell(own, Kind::Changed, Some(path), note);
                 }
                 (Some(Ok(())), _) => self.tell(own, Kind::Mapped, Some(path), ""),
@@ -219,8 +229,11 @@ impl Job<'_> {
         }
         self.states_kept(steps, written);
         if self.has("resume") {
-            let note = "a state of sd-scripts cannot be continued here: begin with its weights at `nodes.lora.weights`; runs of `pipe` continue with `pipe run --resume`";
-            self.tell("resume", Kind::Refused, None, note);
+            let begin = if self.script.adapter { "`nodes.lora.weights`" } else { "`nodes.model.weights`" };
+            let note = format!(
+                "a state of sd-scripts cannot be continued here: begin with its weights at {begin}; runs of `pipe` continue with `pipe run --resume`"
+            );
+            self.tell("resume", Kind::Refused, None, &note);
         }
     }
 }

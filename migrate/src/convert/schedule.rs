@@ -82,6 +82,7 @@ impl Job<'_> {
             };
             self.tell("lr_scheduler", Kind::Refused, None, &note);
             self.unread(&[], "the scheduler they belong to is not available");
+            self.warmup(true);
             return;
         };
         let args = self.scheduler_args();

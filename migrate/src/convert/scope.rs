@@ -45,7 +45,8 @@ impl Scope {
         let base = job.effective("learning_rate").as_f64().unwrap_or(0.0);
         self.rate = job.float("unet_lr").unwrap_or(base);
         let module = job.text("network_module").unwrap_or_default();
-        if job.flag("network_train_unet_only") || module.contains("oft") {
+        let of_unet = module.contains("lycoris") && !job.preset().text();
+        if job.flag("network_train_unet_only") || module.contains("oft") || of_unet {
             return;
         }
         let cached = job.flag("cache_text_encoder_outputs") || job.flag("cache_text_encoder_outputs_to_disk");

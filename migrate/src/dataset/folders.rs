@@ -20,6 +20,12 @@ pub(super) fn find(data: &mut Data, given: &Given, script: Script, files: &dyn F
             subset.values.insert("image_dir", Found { value: json!(folder), origin });
         }
         data.subsets.push(subset);
+        if given.contains_key("reg_data_dir") {
+            let note = "`--in_json` counts";
+            let entry =
+                Entry::new("--reg_data_dir", text("reg_data_dir").unwrap_or_default(), Kind::Ignored, None, note);
+            data.entries.push(entry);
+        }
         return;
     }
     for (name, regularization) in [("train_data_dir", false), ("reg_data_dir", true)] {
@@ -27,9 +33,11 @@ pub(super) fn find(data: &mut Data, given: &Given, script: Script, files: &dyn F
         match files.folders(folder) {
             Ok(names) => add(data, given, name, folder, &names, regularization),
             Err(error) => {
-                let note =
-                    format!("cannot be read: {}; write the folder of the images at `nodes.images.path`", plain(&error));
-                let target = Some("nodes.images.path");
+                let (place, target) = match regularization {
+                    true => ("add a `loader.images` with `regularization`", None),
+                    false => ("write the folder of the images at `nodes.images.path`", Some("nodes.images.path")),
+                };
+                let note = format!("cannot be read: {}; {place}", plain(&error));
                 data.entries.push(Entry::new(&format!("--{name}"), folder, Kind::Refused, target, &note));
             }
         }
@@ -45,7 +53,11 @@ fn add(data: &mut Data, given: &Given, option: &str, folder: &str, names: &[Stri
     let before = data.subsets.len();
     for name in names {
         let Some((repeats, class)) = repeats(name) else {
-            let note = "the name does not begin with a count as in `10_fox`; sd-scripts passes over it";
+            let zero = name.split('_').next().and_then(crate::python::int) == Some(0);
+            let note = match zero {
+                true => "its count is 0, so it is left out, as in sd-scripts",
+                false => "the name does not begin with a count as in `10_fox`; sd-scripts passes over it",
+            };
             let text = format!("{folder}/{name}");
             data.entries.push(Entry::new(&format!("--{option} {name}"), &text, Kind::Ignored, None, note));
             continue;

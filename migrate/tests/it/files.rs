@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::common::{DATASET, run_with};
-use crate::rules::SDXL;
+use crate::rules::{FLUX, SDXL};
 use pipe_migrate::{Disk, Files, Input, Kind, Nothing, Product, migrate};
 use serde_json::json;
 
@@ -44,6 +44,21 @@ fn files_are_read_where_they_are_named() {
     assert_eq!(done.at("nodes.preview.prompts"), prompts);
     assert_eq!((done.at("nodes.preview.width"), done.at("nodes.preview.every.epochs")), (json!(512), json!(2)));
     assert_eq!(done.kinds("network_dim (file)"), [Kind::Ignored]);
+}
+
+/// Options of a prompt that sd-scripts reads and ignores for the model.
+#[test]
+fn options_of_prompts_count_where_they_are_read() {
+    let shelf = Shelf(&[("p.txt", "a fox --fs 3 --rcfg 1 --ctr 0.5 --zz 3")]);
+    let rest = "--sample_prompts p.txt --sample_every_n_epochs 2";
+    let done = run_with(&format!("{FLUX} {rest}"), Some(DATASET), &shelf, &Product::everything());
+    assert_eq!(done.at("nodes.preview.prompts"), json!([{ "prompt": "a fox" }]));
+    for option in ["--fs", "--rcfg", "--ctr", "--zz"] {
+        assert_eq!(done.kinds(&format!("prompt {option}")), [Kind::Ignored], "{}", done.report());
+    }
+    let done = run_with(&format!("lumina_train.py {rest}"), Some(DATASET), &shelf, &Product::everything());
+    let own = json!([{ "prompt": "a fox", "flow_shift": 3, "guidance_renorm": 1, "guidance_truncation": 0.5 }]);
+    assert_eq!(done.at("nodes.preview.prompts"), own);
 }
 
 #[test]

@@ -44,6 +44,30 @@ fn values() {
             json!(2),
         ),
         ("@ --network_module lycoris.kohya --network_dim 8 --network_args algo=dylora", "nodes.lora.unit", json!(4)),
+        (
+            "@ --network_module lycoris.kohya --network_dim 4 --network_args algo=locon conv_alpha=2 dropout=0.1",
+            "nodes.lora",
+            json!({
+                "type": "adapter.lora", "model": "model", "text": ["clip_l", "clip_g"], "rank": 4, "alpha": 1,
+                "conv": { "rank": 4, "alpha": 2 }, "dropout": 0.1
+            }),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_dim 4 --network_args algo=lokr preset=unet-transformer-only",
+            "nodes.lora",
+            json!({ "type": "adapter.lokr", "model": "model", "rank": 4, "alpha": 1 }),
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=boft preset=attn-mlp",
+            "nodes.lora.layers",
+            serde_json::Value::Null,
+        ),
+        ("@ --network_module lycoris.kohya --network_args use_cp=True", "nodes.lora.tucker", json!(true)),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=diag-oft constrain=0.01",
+            "nodes.lora.constraint",
+            json!(0.01),
+        ),
     ];
     for (line, path, value) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);
@@ -86,6 +110,39 @@ fn kinds() {
             "--network_args rank_dropout",
             Kind::Refused,
         ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=lokr dora_wd=True",
+            "--network_args dora_wd",
+            Kind::Refused,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=loha dora_wd=False",
+            "--network_args dora_wd",
+            Kind::Mapped,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=locon dora_wd=1",
+            "--network_args dora_wd",
+            Kind::Mapped,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=full dora_wd=True",
+            "--network_args dora_wd",
+            Kind::Ignored,
+        ),
+        (
+            "@ --network_module lycoris.kohya --network_args algo=lokr decompose_both=False",
+            "--network_args decompose_both",
+            Kind::Changed,
+        ),
+        ("@ --network_args dropout=0.1", "--network_args dropout", Kind::Ignored),
+        (
+            "@ --network_module lycoris.kohya --network_args preset=attn-mlp conv_dim=4",
+            "--network_args conv_dim",
+            Kind::Ignored,
+        ),
+        ("@ --network_module lycoris.kohya --network_args preset=own.toml", "--network_args preset", Kind::Refused),
+        ("@ --network_module lycoris.kohya --network_args preset=unet-only", "--network_args preset", Kind::Mapped),
     ];
     for (line, option, kind) in cases {
         let line = line.replace('@', SDXL).replace('#', FLUX);

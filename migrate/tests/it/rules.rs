@@ -475,3 +475,58 @@ fn pairs_that_are_refused_are_not_written() {
     let done = run(&format!("{SDXL} --optimizer_type DAdaptAdam --scale_weight_norms 1"));
     assert_eq!(done.at("nodes.lora.scale_weight_norms"), json!(1));
 }
+
+/// Data that fine_tune names is told once, and what this script ignores of it is said.
+#[test]
+fn data_of_fine_tune_is_told_once() {
+    let line = "fine_tune.py --in_json meta.json --train_data_dir img --resolution 512 --train_batch_size 4";
+    let done = run_with(line, None, &Nothing, &Product::everything());
+    assert_eq!((done.at("nodes.images.path"), done.at("nodes.images.metadata")), (json!("img"), json!("meta.json")));
+    for option in ["--in_json", "--train_data_dir"] {
+        assert_eq!(done.kinds(option), [Kind::Mapped], "{}", done.report());
+    }
+    assert_eq!(done.outcome.of(Kind::Refused).count(), 0, "{}", done.report());
+    let data = "[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'a'\nalpha_mask = true\n\
+                is_reg = true\nprior_loss_weight = 0.5\n";
+    let (masks, weights) = ("datasets[0].subsets[0].alpha_mask", "datasets[0].subsets[0].prior_loss_weight");
+    for (line, mask, weight) in [
+        ("fine_tune.py", Kind::Changed, Kind::Changed),
+        ("sdxl_train.py", Kind::Changed, Kind::Changed),
+        ("sdxl_train.py --min_snr_gamma 5", Kind::Mapped, Kind::Changed),
+        ("train_db.py", Kind::Mapped, Kind::Mapped),
+    ] {
+        let done = run_with(line, Some(data), &Nothing, &Product::everything());
+        assert_eq!((done.kinds(masks), done.kinds(weights)), (vec![mask], vec![weight]), "{line} {}", done.report());
+    }
+}
+
+/// The rate that was given stays with an optimizer that stands in, unless it is a factor.
+#[test]
+fn the_rate_of_an_unknown_optimizer() {
+    let of = |rest: &str| run(&format!("sdxl_train.py --optimizer_type {rest}"));
+    let done = of("bitsandbytes.optim.AdEMAMix8bit --learning_rate 5e-6");
+    assert_eq!(done.at("nodes.optimizer.learning_rate"), json!(5e-6));
+    assert_eq!(done.kinds("--learning_rate"), [Kind::Changed]);
+    let done = of("prodigyplus.ProdigyPlusScheduleFree --learning_rate 1");
+    assert_eq!(
+        (done.at("nodes.optimizer.learning_rate"), done.kinds("--learning_rate")),
+        (Json::Null, vec![Kind::Refused])
+    );
+}
+
+/// Notes that were not true.
+#[test]
+fn notes_say_what_is_so() {
+    let done = run("sd3_train.py --mixed_precision bf16");
+    assert_eq!(done.at("nodes.save.dtype"), json!("f32"));
+    let done = run("sdxl_train.py --full_bf16 --mixed_precision bf16 --fused_backward_pass");
+    assert_eq!(done.kinds("--full_bf16"), [Kind::Mapped]);
+    let line = "--save_every_n_epochs 1 --save_every_n_steps 100 --save_state --save_last_n_steps 300";
+    let done = run(&format!("{SDXL} {line} --save_last_n_epochs_state 1"));
+    assert_eq!(done.at("train.save_state.keep_last.count"), json!(4));
+    assert_eq!(done.kinds("--save_last_n_epochs_state"), [Kind::Changed]);
+    let done = run("sdxl_train.py --resume state");
+    assert!(!done.report().contains("nodes.lora"), "{}", done.report());
+    let done = run(&format!("{SDXL} --lr_scheduler reduce_lr_on_plateau --lr_warmup_steps 0.1"));
+    assert_eq!(done.kinds("--lr_warmup_steps"), [Kind::Mapped], "{}", done.report());
+}

@@ -37,7 +37,9 @@ pub(super) fn check(
     }
     let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { return };
     let follows = |group: &Group| group.tensors.iter().any(|(key, _)| rates.follows_base(&group.part, key));
-    if rates.base.is_some() && changed && !groups.iter().any(follows) {
+    // Adafactor sets the rate by itself where it is not given one.
+    let needed = matches!(optimizer, OptimizerConfig::Adafactor(_));
+    if rates.base.is_some() && changed && !needed && !groups.iter().any(follows) {
         let message = "`learning_rate` has no effect: every part that learns has a rate of its own";
         cx.error("P0402", "learning_rate", message, Some("leave it out".into()));
     }
