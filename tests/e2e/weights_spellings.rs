@@ -123,7 +123,7 @@ fn magnitudes_go_between_spellings() {
 fn one_sum_for_each_layer_of_one_model() {
     let dir = dir();
     let sizes: [&[usize]; 2] = [&[2, 640], &[640, 2]];
-    let inner = "transformer_blocks_0_attn1_to_q";
+    let inner = "transformer_blocks_1_attn1_to_q";
     let own = format!("lora_unet_input_blocks_4_1_{inner}");
     file(&dir, "own.safetensors", &pair(&own, sizes, 0), &[]);
     file(&dir, "other.safetensors", &pair(&format!("lora_unet_down_blocks_1_attentions_0_{inner}"), sizes, 40), &[]);
