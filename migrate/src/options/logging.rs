@@ -36,5 +36,5 @@ pub(super) const OPTIONS: &[Opt] = &[
     int("validation_seed", "", NET, Part("nodes.validation.batch")),
     int("validate_every_n_steps", "", NET, Part("nodes.validation.every.steps")),
     int("validate_every_n_epochs", "", NET, Part("nodes.validation.every.epochs")),
-    int("max_validation_steps", "", NET, Part("nodes.validation.batch")),
+    int("max_validation_steps", "", NET, Part("nodes.validation.batches")),
 ];
