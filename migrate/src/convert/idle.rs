@@ -16,7 +16,20 @@ use crate::report::Kind;
 const MAY_BE_IDLE: [(&str, &[&str]); 2] = [
     (
         "lora",
-        &["rank", "alpha", "ranks", "text_ranks", "blocks", "conv", "patterns", "block_rates", "lora_plus", "tucker"],
+        &[
+            "rank",
+            "alpha",
+            "ranks",
+            "text_ranks",
+            "blocks",
+            "conv",
+            "patterns",
+            "block_rates",
+            "lora_plus",
+            "tucker",
+            "decompose_both",
+            "rs_lora",
+        ],
     ),
     (
         "optimizer",
