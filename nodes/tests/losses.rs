@@ -31,7 +31,13 @@ struct Rows {
 
 fn rows(replay: &str) -> Rows {
     let file = WeightFile::open(fixture(replay)).unwrap();
-    let times: Vec<f64> = file.f32("timesteps").unwrap().iter().map(|t| *t as f64).collect();
+    let times: Vec<f64> = match file.info("timesteps").unwrap().dtype {
+        DType::F32 => file.f32("timesteps").unwrap().iter().map(|t| *t as f64).collect(),
+        _ => {
+            let bytes = file.bytes("timesteps").unwrap().into_owned();
+            bytes.as_chunks::<8>().0.iter().map(|t| i64::from_le_bytes(*t) as f64).collect()
+        }
+    };
     let split = |name: &str| {
         let all = file.f32(name).unwrap();
         let wide = |part: &[f32]| part.iter().map(|x| *x as f64).collect::<Vec<f64>>();
