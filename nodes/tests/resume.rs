@@ -191,7 +191,7 @@ optimizers! {
     dadapt_sgd: "dadapt_sgd, d0: 1e-4, momentum: 0.9, schedule: { type: constant, warmup: { steps: 3 } }";
     schedule_free_adamw: "schedule_free_adamw, warmup_steps: 3";
     schedule_free_radam: "schedule_free_radam, betas: [0.9, 0.9]";
-    schedule_free_sgd: "schedule_free_sgd, learning_rate: 0.01, weight_lr_power: 1";
+    schedule_free_sgd: "schedule_free_sgd, learning_rate: 0.01, warmup_steps: 3, weight_lr_power: 1";
     adamw_8bit: "adamw_8bit, learning_rate: 1e-3, max_grad_norm: false";
     lion_8bit: "lion_8bit, learning_rate: 1e-4, schedule: { type: warmup_stable_decay, warmup: { steps: 2 }, decay: { ratio: 0.5 } }";
 }

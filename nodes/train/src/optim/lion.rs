@@ -89,6 +89,10 @@ impl Rule for Lion {
     fn check(&self) -> Result<(), Invalid> {
         check_common(Some(self.learning_rate), &self.betas, 1.0, self.weight_decay)?;
         crate::within("learning_rate", self.learning_rate, 0.0, 10.0)?;
+        if self.decoupled_weight_decay && self.learning_rate == 0.0 {
+            let reason = "divides the decay by `learning_rate`, which is 0";
+            return Err(Invalid::new("decoupled_weight_decay", reason).help("leave it out"));
+        }
         if self.decoupled_weight_decay && self.weight_decay == 0.0 {
             return Err(Invalid::new("decoupled_weight_decay", "has no effect without `weight_decay`"));
         }
