@@ -21,7 +21,7 @@ fn learning_rates_at_every_step() {
         let total = case["total"].as_u64().unwrap();
         // Cycles of a step each are no use in a run, but have a rate at each step like any.
         if let Err(invalid) = schedule.check(total) {
-            assert_eq!((invalid.field.as_str(), total), ("cycles", 3), "{schedule:?}");
+            assert_eq!(invalid.field, "cycles", "{schedule:?}");
         }
         assert_eq!(schedule.name(total), case["name"].as_str().unwrap());
         let theirs = values.f64(case["key"].as_str().unwrap());
