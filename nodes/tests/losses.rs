@@ -71,11 +71,16 @@ fn run_of(model: &str, replay: &str, loss: &str) -> Vec<f64> {
     metrics.lines().map(loss).collect()
 }
 
+/// Equal to 1e-6.
 fn compare(what: &str, found: &[f64], expected: &[f64]) {
+    near(what, found, expected, 1e-6);
+}
+
+fn near(what: &str, found: &[f64], expected: &[f64], most: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (k, (found, expected)) in found.iter().zip(expected).enumerate() {
         let off = (found - expected).abs() / expected.abs().max(1e-6);
-        assert!(off < 1e-6, "{what}: row {k}: {found}, not {expected}");
+        assert!(off < most, "{what}: row {k}: {found}, not {expected}");
     }
 }
 
@@ -150,7 +155,8 @@ fn weights_by_the_signal_to_noise_ratio() {
                 weight(s, capped(s)) * target_mean(&rows, v.then_some(&alphas), k, |x| x * x)
             })
             .collect();
-        compare(&format!("{options} v {v} zero {zero}"), &found, &expected);
+        // ᾱ is kept in f32, as PyTorch keeps it: where it is nearly 1 the ratio has fewer digits.
+        near(&format!("{options} v {v} zero {zero}"), &found, &expected, 2e-5);
     }
 }
 
