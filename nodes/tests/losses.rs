@@ -79,7 +79,7 @@ fn compare(what: &str, found: &[f64], expected: &[f64]) {
 fn near(what: &str, found: &[f64], expected: &[f64], most: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (k, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let off = (found - expected).abs() / expected.abs().max(1e-6);
+        let off = (found - expected).abs() / expected.abs().max(1e-3);
         assert!(off < most, "{what}: row {k}: {found}, not {expected}");
     }
 }
