@@ -400,6 +400,48 @@ fn sd3_does_without_cached_text() {
     assert!(measured == still_measured && loss != without, "{measured} {still_measured}, {loss} {without}");
 }
 
+/// Losses of the two steps, and what is measured after each, of a LoRA at a rate.
+fn measured(family: &Tiny, head: &str, rate: &str) -> [Vec<f64>; 2] {
+    let out = tempfile::tempdir().unwrap();
+    let text = head.to_owned()
+        + "  lora: { type: adapter.lora, model: model, rank: 2 }\n"
+        + &tail(family, "lora").replace("learning_rate: 1e-3", &format!("learning_rate: {rate}"))
+        + "  held: { type: logger.validation, loss: loss, batch: cached, every: { steps: 1 } }\n";
+    train(&out.path().join("run"), family.name, &text);
+    ["metrics.jsonl", "validation.jsonl"].map(|file| {
+        let text = std::fs::read_to_string(out.path().join("run").join(file)).unwrap();
+        let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64();
+        text.lines().filter_map(loss).collect()
+    })
+}
+
+/// Weights that stay as they are have one held-out loss, whatever timesteps training draws.
+#[test]
+fn every_family_measures_the_same_each_time() {
+    for family in families() {
+        let [losses, held] = measured(&family, &head(&family, true), "0.0");
+        assert!(losses.len() == 2 && losses[0] != losses[1], "{}: {losses:?}", family.name);
+        assert!(held.len() >= 2 && held.iter().all(|loss| *loss == held[0]), "{}: {held:?}", family.name);
+    }
+}
+
+/// Padding that SD3's encoders hide is hidden whether their outputs are cached or made in the step.
+#[test]
+fn sd3_hides_padding_cached_and_live() {
+    let family = families().into_iter().find(|family| family.name == "sd3").unwrap();
+    let plain = head(&family, true);
+    let mut masked = plain.clone();
+    for (name, _, line) in &family.texts {
+        let own = format!("  {name}: {{ {line} }}\n");
+        assert!(masked.contains(&own));
+        masked = masked.replace(&own, &format!("  {name}: {{ {line}, attention_mask: true }}\n"));
+    }
+    let live = masked.replace(", text: [", ", live_text: [");
+    let [plain, cached, live] = [plain, masked, live].map(|head| measured(&family, &head, "1e-3"));
+    assert_eq!(cached, live);
+    assert!(plain[0] != cached[0] && plain[1] != cached[1], "{plain:?} {cached:?}");
+}
+
 #[test]
 fn whole_models_in_every_layout() {
     for family in families() {

@@ -49,7 +49,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         &[Test("nodes/tests/text_stop.rs", "what_was_learned_stays"), Case("text-stop-late")],
     ),
     (5, "weights of samples are mixed over the batch", &[Test(TRAJECTORY, "what_a_loss_weighs_and_preserves")]),
-    (6, "split layers of Lumina", &[Case("adapter-split-qkv")]),
+    (6, "split layers of Lumina", &[Case("adapter-split-qkv"), Case("adapter-split-qkv-lumina")]),
     (
         7,
         "α of a file is saved but not used",
@@ -61,7 +61,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         "DyLoRA's ranks, recomputation and names",
         &[
             Test(ADAPTERS, "dylora_is_a_lora_in_its_file"),
-            Test("nodes/networks/tests/adapters.rs", "dropouts_are_functions_of_the_pass"),
+            Test(HERE, "dylora_measures_with_every_rank"),
             Case("adapter-dylora-unit"),
         ],
     ),
@@ -124,7 +124,14 @@ const HELD: [(u32, &str, &[Held]); 52] = [
             Test("nodes/train/src/schedule/tests.rs", "lengths_and_orders_are_checked"),
         ],
     ),
-    (20, "the end of `polynomial` in groups with other rates", &[Test(FORMULAS, "learning_rates_at_every_step")]),
+    (
+        20,
+        "the end of `polynomial` in groups with other rates",
+        &[
+            Test(FORMULAS, "learning_rates_at_every_step"),
+            Test("nodes/tests/text_stop.rs", "groups_follow_one_schedule"),
+        ],
+    ),
     (
         21,
         "Adafactor's own steps void every rate",
@@ -133,7 +140,11 @@ const HELD: [(u32, &str, &[Held]); 52] = [
     (
         22,
         "schedule-free weights that are not averaged",
-        &[Test(RESUME, "schedule_free_saves_averages_and_trains_on"), Case("optimizer-schedule-free-norms")],
+        &[
+            Test(RESUME, "schedule_free_saves_averages_and_trains_on"),
+            Test(RESUME, "schedule_free_saves_averages_of_whole_models"),
+            Case("optimizer-schedule-free-norms"),
+        ],
     ),
     (23, "a short last accumulation counts less", &[Test(HERE, "a_short_last_accumulation_is_a_mean_of_its_own")]),
     (
@@ -152,7 +163,7 @@ const HELD: [(u32, &str, &[Held]); 52] = [
         &[Test(HERE, "the_autoencoder_is_in_full_precision"), NoField("no_half_vae")],
     ),
     (27, "rounded timesteps", &[Test("nodes/networks/src/embed.rs", "known_values")]),
-    (28, "checkpointing switches dropout on", &[Test(NETWORKS, "t5_with_and_without_mask")]),
+    (28, "checkpointing switches dropout on", &[Test("nodes/tests/sd3_options.rs", "checkpointing_changes_nothing")]),
     (29, "freezing tensors for blocks", &[Test("nodes/tests/full_blocks.rs", "the_last_blocks_stay")]),
     (
         30,
@@ -228,7 +239,11 @@ const HELD: [(u32, &str, &[Held]); 52] = [
     (
         45,
         "attention masks that act on some outputs",
-        &[Test(NETWORKS, "flux_dev_and_schnell"), Test(NETWORKS, "t5_with_and_without_mask")],
+        &[
+            Test(NETWORKS, "flux_dev_and_schnell"),
+            Test(NETWORKS, "t5_with_and_without_mask"),
+            Test("nodes/tests/families.rs", "sd3_hides_padding_cached_and_live"),
+        ],
     ),
     (46, "heads of SD3.5 Medium's second attention", &[Test(NETWORKS, "sd3_and_sd35")]),
     (
@@ -247,7 +262,14 @@ const HELD: [(u32, &str, &[Held]); 52] = [
     (49, "rates logged twice", &[Test("nodes/src/optimizer/groups.rs", "parts_and_own_rates_make_groups")]),
     (50, "one number under two names", &[Test("tests/e2e/train.rs", "a_run_leaves_what_it_reports")]),
     (51, "previews without prompts", &[Case("preview-no-prompts")]),
-    (52, "validation on other numbers each time", &[Test(HERE, "validation_measures_the_same_each_time")]),
+    (
+        52,
+        "validation on other numbers each time",
+        &[
+            Test(HERE, "validation_measures_the_same_each_time"),
+            Test("nodes/tests/families.rs", "every_family_measures_the_same_each_time"),
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -555,6 +577,28 @@ fn masks_and_weights_count_in_full_fine_tuning() {
     let (doubled, twice) = run("loss_weights", &[2], vec![2.0, 2.0]);
     assert!((doubled / loss - 2.0).abs() < 1e-5 && (twice / norm - 2.0).abs() < 1e-4);
     assert_eq!(run("loss_mask", &[2, 16, 16], vec![0.0; 512]), (0.0, 0.0));
+}
+
+/// 9. A rank is drawn in training alone: what is measured is of all ranks, and the same each time.
+#[test]
+fn dylora_measures_with_every_rank() {
+    let measured = |kind: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = fixture("lora_trajectory/final.safetensors");
+        let more = "  validation: { type: logger.validation, loss: loss, batch: rows, every: { steps: 1 } }\n";
+        let adapter = format!("{kind}, weights: {weights}");
+        train(folder.path(), &document("steps: 8", &replay(), &adapter, "learning_rate: 0.0", more));
+        ["validation.jsonl", "metrics.jsonl"].map(|file| {
+            let lines = std::fs::read_to_string(folder.path().join("out").join(file)).unwrap();
+            let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+            lines.lines().map(loss).collect::<Vec<f64>>()
+        })
+    };
+    let [held, losses] = measured("type: adapter.dylora, rank: 4, unit: 1");
+    let [plain, of_plain] = measured("type: adapter.lora, rank: 4");
+    assert!(held.len() >= 8 && held.iter().all(|loss| *loss == held[0]), "{held:?}");
+    assert!((held[0] / plain[0] - 1.0).abs() < 1e-6, "{} {}", held[0], plain[0]);
+    assert!(losses.iter().zip(&of_plain).any(|(a, b)| (a / b - 1.0).abs() > 1e-6), "ranks are drawn in training");
 }
 
 /// 52. Weights that do not change have the same held-out loss at every measurement.

@@ -477,3 +477,30 @@ fn schedule_free_saves_averages_and_trains_on() {
     assert_eq!(metadata["ss_optimizer"], "schedulefree.adamw_schedulefree.AdamWScheduleFree");
     assert_eq!((metadata["ss_lr_scheduler"].as_str(), metadata["ss_unet_lr"].as_str()), ("constant", "0.01"));
 }
+
+/// As above, for whole models.
+#[test]
+fn schedule_free_saves_averages_of_whole_models() {
+    let tempdir = tempfile::tempdir().unwrap();
+    let folder = tempdir.path();
+    write_rows(folder);
+    let saver =
+        "  save: { type: saver.checkpoint, model: learn, format: diffusers, dtype: f32, every: { steps: 2 } }\n";
+    for (out, saver) in [("plain", ""), ("saved", saver)] {
+        let text = document("schedule_free_adamw, learning_rate: 0.01", ADAPTERS[1], saver);
+        go(folder, out, &text, false, None).unwrap();
+    }
+    let state = state(folder, "saved", STEPS);
+    assert!(contents(&state).0 == contents(&self::state(folder, "plain", STEPS)).0, "what is saved leaves no trace");
+    let saved = WeightFile::open(folder.join("saved/checkpoints/t/unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let mut moved = 0;
+    for name in saved.names() {
+        let of = |what: &str| state.f32(&format!("{what}.unet.{name}")).unwrap();
+        for ((x, y), z) in saved.f32(name).unwrap().iter().zip(of("param")).zip(of("z")) {
+            let expected = y as f64 + (1.0 - 1.0 / 0.9) * (z as f64 - y as f64);
+            assert!((*x as f64 - expected).abs() <= 1e-6 * expected.abs().max(1e-3), "{name}: {x}, not {expected}");
+            moved += usize::from(*x != y);
+        }
+    }
+    assert!(moved > 1000, "averages differ from what learns");
+}

@@ -157,6 +157,25 @@ fn a_run_continues_on_either_side() {
     }
 }
 
+/// The schedule multiplies the rate of each group, whatever that is.
+#[test]
+fn groups_follow_one_schedule() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    clip(folder);
+    let rates = ", text_encoder_learning_rate: 1e-5, schedule: { type: polynomial, power: 2, end_ratio: 0.1 }";
+    go(folder, "out", &document(WAYS[0].0, rates), false, u64::MAX);
+    let lines = metrics(folder, "out");
+    assert_eq!(lines.len(), STEPS as usize);
+    for (t, line) in lines.iter().enumerate() {
+        let factor = 0.9 * (1.0 - t as f64 / STEPS as f64).powi(2) + 0.1;
+        for (name, rate) in [("lr_unet", 1e-3), ("lr_text_encoder", 1e-5)] {
+            let found = line[name].as_f64().unwrap();
+            assert!((found / (rate * factor) - 1.0).abs() < 1e-9, "{name} at {t}: {found}");
+        }
+    }
+}
+
 /// A ratio of a longer run is another step: that the encoder begins again is told.
 #[test]
 fn a_longer_run_tells_that_the_encoder_learns_again() {
